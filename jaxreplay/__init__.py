@@ -1,0 +1,57 @@
+"""Replay and trajectory data for reinforcement and imitation learning, written for JAX."""
+
+from jaxreplay import samplers, views
+from jaxreplay.buffer import (
+    Buffer,
+    append,
+    can_sample,
+    capacity,
+    clear,
+    create,
+    extend,
+    put,
+    remove,
+    rows,
+    size,
+    stats,
+)
+from jaxreplay.episodes import episode_data, episodes, num_episodes, set_episode_data
+from jaxreplay.in_place import check_in_place
+from jaxreplay.sampling import epoch, pop, sample, sample_episodes, take
+from jaxreplay.spaces import example_transition
+from jaxreplay.types import Episodes, Rows, Sample, Stats, Transition
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Buffer",
+    "Episodes",
+    "Rows",
+    "Sample",
+    "Stats",
+    "Transition",
+    "append",
+    "can_sample",
+    "capacity",
+    "check_in_place",
+    "clear",
+    "create",
+    "episode_data",
+    "episodes",
+    "epoch",
+    "example_transition",
+    "extend",
+    "num_episodes",
+    "pop",
+    "put",
+    "remove",
+    "rows",
+    "sample",
+    "sample_episodes",
+    "samplers",
+    "set_episode_data",
+    "size",
+    "stats",
+    "take",
+    "views",
+]

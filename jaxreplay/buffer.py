@@ -1,0 +1,343 @@
+"""The buffer: `create`, `append`, `extend`, `put`, `remove`, `clear`, and what it says of itself."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from jaxreplay import layout, ring, rings, trees
+from jaxreplay.episodes import live_records, make_data
+from jaxreplay.layout import Layout
+from jaxreplay.numbering import VOID, removed_word
+from jaxreplay.rings import Rings
+from jaxreplay.samplers import Sampler, uniform
+from jaxreplay.types import PyTree, Rows, Stats, Transition
+
+
+@struct.dataclass
+class Buffer:
+    """An immutable replay buffer, made by `create`; a pytree, so it passes through jit, scan, vmap and grad as it is.
+
+    rings: the stored steps and episodes. sampler_state: what the sampler keeps. episode_data: `EpisodeData` or None.
+    """
+
+    rings: Rings
+    sampler_state: PyTree
+    episode_data: PyTree
+    sampler: Sampler = struct.field(pytree_node=False)
+    episode_end: Callable[[PyTree], Any] | None = struct.field(pytree_node=False)
+    single: bool = struct.field(pytree_node=False)
+
+
+def create(
+    example: PyTree,
+    capacity: int,
+    num_envs: int | None = None,
+    *,
+    sampler: Sampler = uniform(),  # noqa: B008  (a frozen dataclass)
+    max_episodes: int | None = None,
+    next_of: Mapping[str, str] | None = None,
+    episode_end: Callable[[PyTree], Any] | None = None,
+    episode_data: PyTree = None,
+) -> Buffer:
+    """Make an empty buffer for steps like `example`.
+
+    example: one step of one env, arrays or `jax.ShapeDtypeStruct`; a `Transition`, or any pytree.
+    capacity: steps kept, over all envs; a multiple of `num_envs`.
+    num_envs: E, the parallel streams that are stepped together; None for a single stream, whose steps have no env axis.
+    max_episodes: records of episodes kept, over all envs (default `capacity // 8`), rounded up to a whole number K an
+        env, at least 2. Steps whose episode's record was overwritten can no longer be read; `stats` counts them.
+    next_of: for a structure of your own, which parts are the next step's value of which others, by path:
+        `{"next_obs": "obs"}`. They are not stored twice. It needs `episode_end`.
+    episode_end: says of one step whether it is its episode's last, a bool scalar: `lambda step: step["done"]`. For a
+        `Transition` both are known. Without them, the steps of another structure are independent items.
+    episode_data: an example of what to keep for each episode (seed, goal, return), see `set_episode_data`.
+
+    Allocates once; nothing else in the library does. Raises ValueError or TypeError for what cannot be stored.
+
+    >>> import jax, jax.numpy as jnp, jaxreplay as replay
+    >>> example = {"obs": jnp.zeros(4), "action": jnp.int32(0)}
+    >>> buffer = replay.create(example, capacity=1000, num_envs=10)
+    >>> replay.capacity(buffer)
+    1000
+    """
+    capacity = trees.check_count("capacity", capacity)
+    envs = 1 if num_envs is None else trees.check_count("num_envs", num_envs)
+    if capacity % envs:
+        below, above = capacity // envs * envs, -(-capacity // envs) * envs
+        valid = f"{below} or {above}" if below else str(above)
+        raise ValueError(f"capacity: {capacity} is not a multiple of num_envs={envs}; the nearest that are: {valid}")
+    if isinstance(example, Transition):
+        next_of = {"next_observation": "observation"} if next_of is None else next_of
+        episode_end = _transition_ended if episode_end is None else episode_end
+    if next_of and episode_end is None:
+        raise ValueError("next_of needs episode_end: without an end, the next row's value could be another episode's")
+    stored = layout.make_layout(example, next_of or {})
+    num_slots, num_records = capacity // envs, 0
+    if episode_end is not None:
+        _check_episode_end(episode_end, stored)
+        wished = (
+            capacity // 8 // envs
+            if max_episodes is None
+            else -(-trees.check_count("max_episodes", max_episodes) // envs)
+        )
+        num_records = max(2, wished)
+    elif max_episodes is not None or episode_data is not None:
+        raise ValueError("max_episodes and episode_data need episode_end: without it, rows are independent items")
+    return Buffer(
+        rings=rings.make_rings(stored, num_slots, envs, num_records),
+        sampler_state=sampler.init(num_slots, envs),
+        episode_data=make_data(episode_data, num_records, envs),
+        sampler=sampler,
+        episode_end=episode_end,
+        single=num_envs is None,
+    )
+
+
+def _transition_ended(step: Transition) -> jax.Array:
+    return jnp.logical_or(step.terminated, step.truncated)
+
+
+def _check_episode_end(episode_end: Callable[[PyTree], Any], stored: Layout) -> None:
+    step = jax.tree.unflatten(stored.treedef, [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in stored.leaves])
+    ended = jax.eval_shape(episode_end, step)
+    shape, dtype = getattr(ended, "shape", None), getattr(ended, "dtype", None)
+    if shape != () or dtype != jnp.bool_:
+        came = type(ended).__name__ if shape is None else trees.describe(shape, dtype)
+        raise ValueError(f"episode_end: expected a bool scalar for one step, got {came}")
+
+
+def append(buffer: Buffer, step: PyTree, mask: Any = None) -> Buffer:
+    """Append one step of every env, leaves `[E, ...]` (`[...]` for a single stream).
+
+    mask: `[E]` bool (a scalar for a single stream), False where an env recorded nothing: a void row is written there,
+    and the env's open episode is closed as truncated.
+
+    Outside jit every call copies the buffer; to write in place, donate it:
+    `append = jax.jit(replay.append, donate_argnums=0)`. Raises ValueError or TypeError where the step does not fit.
+    """
+    leaves, mask = _check_step(buffer, step, mask, block=False)
+    return _extend(buffer, leaves, mask, block=False)
+
+
+def extend(buffer: Buffer, steps: PyTree, mask: Any = None) -> Buffer:
+    """Append a block of L slices, leaves `[L, E, ...]` (`[L, ...]` for a single stream), as if one by one.
+
+    L may be 0, or more than the ring holds. mask: `[L, E]` bool (`[L]` for a single stream), see `append`.
+    """
+    leaves, mask = _check_step(buffer, steps, mask, block=True)
+    if mask.shape[0] == 0:
+        return buffer
+    return _extend(buffer, leaves, mask, block=True)
+
+
+def _check_step(buffer: Buffer, step: PyTree, mask: Any, block: bool) -> tuple[list[Any], Any]:
+    """Return the leaves as they came and the mask, or raise naming the leaf, what came and what was expected."""
+    stored = buffer.rings.layout
+    leaves = trees.check_structure("steps" if block else "step", step, stored.treedef, stored.paths)
+    envs = () if buffer.single else (buffer.rings.num_envs,)
+    axes = f"num_envs={envs[0]}" if envs else "a single stream: no env axis"
+    hint = f"({'[L, E, ...]' if envs else '[L, ...]'}" if block else f"({'[E, ...]' if envs else '[...]'}"
+    hint += f" with {axes}.)"
+    lead: tuple[int | str, ...] = envs
+    if block:
+        length = trees.shape_dtype(stored.leaves[0].path, leaves[0])[0][:1]
+        lead = (*(length or ("L",)), *envs)
+    for leaf, value in zip(stored.leaves, leaves, strict=True):
+        trees.check_leaf(leaf.path, value, (*lead, *leaf.shape), leaf.dtype, hint)
+    if mask is None:
+        mask = jnp.ones(lead, jnp.bool_)  # type: ignore[arg-type]
+    else:
+        trees.check_leaf("mask", mask, lead, jnp.dtype(bool), hint)
+    return leaves, mask
+
+
+@functools.partial(jax.jit, static_argnames="block", inline=True)
+def _extend(buffer: Buffer, leaves: list[jax.Array], mask: jax.Array, block: bool) -> Buffer:
+    def axes(x: jax.Array) -> jax.Array:
+        x = jnp.asarray(x) if block else jnp.asarray(x)[None]
+        return x[:, None] if buffer.single else x
+
+    leaves = [axes(x) for x in leaves]
+    valid = axes(mask)
+    ended = jnp.zeros_like(valid)
+    if buffer.episode_end is not None:
+        steps = jax.tree.unflatten(buffer.rings.layout.treedef, leaves)
+        ended = jax.vmap(jax.vmap(buffer.episode_end))(steps)
+    written, slots = rings.write(buffer.rings, leaves, valid, ended)
+    state = buffer.sampler.on_write(buffer.sampler_state, slots, valid[-slots.shape[0] :])
+    return buffer.replace(rings=written, sampler_state=state)
+
+
+def put(buffer: Buffer, rows: Rows, leaves: PyTree) -> Buffer:
+    """Overwrite chosen leaves of stored rows.
+
+    rows: `[...]`. leaves: a part of the step's structure, as `{"reward": r}` with leaves `[..., *shape]`.
+    Rows that are no longer held are left alone; of a row given twice, the last value wins. A row's next observation is
+    the next row's observation, so it cannot be put: ValueError, as for unknown leaves.
+    """
+    rows = check_rows(buffer, rows)
+    values = _check_put(buffer, rows, leaves)
+    return _put(buffer, rows, values)
+
+
+def _check_put(buffer: Buffer, rows: Rows, leaves: PyTree) -> dict[int, Any]:
+    stored, values = buffer.rings.layout, {}
+    index = {path: i for i, path in enumerate(stored.paths)}
+    for path, value in trees.paths(leaves):
+        if path not in index:
+            raise ValueError(f"put: the stored steps have no {path!r}; their leaves: {', '.join(index)}")
+        leaf = stored.leaves[index[path]]
+        if leaf.next_of is not None:
+            source = stored.leaves[leaf.next_of].path
+            raise ValueError(f"put: {path} of a row is {source} of the next row and cannot be put; put that instead")
+        trees.check_leaf(path, value, (*rows.time.shape, *leaf.shape), leaf.dtype, "(The shape of rows comes first.)")
+        values[index[path]] = value
+    return values
+
+
+@functools.partial(jax.jit, inline=True)
+def _put(buffer: Buffer, rows: Rows, values: dict[int, jax.Array]) -> Buffer:
+    stored = buffer.rings
+    lead = rows.time.ndim
+    rows = jax.tree.map(jnp.ravel, rows)
+    slot, env, held = rings.place(stored, rows)
+    held &= ring.is_last_of_equals(slot * stored.num_envs + env)
+    past = stored.arrays[0].shape[0] + jnp.arange(slot.shape[0], dtype=jnp.int32)
+    slot = jnp.where(held, slot, past)
+    arrays = list(stored.arrays)
+    for index, value in values.items():
+        leaf = stored.layout.leaves[index]
+        value = jnp.asarray(value)
+        value = value.reshape(-1, *value.shape[lead:])
+        if leaf.array:
+            at, raw = arrays[leaf.array].at[slot, env], layout.to_raw(value)
+        else:
+            at = arrays[0].at[slot, env, leaf.word : leaf.word + leaf.num_words]
+            raw = layout.to_words(leaf, value)
+        arrays[leaf.array] = at.set(raw, mode="drop", unique_indices=True, wrap_negative_indices=False)
+    return buffer.replace(rings=stored.replace(arrays=tuple(arrays)))
+
+
+def remove(buffer: Buffer, rows: Rows) -> Buffer:
+    """Take rows `[...]` out: they are gone for `rows`, `take` and every sampler.
+
+    They still serve their neighbours as context: as a frame, a next observation, a step inside a window. Rows that are
+    no longer held are ignored. Costs one pass over the ring's own words, 8 bytes a row.
+    """
+    return _remove(buffer, check_rows(buffer, rows))
+
+
+@functools.partial(jax.jit, inline=True)
+def _remove(buffer: Buffer, rows: Rows) -> Buffer:
+    stored = buffer.rings
+    slot, env, held = rings.place(stored, jax.tree.map(jnp.ravel, rows))
+    chosen = jnp.zeros((stored.num_slots + 1, stored.num_envs), jnp.bool_).at[slot, env].set(True)[:-1]
+    own = jax.lax.bitcast_convert_type(stored.arrays[0][: stored.num_slots, :, :2], jnp.int32)
+    number, ordinal = own[..., 0], own[..., 1]
+    gone = chosen & (number >= 0)
+    order = (jnp.arange(stored.num_slots, dtype=jnp.int32) + stored.clock.head) % stored.num_slots  # oldest slot first
+    gone_before = jnp.cumsum(gone[order], axis=0, dtype=jnp.int32)
+    before = jnp.zeros_like(ordinal).at[order].set(gone_before) - gone
+    own = jnp.stack([jnp.where(gone, removed_word(number), number), ordinal - before], axis=-1)
+    records = stored.arrays[0].at[: stored.num_slots, :, :2].set(jax.lax.bitcast_convert_type(own, jnp.uint32))
+    envs = stored.envs.replace(recorded=stored.envs.recorded - jnp.sum(gone, axis=0, dtype=jnp.int32))
+    state = buffer.sampler.on_remove(buffer.sampler_state, slot, env, held)
+    return buffer.replace(
+        rings=stored.replace(arrays=(records, *stored.arrays[1:]), envs=envs),
+        sampler_state=state,
+    )
+
+
+def clear(buffer: Buffer) -> Buffer:
+    """Empty the buffer. Times and episode numbers go on, so rows drawn before stay stale; open episodes are closed."""
+    stored = buffer.rings
+    clock = stored.clock.replace(held=jnp.zeros_like(stored.clock.held))
+    envs = stored.envs.replace(open=jnp.zeros_like(stored.envs.open))
+    state = buffer.sampler.init(stored.num_slots, stored.num_envs)
+    return buffer.replace(rings=stored.replace(clock=clock, envs=envs), sampler_state=state)
+
+
+def size(buffer: Buffer) -> jax.Array:
+    """Count the rows that can be read, an int32 scalar: not void, not removed, their episode's record not overwritten."""
+    return _size(buffer.rings)
+
+
+@functools.partial(jax.jit, inline=True)
+def _size(stored: Rings) -> jax.Array:
+    return jnp.sum(rings.counts(stored), dtype=jnp.int32)
+
+
+def capacity(buffer: Buffer) -> int:
+    """Return how many steps the buffer keeps, over all envs."""
+    return buffer.rings.num_slots * buffer.rings.num_envs
+
+
+def can_sample(buffer: Buffer, n: int = 1) -> jax.Array:
+    """Tell whether at least `n` rows can be read, a bool scalar."""
+    return size(buffer) >= n
+
+
+def rows(buffer: Buffer) -> tuple[Rows, jax.Array]:
+    """List every slot in order of time, then env: `(Rows, mask)`, `[T*E]` each; `mask` says which can be read."""
+    return _rows(buffer.rings)
+
+
+@functools.partial(jax.jit, inline=True)
+def _rows(stored: Rings) -> tuple[Rows, jax.Array]:
+    shape = (stored.num_slots, stored.num_envs)
+    time = jnp.broadcast_to(ring.all_times(stored.clock, stored.num_slots)[:, None], shape).ravel()
+    env = jnp.broadcast_to(jnp.arange(stored.num_envs, dtype=jnp.int32), shape).ravel()
+    every = Rows(time=time, env=env)
+    return every, rings.is_valid(stored, every)
+
+
+def stats(buffer: Buffer) -> Stats:
+    """Count what the ring holds, in one pass over it; see `Stats`."""
+    return _stats(buffer.rings)
+
+
+@functools.partial(jax.jit, inline=True)
+def _stats(stored: Rings) -> Stats:
+    def count(x: jax.Array) -> jax.Array:
+        return jnp.sum(x, dtype=jnp.int32)
+
+    every, valid = _rows(stored)
+    slot, env, held = rings.place(stored, every)
+    number = rings.own_word(stored, slot, env, 0)
+    numbers = live_records(stored)
+    return Stats(
+        capacity=jnp.int32(math.prod(slot.shape)),
+        time=stored.clock.time,
+        held=stored.clock.held * stored.num_envs,
+        size=count(valid),
+        void=count(held & (number == VOID)),
+        removed=count(held & (number < VOID)),
+        lost=count(held & (number >= 0) & ~valid),
+        num_episodes=count(numbers.mask),
+        open_episodes=count(numbers.mask & ~numbers.ended),
+    )
+
+
+def check_rows(buffer: Buffer, rows: Any) -> Rows:
+    """Return int32 rows of one shape, or raise TypeError or ValueError saying what came. Any values are allowed."""
+    if not isinstance(rows, Rows):
+        raise TypeError(f"rows: expected Rows(time, env), got {type(rows).__name__}")
+    parts = {}
+    for name, value in (("time", rows.time), ("env", rows.env)):
+        _, dtype = trees.shape_dtype(f"rows.{name}", value)
+        if not jnp.issubdtype(dtype, jnp.integer):
+            raise TypeError(f"rows.{name}: expected int32, got {dtype}")
+        parts[name] = jnp.asarray(value).astype(jnp.int32)
+    if parts["time"].shape != parts["env"].shape:
+        time, env = parts["time"].shape, parts["env"].shape
+        if buffer.single and env == ():
+            return Rows(time=parts["time"], env=jnp.broadcast_to(parts["env"], time))
+        raise ValueError(f"rows: time and env must have one shape, got {time} and {env}")
+    return Rows(**parts)

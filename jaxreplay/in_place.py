@@ -1,0 +1,105 @@
+"""A check that a compiled step writes to its buffers in place."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from jaxreplay.buffer import Buffer
+
+
+@dataclasses.dataclass(frozen=True)
+class InPlace:
+    """What the compiled step needs; true where it writes in place.
+
+    temporary_bytes: temporary memory of the program. growth: by how much of the ring's own growth that memory grows when
+    the buffers are made twice as large: 0 in place, 1 for one copy of the rings a step. returned_in_place: whether the
+    memory of the buffers that came in is that of those that go out.
+    """
+
+    temporary_bytes: int
+    growth: float
+    returned_in_place: bool
+
+    def __bool__(self) -> bool:
+        return self.growth < 0.01 and self.returned_in_place
+
+    def __str__(self) -> str:
+        if self:
+            return f"in place: {self.temporary_bytes:,} bytes of temporary memory, whatever the capacity"
+        lines = [f"not in place: {self.temporary_bytes:,} bytes of temporary memory"]
+        if self.growth >= 0.01:
+            lines.append(
+                f"temporary memory grows by {self.growth:.2f} of what the rings grow by: a ring is copied. Append before "
+                "you sample, and write with a mask rather than in a branch (lax.cond under vmap selects whole rings)."
+            )
+        if not self.returned_in_place:
+            lines.append("a buffer's memory is not reused: return the new buffer from the step.")
+        return "\n".join(lines)
+
+
+def check_in_place(step: Callable[..., Any], *args: Any) -> InPlace:
+    """Compile `step(*args)` with its buffers donated, and tell whether it writes to them in place.
+
+    Nothing runs, and `args` are not consumed; they may be `jax.ShapeDtypeStruct`. Compiles twice, the second time with
+    rings of twice the slots, since memory that grows with the ring is the sign of a copy. `step` must be a function that
+    is not jitted with buffers closed over: buffers are arguments, anywhere in `args`, batched by vmap or not. Raises
+    ValueError where no argument holds a `Buffer`.
+
+    >>> import jax.numpy as jnp, jaxreplay as replay
+    >>> buffer = replay.create({"reward": jnp.float32(0)}, capacity=1000)
+    >>> bool(replay.check_in_place(replay.append, buffer, {"reward": jnp.float32(1)}))
+    True
+    """
+    donated = tuple(i for i, arg in enumerate(args) if _buffers(arg))
+    if not donated:
+        raise ValueError("check_in_place: no argument holds a Buffer; pass it as an argument of the step")
+    small = jax.tree.map(_abstract, args)
+    large = jax.tree.map(_double, small, is_leaf=_is_buffer)
+    (temporary, returned), (more, _) = (_memory(step, a, donated) for a in (small, large))
+    grown = min(_ring_bytes(b) - _ring_bytes(a) for a, b in zip(_buffers(small), _buffers(large), strict=True))
+    return InPlace(temporary, max(more - temporary, 0) / grown, returned >= sum(map(_ring_bytes, _buffers(small))))
+
+
+def _memory(step: Callable[..., Any], args: Any, donated: tuple[int, ...]) -> tuple[int, int]:
+    """The temporary and the reused bytes of the compiled program."""
+    wrapped = lambda *args: step(*args)  # noqa: E731  (donation is asked for here, whatever the caller's jit asked)
+    analysis = jax.jit(wrapped, donate_argnums=donated).lower(*args).compile().memory_analysis()
+    if analysis is None:
+        raise NotImplementedError("this backend does not tell the memory of a compiled program")
+    return int(analysis.temp_size_in_bytes), int(analysis.alias_size_in_bytes)
+
+
+def _is_buffer(x: Any) -> bool:
+    return isinstance(x, Buffer)
+
+
+def _buffers(tree: Any) -> list[Buffer]:
+    return [x for x in jax.tree.leaves(tree, is_leaf=_is_buffer) if _is_buffer(x)]
+
+
+def _ring_bytes(buffer: Buffer) -> int:
+    return sum(x.size * x.dtype.itemsize for x in buffer.rings.arrays)
+
+
+def _abstract(x: Any) -> Any:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype) if hasattr(x, "shape") else x
+
+
+def _double(x: Any) -> Any:
+    """Give an abstract buffer twice the slots; the axis of slots follows those of vmap."""
+    if not _is_buffer(x):
+        return x
+    batch = len(x.rings.clock.time.shape)
+    # rings have num_records
+    slots = x.rings.arrays[0].shape[batch] - 1 - x.rings.num_records
+
+    def grow(leaf: Any, more: int) -> Any:
+        return jax.ShapeDtypeStruct(
+            (*leaf.shape[:batch], leaf.shape[batch] + more, *leaf.shape[batch + 1 :]), leaf.dtype
+        )
+
+    return x.replace(rings=x.rings.replace(arrays=tuple(grow(a, slots) for a in x.rings.arrays)))

@@ -1,0 +1,210 @@
+"""How one step of the user's structure is stored: small leaves packed into one record a row, large ones by themselves.
+
+For small steps the number of gathers is the cost of a sample, so all leaves of at most `PACKED_BYTES` a row share one
+array of 32-bit words, `[slots, E, R]`, and one gather reads them all. Packing is a bit cast, never a conversion, so what
+comes out is what went in, bit for bit. A leaf that another one follows from (`next_observation` from `observation`) is
+not stored at all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxreplay import trees
+from jaxreplay.types import PyTree
+
+PACKED_BYTES = 256  # a larger leaf costs less in a gather of its own than in a copy out of the record
+OWN_WORDS = 2  # of each record: (episode, ordinal) in a step's, (start, length) in an episode's
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """One leaf of a step: its path, its shape and dtype for one step of one env, and where it is stored.
+
+    `next_of` is the index of the leaf this one follows from, or None. A stored leaf is in the words
+    `[word, word + num_words)` of the record, or, where `array` > 0, in an array of its own.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: Any
+    next_of: int | None = None
+    array: int = 0
+    word: int = 0
+
+    @property
+    def raw_shape(self) -> tuple[int, ...]:
+        return jax.eval_shape(to_raw, jax.ShapeDtypeStruct(self.shape, self.dtype)).shape
+
+    @property
+    def raw_dtype(self) -> Any:
+        return jax.eval_shape(to_raw, jax.ShapeDtypeStruct(self.shape, self.dtype)).dtype
+
+    @property
+    def num_bytes(self) -> int:
+        return math.prod(self.raw_shape) * self.raw_dtype.itemsize
+
+    @property
+    def num_words(self) -> int:
+        return -(-self.num_bytes // 4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The static description of a step: its structure, its leaves, and the arrays that store them.
+
+    num_words: R, of a record. sources: the parts that others follow from, by path.
+    """
+
+    treedef: Any
+    leaves: tuple[Leaf, ...]
+    num_words: int
+    num_arrays: int
+    sources: tuple[str, ...]
+
+    @property
+    def paths(self) -> list[str]:
+        return [leaf.path for leaf in self.leaves]
+
+    @property
+    def followed(self) -> frozenset[int]:
+        """The indices of the leaves that another leaf follows from; only these have room for an episode's final value."""
+        return frozenset(leaf.next_of for leaf in self.leaves if leaf.next_of is not None)
+
+    def array_leaf(self, array: int) -> int:
+        """Return the index of the leaf that array number `array` > 0 stores."""
+        return next(i for i, leaf in enumerate(self.leaves) if leaf.next_of is None and leaf.array == array)
+
+
+def make_layout(example: PyTree, next_of: Mapping[str, str]) -> Layout:
+    """Describe how steps like `example` are stored. Raises for leaves that cannot be, and for a `next_of` that names none."""
+    named = trees.paths(example)
+    if not named:
+        raise ValueError("example: expected at least one array, got a structure without leaves")
+    sources = _resolve_next_of(named, next_of)
+    leaves, word, num_arrays = [], OWN_WORDS, 1
+    for index, (path, value) in enumerate(named):
+        shape, dtype = trees.shape_dtype(path, value)
+        _check_dtype(path, dtype)
+        leaf = Leaf(path, shape, dtype, sources.get(index))
+        if leaf.next_of is None:
+            if _is_packable(leaf):
+                leaf = dataclasses.replace(leaf, word=word)
+                word += leaf.num_words
+            else:
+                leaf = dataclasses.replace(leaf, array=num_arrays)
+                num_arrays += 1
+        leaves.append(leaf)
+    for leaf in leaves:
+        if leaf.next_of is not None:
+            source = leaves[leaf.next_of]
+            if (leaf.shape, leaf.dtype) != (source.shape, source.dtype):
+                raise ValueError(
+                    f"{leaf.path}: expected {trees.describe(source.shape, source.dtype)} like {source.path}, whose next "
+                    f"value it is, got {trees.describe(leaf.shape, leaf.dtype)}"
+                )
+    return Layout(jax.tree.structure(example), tuple(leaves), word, num_arrays, tuple(dict.fromkeys(next_of.values())))
+
+
+def _resolve_next_of(named: list[tuple[str, Any]], next_of: Mapping[str, str]) -> dict[int, int]:
+    """Map the index of each leaf that follows from another to that other's index."""
+    index = {path: i for i, (path, _) in enumerate(named)}
+
+    def below(part: str) -> dict[str, int]:
+        return {path[len(part) :]: i for path, i in index.items() if path == part or path.startswith(part + ".")}
+
+    sources = {}
+    for part, source in next_of.items():
+        targets, origins = below(part), below(source)
+        if not origins:
+            raise ValueError(f"next_of: {source!r} names no part of the example; its leaves: {', '.join(index)}")
+        if targets.keys() != origins.keys():
+            raise ValueError(
+                f"next_of: {part!r} must have the structure of {source!r}, whose next value it is; "
+                f"got leaves {sorted(part + p for p in targets)}, expected {sorted(part + p for p in origins)}"
+            )
+        sources |= {i: origins[path] for path, i in targets.items()}
+    chained = [named[i][0] for i in sources.values() if i in sources]
+    if chained:
+        raise ValueError(f"next_of: {', '.join(chained)} cannot both follow from a part and be followed")
+    return sources
+
+
+def _check_dtype(path: str, dtype: Any) -> None:
+    if not trees.is_key_dtype(dtype) and jax.dtypes.canonicalize_dtype(dtype) != dtype:
+        raise TypeError(
+            f"{path}: the example has dtype {dtype}, and JAX's 64-bit types are switched off. Nothing is cast silently: "
+            f"give the example as {jax.dtypes.canonicalize_dtype(dtype)}, or set jax_enable_x64."
+        )
+
+
+def _is_packable(leaf: Leaf) -> bool:
+    dtype = leaf.raw_dtype
+    plain = jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.floating)
+    return plain and leaf.num_bytes <= PACKED_BYTES
+
+
+def to_raw(value: jax.Array) -> jax.Array:
+    """Give a leaf in the form it is stored in: keys as their words, bool and 4-bit integers as bytes, else unchanged."""
+    if trees.is_key_dtype(value.dtype):
+        return jax.random.key_data(value)
+    if value.dtype == jnp.bool_:
+        return value.astype(jnp.uint8)
+    if jnp.issubdtype(value.dtype, jnp.integer) and jnp.iinfo(value.dtype).bits < 8:
+        return value.astype(jnp.uint8 if jnp.issubdtype(value.dtype, jnp.unsignedinteger) else jnp.int8)
+    return value
+
+
+def from_raw(raw: jax.Array, dtype: Any) -> jax.Array:
+    """Undo `to_raw`."""
+    if trees.is_key_dtype(dtype):
+        return jax.random.wrap_key_data(raw, impl=dtype._impl.name)
+    if dtype == jnp.bool_:
+        return raw != 0
+    return raw.astype(dtype)
+
+
+def to_words(leaf: Leaf, value: jax.Array) -> jax.Array:
+    """Pack a leaf `[..., *shape]` into `[..., num_words]` uint32, bit for bit."""
+    raw = to_raw(value)
+    lead = raw.shape[: raw.ndim - len(leaf.raw_shape)]
+    flat = raw.reshape(*lead, math.prod(leaf.raw_shape))
+    size = flat.dtype.itemsize
+    if size >= 4:
+        return lax.bitcast_convert_type(flat, jnp.uint32).reshape(*lead, leaf.num_words)
+    per_word = 4 // size
+    flat = lax.bitcast_convert_type(flat, np.dtype(f"uint{8 * size}"))
+    pad = leaf.num_words * per_word - flat.shape[-1]
+    flat = jnp.pad(flat, [(0, 0)] * len(lead) + [(0, pad)]).reshape(*lead, leaf.num_words, per_word)
+    return lax.bitcast_convert_type(flat, jnp.uint32)
+
+
+def from_words(leaf: Leaf, words: jax.Array) -> jax.Array:
+    """Undo `to_words`: `[..., num_words]` uint32 to `[..., *shape]`."""
+    lead, size, dtype = words.shape[:-1], leaf.raw_dtype.itemsize, leaf.raw_dtype
+    if size > 4:
+        words = words.reshape(*lead, leaf.num_words // (size // 4), size // 4)
+    flat = lax.bitcast_convert_type(words, dtype)
+    if size < 4:
+        flat = flat.reshape(*lead, leaf.num_words * (4 // size))[..., : math.prod(leaf.raw_shape)]
+    return from_raw(flat.reshape(*lead, *leaf.raw_shape), leaf.dtype)
+
+
+def pack(layout: Layout, own: jax.Array, values: Mapping[int, jax.Array]) -> jax.Array:
+    """Make records `[..., R]` from the library's own words `[..., 2]` int32 and packed leaves; zeros for leaves not given."""
+    parts = [lax.bitcast_convert_type(own, jnp.uint32)]
+    for index, leaf in enumerate(layout.leaves):
+        if leaf.next_of is None and leaf.array == 0:
+            if index in values:
+                parts.append(to_words(leaf, values[index]))
+            else:
+                parts.append(jnp.zeros((*own.shape[:-1], leaf.num_words), jnp.uint32))
+    return jnp.concatenate(parts, axis=-1)

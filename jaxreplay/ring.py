@@ -1,0 +1,63 @@
+"""The clock of the ring: how times become slots, and what is still held.
+
+Times are int32 and compared by their distance to the clock, so they may pass 2**31 and nothing breaks.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+
+@struct.dataclass
+class Clock:
+    """Three int32 scalars: `time` slices were appended, the next one goes to slot `head`, the newest `held` are kept."""
+
+    time: jax.Array
+    head: jax.Array
+    held: jax.Array
+
+
+def start_clock() -> Clock:
+    return Clock(*(jnp.zeros((), jnp.int32) for _ in range(3)))
+
+
+def advance(clock: Clock, length: int, num_slots: int) -> Clock:
+    """Append `length` slices to a ring of `num_slots`."""
+    head = clock.head + length % num_slots
+    return Clock(
+        time=clock.time + jnp.int32(length),
+        head=jnp.where(head >= num_slots, head - num_slots, head),
+        held=jnp.minimum(clock.held, num_slots - min(length, num_slots)) + min(length, num_slots),
+    )
+
+
+def age(clock: Clock, time: jax.Array) -> jax.Array:
+    """How many slices ago a time was: 1 for the newest slice, `held` for the oldest one kept."""
+    return clock.time - time
+
+
+def is_held(clock: Clock, time: jax.Array) -> jax.Array:
+    """Tell which times are in the ring: not overwritten, not consumed, not in the future."""
+    ages = age(clock, time)
+    return (ages >= 1) & (ages <= clock.held)
+
+
+def slot_of_age(clock: Clock, ages: jax.Array, num_slots: int) -> jax.Array:
+    """The slot `[0, num_slots)` of a slice of that age, for ages from 1 to `num_slots`; it is `time % num_slots`."""
+    slot = clock.head - ages
+    return jnp.where(slot < 0, slot + num_slots, slot)
+
+
+def all_times(clock: Clock, num_slots: int) -> jax.Array:
+    """The times of all slots in order, `[T]` int32; those never written come first and are not held."""
+    return clock.time - num_slots + jnp.arange(num_slots, dtype=jnp.int32)
+
+
+def is_last_of_equals(index: jax.Array) -> jax.Array:
+    """Of `[B]` numbers, mark the last of each group of equals, by one stable sort."""
+    order = jnp.argsort(index, stable=True)
+    ordered = index[order]
+    last = jnp.concatenate([ordered[1:] != ordered[:-1], jnp.ones((1,), jnp.bool_)])[: index.shape[0]]
+    return jnp.zeros(index.shape, jnp.bool_).at[order].set(last, unique_indices=True)

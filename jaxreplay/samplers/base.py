@@ -1,0 +1,46 @@
+"""What a sampler is: it keeps a state beside the rings, told of every write, and draws rows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import jax
+
+from jaxreplay.rings import Rings
+from jaxreplay.types import PyTree, Rows
+
+Usable = Callable[[Rows], jax.Array]
+"""Which rows `[B]` may be drawn: those that can be read and that the view can start from."""
+
+
+class Sampler(Protocol):
+    """How rows are drawn. A sampler is a frozen dataclass of static settings; its state is a pytree of arrays.
+
+    Every method is pure and is traced; none may branch on the state.
+    """
+
+    def init(self, num_slots: int, num_envs: int) -> PyTree:
+        """Make the state of an empty buffer."""
+        ...
+
+    def on_write(self, state: PyTree, slots: jax.Array, valid: jax.Array) -> PyTree:
+        """Take note that slots `[L]` were overwritten, with a step where `valid` `[L, E]`, else with a void row."""
+        ...
+
+    def on_remove(self, state: PyTree, slot: jax.Array, env: jax.Array, removed: jax.Array) -> PyTree:
+        """Take note that rows at slots and envs `[B]` are gone where `removed`, `[B]` bool."""
+        ...
+
+    def draw(
+        self, state: PyTree, rings: Rings, key: jax.Array, batch_size: int, usable: Usable, narrowed: bool
+    ) -> tuple[Rows, jax.Array]:
+        """Draw rows `[B]` among the usable ones, and say which were found, `[B]` bool.
+
+        `narrowed` is static: whether the view refuses some rows that can be read.
+        """
+        ...
+
+    def probability(self, state: PyTree, rings: Rings, rows: Rows) -> jax.Array:
+        """The probability of drawing each row in one draw, `[B]` float32, for rows that can be read."""
+        ...

@@ -1,0 +1,114 @@
+"""Pytrees by path: names for error messages, and checks of what the caller passes, before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxreplay.types import PyTree
+
+
+def paths(tree: PyTree, is_leaf: Any = None) -> list[tuple[str, Any]]:
+    """List `(path, leaf)` of a pytree, the path as users write it: `observation.camera`."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)
+    return [(jax.tree_util.keystr(path, simple=True, separator=".") or "the item", leaf) for path, leaf in flat]
+
+
+def is_key_dtype(dtype: Any) -> bool:
+    """Tell whether a dtype is that of typed PRNG keys."""
+    return jnp.issubdtype(dtype, jax.dtypes.prng_key)
+
+
+def describe(shape: Sequence[int], dtype: Any) -> str:
+    """Write a shape and dtype the way JAX does: `float32[128,4]`."""
+    return f"{dtype}[{','.join(map(str, shape))}]"
+
+
+def shape_dtype(path: str, leaf: Any) -> tuple[tuple[int, ...], Any]:
+    """Return a leaf's shape and dtype as it came, before JAX could cast it.
+
+    Python scalars count as JAX counts them (`1` int32, `1.0` float32). Raises TypeError for what is no array.
+    """
+    if hasattr(leaf, "dtype") and hasattr(leaf, "shape"):
+        dtype = leaf.dtype if is_key_dtype(leaf.dtype) else np.dtype(leaf.dtype)
+        if dtype == object or getattr(dtype, "kind", "") in "USMm":
+            raise TypeError(f"{path}: expected an array of numbers, got dtype {dtype}")
+        return tuple(leaf.shape), dtype
+    if isinstance(leaf, bool | int | float | complex):
+        return (), np.dtype(jnp.result_type(leaf))
+    raise TypeError(f"{path}: expected an array, got {type(leaf).__name__}; convert it, or drop it from the step")
+
+
+def check_structure(what: str, tree: PyTree, treedef: Any, expected_paths: Sequence[str]) -> list[Any]:
+    """Flatten `tree`, or raise ValueError naming the leaves that are missing or unknown."""
+    leaves, came = jax.tree.flatten(tree)
+    if came == treedef:
+        return leaves
+    came_paths = [path for path, _ in paths(tree)]
+    missing = [path for path in expected_paths if path not in came_paths]
+    unknown = [path for path in came_paths if path not in expected_paths]
+    problems = [f"missing {', '.join(missing)}"] if missing else []
+    problems += [f"unknown {', '.join(unknown)}"] if unknown else []
+    if not problems:
+        problems = [f"the containers differ: got {came}, expected {treedef}"]
+    raise ValueError(
+        f"{what} must have the structure of the example the buffer was created with: {'; '.join(problems)}. "
+        f"Expected leaves: {', '.join(expected_paths)}."
+    )
+
+
+def check_leaf(path: str, leaf: Any, shape: Sequence[int | str], dtype: Any, hint: str) -> None:
+    """Raise unless a leaf has the dtype and shape; a letter in `shape` stands for any size."""
+    came_shape, came_dtype = shape_dtype(path, leaf)
+    expected = describe([str(n) for n in shape], dtype)  # type: ignore[arg-type]
+    came = describe(came_shape, came_dtype)
+    fits = len(came_shape) == len(shape) and all(
+        isinstance(e, str) or c == e for c, e in zip(came_shape, shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(f"{path}: expected {expected}, got {came}. {hint}")
+    if came_dtype != dtype:
+        raise TypeError(f"{path}: expected {expected}, got {came}. Nothing is cast silently: convert it first.")
+
+
+def check_key(key: Any) -> None:
+    """Raise TypeError unless `key` is one PRNG key, typed (`jax.random.key`) or raw (`jax.random.PRNGKey`)."""
+    way_out = "pass one key, as jax.random.key(seed) or jax.random.split give it"
+    if not isinstance(key, jax.Array | np.ndarray):
+        raise TypeError(f"key: expected a PRNG key, got {type(key).__name__}; {way_out}")
+    came = describe(key.shape, key.dtype)
+    if is_key_dtype(key.dtype):
+        if key.shape != ():
+            raise TypeError(f"key: expected one PRNG key, got an array of keys {came}; {way_out}")
+    elif key.dtype != jnp.uint32 or key.shape != jax.eval_shape(lambda: jax.random.PRNGKey(0)).shape:
+        raise TypeError(f"key: expected a PRNG key, got {came}; {way_out}")
+
+
+def check_count(name: str, value: Any, least: int = 1) -> int:
+    """Return a static whole number, or raise saying what came."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or isinstance(value, jax.core.Tracer):
+        came = "a traced value" if isinstance(value, jax.core.Tracer) else f"{type(value).__name__} {value!r}"
+        raise TypeError(f"{name}: expected a Python int (it shapes the program), got {came}")
+    number = int(value.__index__())
+    if number < least:
+        raise ValueError(f"{name}: expected at least {least}, got {number}")
+    return number
+
+
+def is_concrete(tree: PyTree) -> bool:
+    """Tell whether no leaf is being traced, so that values can be looked at."""
+    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def get_part(step: PyTree, part: str) -> PyTree:
+    """Return the part of a step at a path of names."""
+    for name in part.split("."):
+        if hasattr(step, name):
+            step = getattr(step, name)
+        else:
+            step = step[int(name) if isinstance(step, list | tuple) else name]
+    return step

@@ -1,0 +1,98 @@
+"""The words of the library: what one step is, how a row is addressed, and what a sample holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+from flax import struct
+
+PyTree = Any
+
+
+@struct.dataclass
+class Transition:
+    """What one step of one env yields, in Gymnasium's terms.
+
+    Each field may be any pytree of arrays. `terminated` and `truncated` are scalars per step.
+    `next_observation` has the structure of `observation`: it is the observation that this step led to,
+    at an episode's end the true final one, never the observation after a reset.
+    """
+
+    observation: PyTree
+    action: PyTree
+    reward: PyTree
+    terminated: PyTree
+    truncated: PyTree
+    next_observation: PyTree
+    extras: PyTree = struct.field(default_factory=dict)
+
+
+@struct.dataclass
+class Rows:
+    """Addresses of stored rows, `[...]` int32 each.
+
+    `time` counts the slices that were appended before the row's own; it never wraps with the ring, so a row
+    whose slice was overwritten is stale and is never mistaken for the one that took its slot. (It is counted
+    modulo 2**32: only a row that is 2**32 slices old could be mistaken.) `env` is 0 where there is a single stream.
+    """
+
+    time: jax.Array
+    env: jax.Array
+
+
+@struct.dataclass
+class Sample:
+    """A batch: its data, where it came from, how likely each row was, and which rows are real.
+
+    data: what the view made, leaves `[B, ...]`; zeros where `mask` is False.
+    rows: `[B]` addresses, for `take`, `put`, `remove` and priorities.
+    probability: `[B]` float32, of drawing that row in one draw; 0 where `mask` is False.
+    mask: `[B]` bool.
+    """
+
+    data: PyTree
+    rows: Rows
+    probability: jax.Array
+    mask: jax.Array
+
+
+@struct.dataclass
+class Episodes:
+    """The episodes that the buffer keeps a record of, oldest first, `[K, E]` each (`[K]` for a single stream).
+
+    number: int32, counted per env from 0; -1 where `mask` is False.
+    start: int32, the time of the first step, which may have been overwritten since.
+    length: int32, steps so far, those overwritten since included.
+    ended: bool; False for an env's open episode.
+    final_observation: what followed the newest step, in the structure of the parts that `next_of` names.
+    mask: bool, whether the record is of an episode that still has rows in the ring.
+    """
+
+    number: jax.Array
+    start: jax.Array
+    length: jax.Array
+    ended: jax.Array
+    final_observation: PyTree
+    mask: jax.Array
+
+
+@struct.dataclass
+class Stats:
+    """What the ring holds, int32 scalars. `held` rows are `size + void + removed + lost`.
+
+    size: rows that can be read. void: rows where an env recorded nothing. removed: taken out by `remove`.
+    lost: rows whose episode's record was overwritten because an env had more than K episodes; if this is
+    not 0, create the buffer with a larger `max_episodes`. capacity: rows the ring has room for.
+    time: slices appended so far. num_episodes: episodes with rows in the ring; open_episodes: of these, not ended.
+    """
+
+    capacity: jax.Array
+    time: jax.Array
+    held: jax.Array
+    size: jax.Array
+    void: jax.Array
+    removed: jax.Array
+    lost: jax.Array
+    num_episodes: jax.Array
+    open_episodes: jax.Array
