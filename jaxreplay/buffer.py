@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from jaxreplay import layout, ring, rings, trees
@@ -19,9 +20,10 @@ from jaxreplay.rings import Rings
 from jaxreplay.samplers import Sampler, uniform
 from jaxreplay.types import PyTree, Rows, Stats, Transition
 
+MAX_INT32 = 2**31 - 1
 
-@struct.dataclass
-class Buffer:
+
+class Buffer(struct.PyTreeNode):
     """An immutable replay buffer, made by `create`; a pytree, so it passes through jit, scan, vmap and grad as it is.
 
     rings: the stored steps and episodes. sampler_state: what the sampler keeps. episode_data: `EpisodeData` or None.
@@ -265,7 +267,7 @@ def clear(buffer: Buffer) -> Buffer:
 
 
 def size(buffer: Buffer) -> jax.Array:
-    """Count the rows that can be read, an int32 scalar: not void, not removed, their episode's record not overwritten."""
+    """Count the rows that can be read, an int32 scalar: not void, not removed, with their episode's record kept."""
     return _size(buffer.rings)
 
 
@@ -326,18 +328,25 @@ def _stats(stored: Rings) -> Stats:
 
 
 def check_rows(buffer: Buffer, rows: Any) -> Rows:
-    """Return int32 rows of one shape, or raise TypeError or ValueError saying what came. Any values are allowed."""
+    """Return int32 rows of one shape, or raise TypeError or ValueError saying what came.
+
+    Any values are allowed; a number that does not fit in int32 makes a row that is never held.
+    """
     if not isinstance(rows, Rows):
         raise TypeError(f"rows: expected Rows(time, env), got {type(rows).__name__}")
-    parts = {}
+    narrow, fits = {}, []
     for name, value in (("time", rows.time), ("env", rows.env)):
         _, dtype = trees.shape_dtype(f"rows.{name}", value)
         if not jnp.issubdtype(dtype, jnp.integer):
             raise TypeError(f"rows.{name}: expected int32, got {dtype}")
-        parts[name] = jnp.asarray(value).astype(jnp.int32)
-    if parts["time"].shape != parts["env"].shape:
-        time, env = parts["time"].shape, parts["env"].shape
-        if buffer.single and env == ():
-            return Rows(time=parts["time"], env=jnp.broadcast_to(parts["env"], time))
-        raise ValueError(f"rows: time and env must have one shape, got {time} and {env}")
-    return Rows(**parts)
+        wide = value if isinstance(value, jax.Array) else np.asarray(value)
+        narrow[name] = wide.astype(np.int32)
+        fits += [narrow[name].astype(wide.dtype) == wide] if jnp.iinfo(dtype).max > MAX_INT32 else []
+    time, env = narrow["time"], narrow["env"]
+    if buffer.single and env.shape == ():
+        env = jnp.broadcast_to(env, time.shape)
+    if time.shape != env.shape:
+        raise ValueError(f"rows: time and env must have one shape, got {time.shape} and {env.shape}")
+    for fit in fits:
+        env = jnp.where(fit, env, -1)
+    return Rows(time=jnp.asarray(time), env=jnp.asarray(env))

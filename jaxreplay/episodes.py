@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from jaxreplay.buffer import Buffer
 
 
-@struct.dataclass
-class EpisodeData:
-    """The user's data for each recorded episode: `number` `[K, E]` int32 says whose they are, `leaves` are `[K, E, ...]`.
+class EpisodeData(struct.PyTreeNode):
+    """The user's data for each recorded episode: `leaves` `[K, E, ...]`; `number` `[K, E]` int32 says whose they are.
 
     Data are told by number rather than cleared when an episode begins, so an append need not touch them.
     """
@@ -63,9 +62,9 @@ def live_records(stored: Rings) -> Episodes:
 
 
 def episodes(buffer: Buffer) -> Episodes:
-    """List the episodes that have steps in the ring, oldest first: `Episodes`, `[K, E]` each (`[K]` for a single stream).
+    """List the episodes that have steps in the ring, oldest first: `Episodes`, `[K, E]` each.
 
-    Raises ValueError for a buffer of independent items.
+    For a single stream the leaves are `[K]`. Raises ValueError for a buffer of independent items.
     """
     need_episodes(buffer, "episodes")
     return _episodes(buffer)
@@ -161,7 +160,7 @@ def _set_episode_data(buffer: Buffer, env: jax.Array, values: dict[int, Any], nu
     fresh = data.number[slot, env] != number
     to = jnp.where(known, slot, stored.num_records + jnp.arange(env.shape[0], dtype=jnp.int32))
     leaves = []
-    for i, (leaf, x) in enumerate(zip(data.layout.leaves, data.leaves, strict=True)):
+    for i, x in enumerate(data.leaves):
         if i in values:
             value = jnp.asarray(values[i])
             new = layout.to_raw(value.reshape(-1, *value.shape[lead:]))

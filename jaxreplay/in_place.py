@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -15,9 +16,10 @@ from jaxreplay.buffer import Buffer
 class InPlace:
     """What the compiled step needs; true where it writes in place.
 
-    temporary_bytes: temporary memory of the program. growth: by how much of the ring's own growth that memory grows when
-    the buffers are made twice as large: 0 in place, 1 for one copy of the rings a step. returned_in_place: whether the
-    memory of the buffers that came in is that of those that go out.
+    temporary_bytes: temporary memory of the program.
+    growth: by how much of the ring's own growth that memory grows when the buffers are made twice as large: 0 in place,
+        1 for one copy of the rings.
+    returned_in_place: whether the memory of the buffers that came in is that of those that go out.
     """
 
     temporary_bytes: int
@@ -33,8 +35,9 @@ class InPlace:
         lines = [f"not in place: {self.temporary_bytes:,} bytes of temporary memory"]
         if self.growth >= 0.01:
             lines.append(
-                f"temporary memory grows by {self.growth:.2f} of what the rings grow by: a ring is copied. Append before "
-                "you sample, and write with a mask rather than in a branch (lax.cond under vmap selects whole rings)."
+                f"temporary memory grows by {self.growth:.2f} of what the rings grow by: a ring is copied. "
+                "Append before you sample, and write with a mask rather than in a branch (under vmap, lax.cond selects "
+                "between whole rings)."
             )
         if not self.returned_in_place:
             lines.append("a buffer's memory is not reused: return the new buffer from the step.")
@@ -45,9 +48,8 @@ def check_in_place(step: Callable[..., Any], *args: Any) -> InPlace:
     """Compile `step(*args)` with its buffers donated, and tell whether it writes to them in place.
 
     Nothing runs, and `args` are not consumed; they may be `jax.ShapeDtypeStruct`. Compiles twice, the second time with
-    rings of twice the slots, since memory that grows with the ring is the sign of a copy. `step` must be a function that
-    is not jitted with buffers closed over: buffers are arguments, anywhere in `args`, batched by vmap or not. Raises
-    ValueError where no argument holds a `Buffer`.
+    rings of twice the slots, since memory that grows with the ring is the sign of a copy. Buffers are
+    arguments, anywhere in `args`, batched by vmap or not; ValueError where there is none.
 
     >>> import jax.numpy as jnp, jaxreplay as replay
     >>> buffer = replay.create({"reward": jnp.float32(0)}, capacity=1000)
@@ -67,7 +69,9 @@ def check_in_place(step: Callable[..., Any], *args: Any) -> InPlace:
 def _memory(step: Callable[..., Any], args: Any, donated: tuple[int, ...]) -> tuple[int, int]:
     """The temporary and the reused bytes of the compiled program."""
     wrapped = lambda *args: step(*args)  # noqa: E731  (donation is asked for here, whatever the caller's jit asked)
-    analysis = jax.jit(wrapped, donate_argnums=donated).lower(*args).compile().memory_analysis()
+    with warnings.catch_warnings():  # JAX's own words on a donation that is of no use: the report says it
+        warnings.filterwarnings("ignore", message="Some donated buffers were not usable")
+        analysis = jax.jit(wrapped, donate_argnums=donated).lower(*args).compile().memory_analysis()
     if analysis is None:
         raise NotImplementedError("this backend does not tell the memory of a compiled program")
     return int(analysis.temp_size_in_bytes), int(analysis.alias_size_in_bytes)
@@ -94,7 +98,6 @@ def _double(x: Any) -> Any:
     if not _is_buffer(x):
         return x
     batch = len(x.rings.clock.time.shape)
-    # rings have num_records
     slots = x.rings.arrays[0].shape[batch] - 1 - x.rings.num_records
 
     def grow(leaf: Any, more: int) -> Any:

@@ -1,8 +1,8 @@
 """How one step of the user's structure is stored: small leaves packed into one record a row, large ones by themselves.
 
 For small steps the number of gathers is the cost of a sample, so all leaves of at most `PACKED_BYTES` a row share one
-array of 32-bit words, `[slots, E, R]`, and one gather reads them all. Packing is a bit cast, never a conversion, so what
-comes out is what went in, bit for bit. A leaf that another one follows from (`next_observation` from `observation`) is
+array of 32-bit words, `[slots, E, R]`, and one gather reads them all. Packing is a bit cast, never a conversion: what
+comes out is what went in, bit for bit. A leaf that follows from another one (`next_observation` from `observation`) is
 not stored at all.
 """
 
@@ -76,7 +76,7 @@ class Layout:
 
     @property
     def followed(self) -> frozenset[int]:
-        """The indices of the leaves that another leaf follows from; only these have room for an episode's final value."""
+        """The indices of the leaves that others follow from; only these have room for an episode's final value."""
         return frozenset(leaf.next_of for leaf in self.leaves if leaf.next_of is not None)
 
     def array_leaf(self, array: int) -> int:
@@ -85,7 +85,7 @@ class Layout:
 
 
 def make_layout(example: PyTree, next_of: Mapping[str, str]) -> Layout:
-    """Describe how steps like `example` are stored. Raises for leaves that cannot be, and for a `next_of` that names none."""
+    """Describe how steps like `example` are stored. Raises for leaves that cannot be, or a wrong `next_of`."""
     named = trees.paths(example)
     if not named:
         raise ValueError("example: expected at least one array, got a structure without leaves")
@@ -108,8 +108,8 @@ def make_layout(example: PyTree, next_of: Mapping[str, str]) -> Layout:
             source = leaves[leaf.next_of]
             if (leaf.shape, leaf.dtype) != (source.shape, source.dtype):
                 raise ValueError(
-                    f"{leaf.path}: expected {trees.describe(source.shape, source.dtype)} like {source.path}, whose next "
-                    f"value it is, got {trees.describe(leaf.shape, leaf.dtype)}"
+                    f"{leaf.path}: expected {trees.describe(source.shape, source.dtype)} like {source.path}, whose "
+                    f"next value it is, got {trees.describe(leaf.shape, leaf.dtype)}"
                 )
     return Layout(jax.tree.structure(example), tuple(leaves), word, num_arrays, tuple(dict.fromkeys(next_of.values())))
 
@@ -141,8 +141,8 @@ def _resolve_next_of(named: list[tuple[str, Any]], next_of: Mapping[str, str]) -
 def _check_dtype(path: str, dtype: Any) -> None:
     if not trees.is_key_dtype(dtype) and jax.dtypes.canonicalize_dtype(dtype) != dtype:
         raise TypeError(
-            f"{path}: the example has dtype {dtype}, and JAX's 64-bit types are switched off. Nothing is cast silently: "
-            f"give the example as {jax.dtypes.canonicalize_dtype(dtype)}, or set jax_enable_x64."
+            f"{path}: the example has dtype {dtype}, and JAX's 64-bit types are switched off. Nothing is cast "
+            f"silently: give the example as {jax.dtypes.canonicalize_dtype(dtype)}, or set jax_enable_x64."
         )
 
 
@@ -153,13 +153,20 @@ def _is_packable(leaf: Leaf) -> bool:
 
 
 def to_raw(value: jax.Array) -> jax.Array:
-    """Give a leaf in the form it is stored in: keys as their words, bool and 4-bit integers as bytes, else unchanged."""
-    if trees.is_key_dtype(value.dtype):
+    """Give a leaf in the form it is stored in: keys as their words, bool and 4-bit integers as bytes, else unchanged.
+
+    Floats of at most 16 bits are stored as the integers of their bits: some compilers compute with them in 32 bits even
+    to move them, which loses the payload of a NaN.
+    """
+    dtype = value.dtype
+    if trees.is_key_dtype(dtype):
         return jax.random.key_data(value)
-    if value.dtype == jnp.bool_:
+    if dtype == jnp.bool_:
         return value.astype(jnp.uint8)
-    if jnp.issubdtype(value.dtype, jnp.integer) and jnp.iinfo(value.dtype).bits < 8:
-        return value.astype(jnp.uint8 if jnp.issubdtype(value.dtype, jnp.unsignedinteger) else jnp.int8)
+    if jnp.issubdtype(dtype, jnp.integer) and jnp.iinfo(dtype).bits < 8:
+        return value.astype(jnp.uint8 if jnp.issubdtype(dtype, jnp.unsignedinteger) else jnp.int8)
+    if _has_plain_bits(dtype):
+        return lax.bitcast_convert_type(value, np.dtype(f"uint{8 * dtype.itemsize}"))
     return value
 
 
@@ -169,7 +176,13 @@ def from_raw(raw: jax.Array, dtype: Any) -> jax.Array:
         return jax.random.wrap_key_data(raw, impl=dtype._impl.name)
     if dtype == jnp.bool_:
         return raw != 0
+    if _has_plain_bits(dtype):
+        return lax.bitcast_convert_type(raw, dtype)
     return raw.astype(dtype)
+
+
+def _has_plain_bits(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits in (8, 16)
 
 
 def to_words(leaf: Leaf, value: jax.Array) -> jax.Array:
@@ -199,7 +212,7 @@ def from_words(leaf: Leaf, words: jax.Array) -> jax.Array:
 
 
 def pack(layout: Layout, own: jax.Array, values: Mapping[int, jax.Array]) -> jax.Array:
-    """Make records `[..., R]` from the library's own words `[..., 2]` int32 and packed leaves; zeros for leaves not given."""
+    """Make records `[..., R]` of the library's own words `[..., 2]` int32 and packed leaves, zeros if not given."""
     parts = [lax.bitcast_convert_type(own, jnp.uint32)]
     for index, leaf in enumerate(layout.leaves):
         if leaf.next_of is None and leaf.array == 0:

@@ -14,8 +14,7 @@ from jax import lax
 VOID = -1  # the episode word of a row where nothing was recorded
 
 
-@struct.dataclass
-class Envs:
+class Envs(struct.PyTreeNode):
     """What an append must know about each env, `[E]` each; kept beside the rings, so that no append reads them.
 
     number: int32, of the newest episode (-1: none yet). start: int32, the time it began. open: bool, it goes on.
@@ -28,8 +27,7 @@ class Envs:
     recorded: jax.Array
 
 
-@struct.dataclass
-class Numbering:
+class Numbering(struct.PyTreeNode):
     """What each step of a block `[L, E]` belongs to: `number` and `start` of its episode, and whether the step is the
     block's `newest` one of that episode."""
 
@@ -86,7 +84,7 @@ def has_record(newest: jax.Array, number: jax.Array, num_records: int) -> jax.Ar
 def oldest_recorded(newest: jax.Array, num_records: int) -> tuple[jax.Array, jax.Array]:
     """The number of an env's oldest episode that has a record, and whether an older one has lost its record.
 
-    (After the numbers have wrapped, the first K episodes read as if none had been lost: `size` may count lost rows then.)
+    (While the first K numbers after a wrap are the newest, none is taken as lost, and `size` may count lost rows.)
     """
     first = newest - (num_records - 1)
     return jnp.maximum(first, 0), first > 0

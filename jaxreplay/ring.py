@@ -10,9 +10,8 @@ import jax.numpy as jnp
 from flax import struct
 
 
-@struct.dataclass
-class Clock:
-    """Three int32 scalars: `time` slices were appended, the next one goes to slot `head`, the newest `held` are kept."""
+class Clock(struct.PyTreeNode):
+    """Three int32 scalars: `time` slices were appended, the next goes to slot `head`, the newest `held` are kept."""
 
     time: jax.Array
     head: jax.Array

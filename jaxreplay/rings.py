@@ -14,16 +14,15 @@ from flax import struct
 from jax import lax
 
 from jaxreplay import layout, numbering, ring
-from jaxreplay.numbering import VOID, Envs
 from jaxreplay.layout import Layout
+from jaxreplay.numbering import VOID, Envs
 from jaxreplay.ring import Clock
 from jaxreplay.types import Rows
 
 MAX_INDEX = 2**31 - 1
 
 
-@struct.dataclass
-class Rings:
+class Rings(struct.PyTreeNode):
     """Both rings, and what an append must know.
 
     arrays: first the packed records, `[T + 1 + K, E, R]` uint32, then the large leaves, each by itself. A step's record
@@ -49,8 +48,7 @@ class Rings:
         return self.arrays[0].shape[1]
 
 
-@struct.dataclass
-class Span:
+class Span(struct.PyTreeNode):
     """Where rows are, and how far the held part of their episodes reaches; `[B]` each.
 
     valid: bool, the row can be read. before, after: int32, held steps of its episode before and after it.
@@ -135,7 +133,7 @@ def _write_records(
     steps: numbering.Numbering,
     envs: Envs,
 ) -> tuple[jax.Array, ...]:
-    """Write the record of every episode that the block began or went on with, as its newest step in the block leaves it."""
+    """Write the record of every episode with steps in the block, as its newest step there leaves it."""
     length, num_envs = steps.number.shape
     step = jnp.arange(length, dtype=jnp.int32)[:, None]
     end = rings.num_slots + 1 + rings.num_records

@@ -22,8 +22,8 @@ def sample(buffer: Buffer, key: jax.Array, batch_size: int, view: View = transit
     """Draw a batch of rows with the buffer's sampler and read them through a view: `Sample`, leaves `[B, ...]`.
 
     Rows are drawn independently, each with the sampler's stated distribution over the rows that can be read and that
-    the view can start from. The key decides everything. What could not be filled has `mask` False and zeros: in an empty
-    buffer all of it, under jit; outside jit that raises ValueError.
+    the view can start from. The key decides everything. What could not be filled has `mask` False and zeros. Under jit
+    that is all of an empty buffer; outside jit it raises ValueError.
 
     >>> import jax, jax.numpy as jnp, jaxreplay as replay
     >>> buffer = replay.create({"reward": jnp.float32(0)}, capacity=100)
@@ -47,7 +47,8 @@ def _sample(buffer: Buffer, key: jax.Array, batch_size: int, view: View) -> Samp
     def usable(rows: Rows) -> jax.Array:
         return _usable(stored, rows, view)
 
-    narrowed = jax.eval_shape(lambda r: view.usable(rings.find(stored, r)), _one_row()) is not None
+    one = jax.ShapeDtypeStruct((1,), jnp.int32)
+    narrowed = jax.eval_shape(lambda x: view.usable(rings.find(stored, Rows(time=x, env=x))), one) is not None
     rows, found = buffer.sampler.draw(buffer.sampler_state, stored, key, batch_size, usable, narrowed)
     return _read(buffer, _stale_unless(stored, found, rows), view)
 
@@ -126,10 +127,13 @@ def _epoch(buffer: Buffer, key: jax.Array, batch_size: int, view: View) -> Rows:
 def sample_episodes(buffer: Buffer, key: jax.Array, n: int, max_length: int, complete: bool = True) -> Sample:
     """Draw n episodes uniformly, with replacement: `Sample`, leaves `[n, max_length, ...]`, padded with zeros.
 
-    Each begins with its oldest held step and is cut after `max_length` of them; `mask` `[n, max_length]` says which steps
-    are there (removed ones are not), `probability` is the episode's. complete: draw only episodes that have ended and
-    of which no step was overwritten; False admits open ones, and the held part of old ones. Costs one pass over the
-    records of episodes. Raises ValueError for independent items, and outside jit where no episode can be drawn.
+    Each begins with its oldest held step and is cut after `max_length` of them; `mask` `[n, max_length]` says which
+    steps are there (removed ones are not), `probability` `[n]` is the episode's.
+    complete: draw only episodes that have ended and of which no step was overwritten; False admits open ones, and the
+    held part of old ones.
+
+    Costs one pass over the records of episodes. Raises ValueError for independent items, and outside jit where no
+    episode can be drawn.
     """
     n, max_length = trees.check_count("n", n), trees.check_count("max_length", max_length)
     trees.check_key(key)
@@ -178,7 +182,3 @@ def _stale_unless(stored: Rings, keep: jax.Array, rows: Rows) -> Rows:
     """Make rows that are not to be read stale for ever: older than anything the ring can hold."""
     never = stored.clock.time - (stored.num_slots + 1)
     return Rows(time=jnp.where(keep, rows.time, never), env=rows.env)
-
-
-def _one_row() -> Rows:
-    return Rows(*(jax.ShapeDtypeStruct((1,), jnp.int32),) * 2)

@@ -14,9 +14,9 @@ from jaxreplay.types import PyTree, Transition
 def example_transition(env: Any, extras: PyTree = None) -> Transition:
     """Describe one step of one env of a Gymnasium environment, single or vector, for `create`.
 
-    env: a `gymnasium.Env`, `gymnasium.vector.VectorEnv`, or functional environment with spaces of its own. Dict and Tuple
-    spaces become dicts and tuples, at any depth; Box, Discrete, MultiDiscrete and MultiBinary become arrays of the
-    space's dtype, 64-bit ones as their 32-bit kin unless `jax_enable_x64` is set. `reward` is float32.
+    env: a `gymnasium.Env`, `gymnasium.vector.VectorEnv`, or functional environment with spaces of its own. Dict and
+        Tuple spaces become dicts and tuples, at any depth; Box, Discrete, MultiDiscrete and MultiBinary become arrays
+        of the space's dtype, 64-bit ones as their 32-bit kin unless `jax_enable_x64` is set. `reward` is float32.
     extras: an example of what else to store at each step.
 
     Leaves are `jax.ShapeDtypeStruct`. Raises TypeError for spaces whose samples have no fixed shape.
@@ -48,6 +48,6 @@ def _describe(path: str, space: Any) -> PyTree:
         dtype = jax.dtypes.canonicalize_dtype(np.dtype(space.dtype))
         return jax.ShapeDtypeStruct(space.shape or (), dtype)
     raise TypeError(
-        f"{path}: {type(space).__name__} has samples of no fixed shape or dtype; wrap the environment so that it gives a "
-        "Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple space"
+        f"{path}: {type(space).__name__} has samples of no fixed shape or dtype; wrap the environment so that it gives "
+        "a Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple space"
     )

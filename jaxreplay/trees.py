@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -34,8 +35,10 @@ def shape_dtype(path: str, leaf: Any) -> tuple[tuple[int, ...], Any]:
     Python scalars count as JAX counts them (`1` int32, `1.0` float32). Raises TypeError for what is no array.
     """
     if hasattr(leaf, "dtype") and hasattr(leaf, "shape"):
-        dtype = leaf.dtype if is_key_dtype(leaf.dtype) else np.dtype(leaf.dtype)
-        if dtype == object or getattr(dtype, "kind", "") in "USMm":
+        if is_key_dtype(leaf.dtype):
+            return tuple(leaf.shape), leaf.dtype
+        dtype = np.dtype(leaf.dtype)
+        if dtype.kind in "OUSMm":
             raise TypeError(f"{path}: expected an array of numbers, got dtype {dtype}")
         return tuple(leaf.shape), dtype
     if isinstance(leaf, bool | int | float | complex):

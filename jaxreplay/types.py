@@ -10,8 +10,7 @@ from flax import struct
 PyTree = Any
 
 
-@struct.dataclass
-class Transition:
+class Transition(struct.PyTreeNode):
     """What one step of one env yields, in Gymnasium's terms.
 
     Each field may be any pytree of arrays. `terminated` and `truncated` are scalars per step.
@@ -28,8 +27,7 @@ class Transition:
     extras: PyTree = struct.field(default_factory=dict)
 
 
-@struct.dataclass
-class Rows:
+class Rows(struct.PyTreeNode):
     """Addresses of stored rows, `[...]` int32 each.
 
     `time` counts the slices that were appended before the row's own; it never wraps with the ring, so a row
@@ -41,8 +39,7 @@ class Rows:
     env: jax.Array
 
 
-@struct.dataclass
-class Sample:
+class Sample(struct.PyTreeNode):
     """A batch: its data, where it came from, how likely each row was, and which rows are real.
 
     data: what the view made, leaves `[B, ...]`; zeros where `mask` is False.
@@ -57,8 +54,7 @@ class Sample:
     mask: jax.Array
 
 
-@struct.dataclass
-class Episodes:
+class Episodes(struct.PyTreeNode):
     """The episodes that the buffer keeps a record of, oldest first, `[K, E]` each (`[K]` for a single stream).
 
     number: int32, counted per env from 0; -1 where `mask` is False.
@@ -77,8 +73,7 @@ class Episodes:
     mask: jax.Array
 
 
-@struct.dataclass
-class Stats:
+class Stats(struct.PyTreeNode):
     """What the ring holds, int32 scalars. `held` rows are `size + void + removed + lost`.
 
     size: rows that can be read. void: rows where an env recorded nothing. removed: taken out by `remove`.

@@ -83,10 +83,10 @@ class Uniform:
 
 
 def bounded(key: jax.Array, shape: tuple[int, ...], below: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Draw whole numbers in `[0, below)`, of that shape, int32, and say which are fair: those that are not must be drawn again.
+    """Draw whole numbers in `[0, below)`, int32, and say which are fair: those that are not must be drawn again.
 
-    The high word of bits times `below`, with the few products that would favour some numbers refused, is exactly uniform
-    (Lemire 2019, "Fast random integer generation in an interval", algorithm 5) and needs no division a number.
+    The high word of bits times `below` is exactly uniform once the few products that would favour some numbers are
+    refused (Lemire 2019, "Fast random integer generation in an interval", algorithm 5); no number needs a division.
     """
     bits = jax.random.bits(key, shape, jnp.uint32)
     high, low = _multiply(bits, below)

@@ -63,8 +63,8 @@ def need_parts(columns: Columns, layout: Layout, view: str) -> Columns:
     unknown = [part for part in columns if not any(_is_below(path, part) for path in layout.paths)]
     if unknown:
         raise ValueError(
-            f"{view}: the stored steps have no {', '.join(map(repr, unknown))}; their leaves: {', '.join(layout.paths)}. "
-            "Name the parts in the view's arguments."
+            f"{view}: the stored steps have no {', '.join(map(repr, unknown))}; their leaves: "
+            f"{', '.join(layout.paths)}. Name the parts in the view's arguments."
         )
     return columns
 

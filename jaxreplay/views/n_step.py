@@ -16,8 +16,7 @@ from jaxreplay.types import PyTree
 from jaxreplay.views.base import Columns, need_parts
 
 
-@struct.dataclass
-class NStepTransition:
+class NStepTransition(struct.PyTreeNode):
     """k steps as one, `[B, ...]`; the target of the return is `reward + discount * value(next_observation)`.
 
     observation, action: of the row. reward: the discounted sum of the k rewards. next_observation: the one k steps on.

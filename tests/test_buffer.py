@@ -1,0 +1,226 @@
+"""What a buffer is and answers: capacities, puts, removals, episode data, and structures of the user's own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxreplay as replay
+from tests.test_next_observation import buffer_of, next_of, step
+
+
+def rows_of(*times: int) -> replay.Rows:
+    return replay.Rows(time=jnp.array(times, jnp.int32), env=jnp.zeros(len(times), jnp.int32))
+
+
+def test_counts_of_an_empty_and_a_full_buffer() -> None:
+    buffer = buffer_of()
+    assert replay.capacity(buffer) == 8
+    assert (int(replay.size(buffer)), int(replay.num_episodes(buffer))) == (0, 0)
+    assert not replay.can_sample(buffer, 1)
+    buffer = buffer_of(*map(step, range(11)))
+    assert (int(replay.size(buffer)), int(replay.num_episodes(buffer))) == (8, 1)
+    assert bool(replay.can_sample(buffer, 8))
+    assert not replay.can_sample(buffer, 9)
+
+
+def test_arrays_of_numpy_and_python_scalars_are_taken_where_the_dtype_is_theirs() -> None:
+    buffer = replay.create({"x": np.float32(0), "n": 0, "f": False, "g": 0.0}, 4)
+    buffer = replay.append(buffer, {"x": np.float32(2), "n": 3, "f": True, "g": 0.5})
+    got = replay.take(buffer, rows_of(0)).data
+    assert [got[k].tolist() for k in ("x", "n", "f", "g")] == [[2], [3], [True], [0.5]]
+    with pytest.raises(TypeError, match="expected int32"):
+        replay.append(buffer, {"x": np.float32(2), "n": 3.0, "f": True, "g": 0.5})
+
+
+def test_what_was_appended_is_copied() -> None:
+    """An environment may hand out the same array at every step."""
+    buffer, reused = replay.create({"x": np.zeros(2, np.float32)}, 4), np.zeros(2, np.float32)
+    for i in range(3):
+        reused[:] = i
+        buffer = replay.append(buffer, {"x": reused})
+    reused[:] = 9
+    assert replay.take(buffer, rows_of(0, 1, 2)).data["x"][:, 0].tolist() == [0, 1, 2]
+
+
+def test_independent_items_have_no_episodes_and_all_are_kept() -> None:
+    buffer = replay.create((jnp.int32(0), [jnp.zeros(2)]), 6, 2)
+    items = (jnp.arange(8, dtype=jnp.int32).reshape(4, 2), [jnp.ones((4, 2, 2))])
+    buffer = replay.extend(buffer, items, np.arange(8).reshape(4, 2) != 5)
+    _, mask = replay.rows(buffer)
+    assert mask.tolist() == [True, True, True, False, True, True]
+    assert replay.take(buffer, replay.rows(buffer)[0]).data[0].tolist() == [2, 3, 4, 0, 6, 7]
+    assert int(replay.stats(buffer).lost) == 0
+
+
+def test_episodes_without_a_next_part_and_nested_next_parts() -> None:
+    buffer = replay.create({"x": jnp.float32(0), "end": jnp.bool_(False)}, 6, episode_end=lambda s: s["end"])
+    steps = {"x": jnp.arange(4.0), "end": jnp.array([False, True, False, False])}
+    buffer = replay.extend(buffer, steps)
+    assert replay.episodes(buffer).length.tolist() == [2, 2]
+    example = {"now": {"a": {"b": jnp.float32(0)}}, "then": {"b": jnp.float32(0)}, "end": jnp.bool_(False)}
+    buffer = replay.create(example, 6, next_of={"then": "now.a"}, episode_end=lambda s: s["end"])
+    buffer = replay.extend(
+        buffer, {"now": {"a": {"b": steps["x"]}}, "then": {"b": steps["x"] + 50}, "end": steps["end"]}
+    )
+    assert replay.take(buffer, rows_of(0, 1, 2, 3)).data["then"]["b"].tolist() == [1, 51, 3, 53]
+
+
+def test_put_changes_chosen_leaves_and_the_last_of_duplicates_wins() -> None:
+    buffer = buffer_of(*map(step, range(4)))
+    changed = replay.put(buffer, rows_of(1, 3, 1, 9), {"reward": jnp.array([5.0, 6.0, 7.0, 8.0])})
+    got = replay.take(changed, rows_of(0, 1, 2, 3)).data
+    assert got.reward.tolist() == [1, 7, 1, 6]
+    assert got.action.tolist() == [0, 1, 2, 3]
+    changed = replay.put(buffer, rows_of(2), {"observation": jnp.array([40.0])})
+    assert next_of(changed, 1, 2) == [40, 3]
+
+
+def test_putting_an_end_flag_does_not_move_the_episodes_end() -> None:
+    buffer = replay.put(buffer_of(*map(step, range(4))), rows_of(1), {"terminated": jnp.array([True])})
+    assert next_of(buffer, 1) == [2]
+    assert replay.episodes(buffer).length[-1] == 4
+
+
+def test_removing_twice_or_what_is_not_there_changes_nothing_more() -> None:
+    buffer = replay.remove(buffer_of(*map(step, range(4))), rows_of(1, 1, 9, -3))
+    assert int(replay.size(buffer)) == 3
+    again = replay.remove(buffer, rows_of(1))
+    for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(buffer)):
+        np.testing.assert_array_equal(a, b)
+    assert int(replay.stats(again).removed) == 1
+
+
+def test_clear_keeps_old_rows_stale_and_closes_episodes() -> None:
+    buffer = replay.clear(buffer_of(step(0), step(1)))
+    assert int(replay.size(buffer)) == int(replay.num_episodes(buffer)) == 0
+    buffer = replay.append(buffer, step(2))
+    assert next_of(buffer, 0, 1, 2) == [None, None, 3]
+    assert replay.episodes(buffer).number.tolist() == [-1, 1]
+
+
+def test_a_popped_queue_gives_every_slice_once_in_order() -> None:
+    buffer, seen = buffer_of(capacity=5), []
+    for i in range(12):
+        buffer = replay.append(buffer, step(i, truncated=i % 4 == 3))
+        if i % 3 == 2:
+            buffer, batch = replay.pop(buffer, 3)
+            assert bool(batch.mask.all())
+            seen += batch.data.observation.tolist()
+    assert seen == list(range(12))
+    buffer, batch = replay.pop(replay.append(buffer, step(12)), 3)
+    assert batch.mask.tolist() == [True, False, False]
+    assert next_of(buffer, 12) == [None]
+
+
+def test_pop_of_a_slice_with_the_next_one_still_held() -> None:
+    buffer, batch = replay.pop(buffer_of(step(0), step(1), step(2)), 1)
+    assert batch.data.next_observation.tolist() == [1]
+    assert int(replay.size(buffer)) == 2
+
+
+DATA = {"seed": jnp.int32(0), "goal": jnp.zeros(2), "key": jax.random.key(0)}
+
+
+def test_episode_data_belong_to_their_episode_and_leave_with_it() -> None:
+    buffer = buffer_of(step(0), step(1, terminated=True), step(2), max_episodes=2, episode_data=DATA)
+    assert replay.episode_data(buffer)["seed"].tolist() == [0, 0]
+    buffer = replay.set_episode_data(buffer, 0, {"seed": jnp.int32(7), "goal": jnp.ones(2)})
+    buffer = replay.set_episode_data(buffer, 0, {"seed": jnp.int32(5)}, number=0)
+    got = replay.episode_data(buffer)
+    assert got["seed"].tolist() == [5, 7]
+    assert got["goal"].tolist() == [[0, 0], [1, 1]]
+    assert got["key"].shape == (2,)
+    buffer = replay.set_episode_data(buffer, 0, {"seed": jnp.int32(8)})
+    assert replay.episode_data(buffer)["goal"].tolist() == [[0, 0], [1, 1]]
+    buffer = replay.append(replay.append(buffer, step(3, terminated=True)), step(4))
+    assert replay.episode_data(buffer)["seed"].tolist() == [8, 0]
+    lost = replay.set_episode_data(buffer, 0, {"seed": jnp.int32(9)}, number=0)
+    assert replay.episode_data(lost)["seed"].tolist() == [8, 0]
+
+
+def test_episode_data_of_many_envs_under_jit() -> None:
+    steps = jax.tree.map(lambda x: jnp.broadcast_to(x, (3,)), step(0))
+    buffer = replay.append(replay.create(step(0), 24, 3, episode_data=DATA), steps)
+    buffer = jax.jit(replay.set_episode_data)(buffer, jnp.array([2, 0, 2, 7]), {"seed": jnp.array([1, 2, 3, 4])})
+    assert replay.episode_data(buffer)["seed"][-1].tolist() == [2, 0, 3]
+    with pytest.raises(ValueError, match="no 'return' is kept"):
+        replay.set_episode_data(buffer, 0, {"return": jnp.float32(1)})
+    with pytest.raises(TypeError, match="seed: expected int32"):
+        replay.set_episode_data(buffer, 0, {"seed": jnp.float32(1)})
+
+
+def test_rows_of_any_shape_are_taken_in_that_shape() -> None:
+    buffer = buffer_of(*map(step, range(6)))
+    rows = replay.Rows(jnp.arange(6, dtype=jnp.int32).reshape(2, 3), jnp.int32(0))
+    batch = replay.take(buffer, rows)
+    assert batch.data.observation.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert replay.take(buffer, replay.Rows(jnp.int32(4), jnp.int32(0))).data.observation.shape == ()
+    assert replay.take(buffer, jax.tree.map(lambda x: x[:0], rows_of(1))).data.observation.shape == (0,)
+
+
+def test_a_step_of_grad_passes_through_a_buffer() -> None:
+    buffer = buffer_of(*map(step, range(6)))
+
+    def loss(w: jax.Array, buffer: replay.Buffer) -> jax.Array:
+        return (w * replay.sample(buffer, jax.random.key(0), 4).data.observation).sum()
+
+    assert float(jax.jit(jax.grad(loss))(jnp.float32(2), buffer)) > 0
+
+
+def test_equal_buffers_share_one_compiled_program() -> None:
+    compiled = jax.jit(lambda buffer, step: replay.append(buffer, step))
+    for _ in range(3):
+        compiled(buffer_of(), step(0))
+    assert compiled._cache_size() == 1  # type: ignore[attr-defined]
+
+
+WIDE = """
+import jax; jax.config.update("jax_enable_x64", True)
+import jax.numpy as jnp, numpy as np, jaxreplay as replay
+rng = np.random.default_rng(0)
+example = {"f": np.float64(0), "i": np.zeros(3, np.int64), "u": np.uint64(0), "c": np.zeros(2, np.complex128),
+           "next": np.zeros((2, 50)), "obs": np.zeros((2, 50)), "end": np.bool_(False)}
+buffer = replay.create(example, 12, 2, next_of={"next": "obs"}, episode_end=lambda s: s["end"], max_episodes=12)
+steps = {k: np.ascontiguousarray(rng.integers(0, 256, (9, 2, *np.shape(x), x.dtype.itemsize), np.uint8)).view(x.dtype)
+         .reshape(9, 2, *np.shape(x)) for k, x in example.items() if k != "end"}
+steps["end"] = rng.random((9, 2)) < 0.2
+buffer = replay.extend(buffer, steps)
+rows, mask = replay.rows(buffer)
+batch = replay.take(buffer, rows)
+assert mask.all()
+assert all(x.dtype == np.int32 for x in jax.tree.leaves((rows, buffer.rings.clock, replay.stats(buffer))))
+for k in ("f", "i", "u", "c", "obs"):
+    x = np.asarray(batch.data[k])
+    assert x.dtype == example[k].dtype and x.tobytes() == steps[k][3:].tobytes(), k
+names = dict(observation="obs", action="i", reward="f", terminated="end", next_observation="next")
+again = replay.sample(buffer, jax.random.key(0), 8, replay.views.n_step(2, 0.9, **names))
+assert again.data.reward.dtype == np.float64 and again.mask.all()
+replay.pop(replay.remove(buffer, rows), 2), replay.epoch(buffer, jax.random.key(0), 5), replay.episodes(buffer)
+replay.sample_episodes(buffer, jax.random.key(0), 2, 3, complete=False)
+buffer = jax.jit(lambda b, s: jax.lax.scan(lambda b, x: (replay.append(b, x), None), b, s)[0])(buffer, steps)
+"""
+
+
+def test_64_bit_leaves_are_kept_when_they_are_switched_on() -> None:
+    done = subprocess.run([sys.executable, "-c", WIDE], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_the_core_imports_none_of_the_extras() -> None:
+    extras = ["gymnasium", "optax", "matplotlib", "tqdm", "torch", "grain", "minari", "orbax", "hypothesis"]
+    code = f"import sys, jaxreplay; bad = [m for m in {extras} if m in sys.modules]; assert not bad, bad"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_public_name_is_documented_and_exported() -> None:
+    for name in replay.__all__:
+        thing: Any = getattr(replay, name)
+        assert thing.__doc__, name

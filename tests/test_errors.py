@@ -1,0 +1,267 @@
+"""Bad input raises at trace time, and the message names the leaf, what came, what was expected, and the way out."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxreplay as replay
+
+
+def make(num_envs: int | None = 3) -> replay.Buffer:
+    example = {"obs": {"camera": jnp.zeros((2, 2), jnp.uint8), "speed": jnp.float32(0)}, "done": jnp.bool_(False)}
+    example["next_obs"] = example["obs"]
+    return replay.create(example, 12, num_envs, next_of={"next_obs": "obs"}, episode_end=lambda s: s["done"])
+
+
+def steps(*lead: int) -> dict[str, Any]:
+    obs = {"camera": jnp.zeros((*lead, 2, 2), jnp.uint8), "speed": jnp.zeros(lead)}
+    return {"obs": obs, "done": jnp.zeros(lead, bool), "next_obs": dict(obs)}
+
+
+def expect(error: type[Exception], *words: str) -> Any:
+    return pytest.raises(error, match="(?s)" + ".*".join(map(re.escape, words)))
+
+
+def with_leaf(value: Any, *path: str, lead: tuple[int, ...] = (3,)) -> dict[str, Any]:
+    out = steps(*lead)
+    node = out
+    for name in path[:-1]:
+        node = node[name]
+    node[path[-1]] = value
+    return out
+
+
+def test_a_missing_leaf() -> None:
+    step = steps(3)
+    del step["obs"]["camera"]
+    with expect(ValueError, "missing obs.camera", "Expected leaves", "obs.speed"):
+        replay.append(make(), step)
+
+
+def test_an_unknown_leaf() -> None:
+    with expect(ValueError, "unknown obs.lidar"):
+        replay.append(make(), with_leaf(jnp.zeros(3), "obs", "lidar"))
+
+
+def test_the_right_leaves_in_the_wrong_containers() -> None:
+    buffer = replay.create((jnp.zeros(2), jnp.zeros(3)), 4)
+    with expect(ValueError, "containers differ"):
+        replay.append(buffer, [jnp.zeros(2), jnp.zeros(3)])
+
+
+@pytest.mark.parametrize("jitted", [False, True])
+def test_a_wrong_shape(jitted: bool) -> None:
+    append = jax.jit(replay.append) if jitted else replay.append
+    with expect(ValueError, "obs.camera: expected uint8[3,2,2], got uint8[3,2,5]", "num_envs=3"):
+        append(make(), with_leaf(jnp.zeros((3, 2, 5), jnp.uint8), "obs", "camera"))
+
+
+@pytest.mark.parametrize("jitted", [False, True])
+def test_a_wrong_dtype_is_not_cast(jitted: bool) -> None:
+    append = jax.jit(replay.append) if jitted else replay.append
+    with expect(TypeError, "obs.camera: expected uint8[3,2,2], got int32[3,2,2]", "Nothing is cast silently"):
+        append(make(), with_leaf(jnp.zeros((3, 2, 2), jnp.int32), "obs", "camera"))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int32])
+def test_a_numpy_array_of_another_dtype_is_not_cast(dtype: Any) -> None:
+    with expect(TypeError, "obs.speed: expected float32[3]", np.dtype(dtype).name):
+        replay.append(make(), with_leaf(np.zeros(3, dtype), "obs", "speed"))
+
+
+def test_a_wrong_env_axis() -> None:
+    with expect(ValueError, "expected bool[3], got bool[2]", "num_envs=3"):
+        replay.append(make(), steps(2))
+    with expect(ValueError, "expected bool[], got bool[3]", "no env axis"):
+        replay.append(make(None), steps(3))
+    with expect(ValueError, "expected bool[3], got bool[]", "[E, ...]"):
+        replay.append(make(), steps())
+
+
+def test_a_block_given_to_append_and_a_slice_given_to_extend() -> None:
+    with expect(ValueError, "expected bool[3], got bool[5,3]"):
+        replay.append(make(), steps(5, 3))
+    with expect(ValueError, "[L, E, ...]"):
+        replay.extend(make(), steps(3))
+
+
+def test_a_block_of_leaves_of_different_lengths() -> None:
+    with expect(ValueError, "obs.camera: expected uint8[5,3,2,2], got uint8[4,3,2,2]"):
+        replay.extend(make(), with_leaf(jnp.zeros((4, 3, 2, 2), jnp.uint8), "obs", "camera", lead=(5, 3)))
+
+
+def test_a_wrong_mask() -> None:
+    with expect(ValueError, "mask: expected bool[3], got bool[2]"):
+        replay.append(make(), steps(3), jnp.ones(2, bool))
+    with expect(TypeError, "mask: expected bool[3], got float32[3]"):
+        replay.append(make(), steps(3), jnp.ones(3))
+
+
+def test_a_leaf_that_is_no_array() -> None:
+    with expect(TypeError, "obs.speed", "str"):
+        replay.append(make(), with_leaf("fast", "obs", "speed"))
+    with expect(TypeError, "action", "dtype object"):
+        replay.create({"action": np.array([None])}, 4)
+    with expect(ValueError, "at least one array"):
+        replay.create({}, 4)
+
+
+def test_a_capacity_that_is_not_a_multiple_names_the_nearest() -> None:
+    with expect(ValueError, "capacity: 1000 is not a multiple of num_envs=128", "896 or 1024"):
+        replay.create({"x": jnp.zeros(2)}, 1000, 128)
+    with expect(ValueError, "nearest that are: 128"):
+        replay.create({"x": jnp.zeros(2)}, 100, 128)
+
+
+@pytest.mark.parametrize("capacity", [0, -8])
+def test_no_capacity(capacity: int) -> None:
+    with expect(ValueError, f"capacity: expected at least 1, got {capacity}"):
+        replay.create({"x": jnp.zeros(2)}, capacity)
+
+
+def test_sizes_that_are_no_whole_numbers() -> None:
+    with expect(TypeError, "capacity: expected a Python int", "float 1000.0"):
+        replay.create({"x": jnp.zeros(2)}, 1e3)  # type: ignore[arg-type]
+    with expect(ValueError, "num_envs: expected at least 1"):
+        replay.create({"x": jnp.zeros(2)}, 8, 0)
+    with expect(ValueError, "max_episodes: expected at least 1"):
+        replay.create({"x": jnp.zeros(2)}, 8, episode_end=lambda s: s["x"][0] > 0, max_episodes=0)
+    with expect(ValueError, "31-bit"):
+        jax.eval_shape(lambda: replay.create({"x": jnp.zeros(2)}, 2**31))
+
+
+def test_an_example_of_64_bits_while_they_are_off() -> None:
+    with expect(TypeError, "x: the example has dtype float64", "float32", "jax_enable_x64"):
+        replay.create({"x": np.zeros(2)}, 8)
+
+
+def test_a_next_of_that_does_not_fit() -> None:
+    end: Any = lambda s: s["done"]  # noqa: E731
+    example = {"obs": jnp.zeros(2), "next": jnp.zeros(3), "done": jnp.bool_(False)}
+    with expect(ValueError, "next: expected float32[2] like obs", "got float32[3]"):
+        replay.create(example, 8, next_of={"next": "obs"}, episode_end=end)
+    with expect(ValueError, "'image' names no part of the example"):
+        replay.create(example, 8, next_of={"next": "image"}, episode_end=end)
+    with expect(ValueError, "'after' must have the structure of 'obs'"):
+        replay.create(example, 8, next_of={"after": "obs"}, episode_end=end)
+    with expect(ValueError, "next_of needs episode_end"):
+        replay.create(example, 8, next_of={"next": "obs"})
+    with expect(ValueError, "cannot both"):
+        replay.create(example | {"next": jnp.zeros(2)}, 8, next_of={"next": "obs", "obs": "next"}, episode_end=end)
+
+
+def test_an_episode_end_that_is_no_flag() -> None:
+    with expect(ValueError, "episode_end: expected a bool scalar", "float32[2]"):
+        replay.create({"x": jnp.zeros(2)}, 8, episode_end=lambda s: s["x"])
+    with expect(ValueError, "max_episodes and episode_data need episode_end"):
+        replay.create({"x": jnp.zeros(2)}, 8, max_episodes=4)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_of_nothing(batch_size: int) -> None:
+    buffer = replay.append(make(), steps(3))
+    with expect(ValueError, f"batch_size: expected at least 1, got {batch_size}"):
+        replay.sample(buffer, jax.random.key(0), batch_size)
+    with expect(ValueError, "batch_size"):
+        replay.epoch(buffer, jax.random.key(0), batch_size)
+
+
+def test_a_traced_batch_size() -> None:
+    buffer = replay.append(make(), steps(3))
+    with expect(TypeError, "batch_size: expected a Python int", "traced"):
+        jax.jit(lambda n: replay.sample(buffer, jax.random.key(0), n))(3)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [0, None, np.zeros(2), np.zeros(3, np.uint32), lambda: jax.random.split(jax.random.key(0), 2)],
+    ids=["int", "none", "floats", "three words", "two keys"],
+)
+def test_keys_of_the_wrong_kind(key: Any) -> None:
+    buffer = replay.append(make(), steps(3))
+    key = key() if callable(key) else key
+    for draw in (replay.sample, replay.epoch):
+        with expect(TypeError, "key: expected", "jax.random.key(seed)"):
+            draw(buffer, key, 4)
+    with expect(TypeError, "key: expected"):
+        replay.sample_episodes(buffer, key, 4, 2)
+
+
+def test_rows_that_are_no_rows() -> None:
+    buffer = replay.append(make(), steps(3))
+    with expect(TypeError, "rows: expected Rows(time, env), got int"):
+        replay.take(buffer, 3)  # type: ignore[arg-type]
+    with expect(TypeError, "rows.time: expected int32, got float32"):
+        replay.take(buffer, replay.Rows(jnp.zeros(2), jnp.zeros(2, jnp.int32)))
+    with expect(ValueError, "one shape", "(2,)", "(3,)"):
+        replay.take(buffer, replay.Rows(jnp.zeros(2, jnp.int32), jnp.zeros(3, jnp.int32)))
+
+
+def test_negative_stale_and_out_of_range_rows_read_as_nothing_and_change_nothing() -> None:
+    buffer = replay.extend(make(), with_leaf(jnp.ones((6, 3)), "obs", "speed", lead=(6, 3)))
+    time = np.array([-1, 1, 6, 5, 5, 2**31 - 1, -(2**31), 2**32 + 5])
+    rows = replay.Rows(time, np.array([0, 0, 0, -1, 3, 0, 0, 0]))
+    batch = replay.take(buffer, rows)
+    assert not batch.mask.any()
+    assert not batch.probability.any()
+    assert not any(np.asarray(x).any() for x in jax.tree.leaves(batch.data))
+    for changed in (
+        replay.put(buffer, rows, {"obs": {"speed": jnp.full(8, 9.0)}}),
+        replay.remove(buffer, rows),
+    ):
+        for a, b in zip(jax.tree.leaves(changed), jax.tree.leaves(buffer)):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_what_cannot_be_put() -> None:
+    buffer = replay.append(make(), steps(3))
+    rows, _ = replay.rows(buffer)
+    with expect(ValueError, "next_obs.speed", "is obs.speed of the next row", "cannot be put"):
+        replay.put(buffer, rows, {"next_obs": {"speed": jnp.zeros(12)}})
+    with expect(ValueError, "no 'reward'", "obs.speed"):
+        replay.put(buffer, rows, {"reward": jnp.zeros(12)})
+    with expect(TypeError, "obs.speed: expected float32[12], got int32[12]"):
+        replay.put(buffer, rows, {"obs": {"speed": jnp.zeros(12, jnp.int32)}})
+    with expect(ValueError, "obs.speed: expected float32[12], got float32[3]"):
+        replay.put(buffer, rows, {"obs": {"speed": jnp.zeros(3)}})
+
+
+def test_views_that_need_what_is_not_stored() -> None:
+    buffer = replay.append(make(), steps(3))
+    with expect(ValueError, "n_step(3, 0.9)", "'observation'", "'reward'", "obs.camera"):
+        replay.sample(buffer, jax.random.key(0), 4, replay.views.n_step(3, 0.9))
+    with expect(ValueError, "n: expected at least 1, got 0"):
+        replay.views.n_step(0, 0.9)
+    with expect(ValueError, "discount: expected a number from 0 to 1, got 1.5"):
+        replay.views.n_step(3, 1.5)
+
+
+def test_more_slices_popped_than_the_ring_holds() -> None:
+    with expect(ValueError, "n: 5 slices", "at most 4"):
+        replay.pop(make(), 5)
+
+
+def test_episodes_of_independent_items() -> None:
+    buffer = replay.append(replay.create({"x": jnp.zeros(2)}, 8), {"x": jnp.ones(2)})
+    for ask in (replay.episodes, lambda b: replay.sample_episodes(b, jax.random.key(0), 1, 2)):
+        with expect(ValueError, "independent items", "episode_end"):
+            ask(buffer)
+    assert int(replay.num_episodes(buffer)) == 0
+    with expect(ValueError, "keeps no episode data", "episode_data="):
+        replay.episode_data(buffer)
+
+
+def test_a_refused_step_leaves_the_buffer_as_it_was() -> None:
+    buffer = replay.append(make(), steps(3))
+    before = [np.asarray(x).copy() for x in jax.tree.leaves(buffer)]
+    append = jax.jit(replay.append, donate_argnums=0)
+    with pytest.raises(ValueError, match=r"obs\.camera"):
+        append(buffer, with_leaf(jnp.zeros((3, 2, 5), jnp.uint8), "obs", "camera"))
+    for a, b in zip(before, jax.tree.leaves(buffer)):
+        np.testing.assert_array_equal(a, b)
