@@ -48,13 +48,13 @@ def live_records(stored: Rings) -> Episodes:
     number = stored.envs.number - (count - 1) + order
     slot = stored.num_slots + 1 + jnp.maximum(number, 0) % max(count, 1)
     env = jnp.broadcast_to(jnp.arange(num_envs, dtype=jnp.int32), slot.shape)
-    start, length = rings.own_word(stored, slot, env, 0), rings.own_word(stored, slot, env, 1)
-    mask = (number >= 0) & ring.is_held(stored.clock, start + length - 1)
+    start, newest = rings.own_word(stored, slot, env, 0), rings.own_word(stored, slot, env, 1)
+    mask = (number >= 0) & ring.is_held(stored.clock, newest)
     keep = lambda x: jnp.where(mask, x, 0)  # noqa: E731
     return Episodes(
         number=jnp.where(mask, number, -1),
         start=keep(start),
-        length=keep(length),
+        length=keep(newest - start + 1),
         ended=mask & ~((order == count - 1) & stored.envs.open),
         final_observation=None,
         mask=mask,

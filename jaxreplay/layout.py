@@ -22,7 +22,7 @@ from jaxreplay import trees
 from jaxreplay.types import PyTree
 
 PACKED_BYTES = 256  # a larger leaf costs less in a gather of its own than in a copy out of the record
-OWN_WORDS = 2  # of each record: (episode, ordinal) in a step's, (start, length) in an episode's
+OWN_WORDS = 2  # of each record: (episode, ordinal) in a step's, (start, newest) in an episode's
 
 
 @dataclasses.dataclass(frozen=True)

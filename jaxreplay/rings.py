@@ -27,7 +27,8 @@ class Rings(struct.PyTreeNode):
 
     arrays: first the packed records, `[T + 1 + K, E, R]` uint32, then the large leaves, each by itself. A step's record
     begins with (episode, ordinal): its episode's number, VOID, or a removed row's code; and how many rows of its env
-    were recorded and not removed before it. An episode's record begins with (start, length).
+    were recorded and not removed before it. An episode's record begins with (start, newest): the times of its first and
+    newest step.
     num_records: K, 0 for independent items.
     """
 
@@ -141,7 +142,7 @@ def _write_records(
     # What is not kept goes past the end, each to a place of its own, so that indices are unique as promised.
     slot = jnp.where(keep, rings.num_slots + 1 + steps.number % rings.num_records, end + step)
     env = jnp.broadcast_to(jnp.arange(num_envs, dtype=jnp.int32), (length, num_envs))
-    own = jnp.stack([steps.start, rings.clock.time + step - steps.start + 1], axis=-1)
+    own = jnp.stack([steps.start, jnp.broadcast_to(rings.clock.time + step, steps.start.shape)], axis=-1)
     finals = {leaf.next_of: x for x, leaf in zip(leaves, rings.layout.leaves, strict=True) if leaf.next_of is not None}
     packed = {i: x for i, x in finals.items() if rings.layout.leaves[i].array == 0}
     blocks = {0: layout.pack(rings.layout, own, packed)}
@@ -177,19 +178,19 @@ def find(rings: Rings, rows: Rows) -> Span:
         valid, none = held & (number >= 0), jnp.zeros_like(slot)
         zero_slot = none + rings.num_slots
         return Span(valid, none, none, none, none > 0, jnp.where(valid, slot, zero_slot), env, zero_slot)
-    newest = rings.envs.number[env]
-    valid = held & numbering.has_record(newest, number, rings.num_records)
+    last_number = rings.envs.number[env]
+    valid = held & numbering.has_record(last_number, number, rings.num_records)
     record = rings.num_slots + jnp.where(valid, 1 + number % rings.num_records, 0)
-    start, length = own_word(rings, record, env, 0), own_word(rings, record, env, 1)
+    start, newest = own_word(rings, record, env, 0), own_word(rings, record, env, 1)
     index = jnp.where(valid, rows.time - start, 0)
     before = jnp.minimum(index, rings.clock.held - ring.age(rings.clock, rows.time))
-    after = length - 1 - index
+    after = newest - rows.time
     return Span(
         valid=valid,
         before=jnp.where(valid, before, 0),
         after=jnp.where(valid, after, 0),
         index=index,
-        open=valid & (number == newest) & rings.envs.open[env],
+        open=valid & (number == last_number) & rings.envs.open[env],
         slot=jnp.where(valid, slot, rings.num_slots),
         env=env,
         record=record,

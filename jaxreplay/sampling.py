@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxreplay import rings, trees
 from jaxreplay.buffer import Buffer, check_rows, size
@@ -35,7 +36,7 @@ def sample(buffer: Buffer, key: jax.Array, batch_size: int, view: View = transit
     batch_size = trees.check_count("batch_size", batch_size)
     trees.check_key(key)
     batch = _sample(buffer, key, batch_size, view)
-    if trees.is_concrete(batch.mask) and not batch.mask.any() and int(size(buffer)) == 0:
+    if trees.is_concrete(batch.mask) and not np.asarray(batch.mask).any() and int(size(buffer)) == 0:
         raise ValueError("the buffer is empty: append steps before sampling (replay.can_sample tells)")
     return batch
 
@@ -139,7 +140,7 @@ def sample_episodes(buffer: Buffer, key: jax.Array, n: int, max_length: int, com
     trees.check_key(key)
     need_episodes(buffer, "sample_episodes")
     batch = _sample_episodes(buffer, key, n, max_length, bool(complete))
-    if trees.is_concrete(batch.mask) and not batch.mask.any():
+    if trees.is_concrete(batch.mask) and not np.asarray(batch.mask).any():
         kind = "complete episode" if complete else "episode"
         raise ValueError(f"the buffer holds no {kind} to sample" + (" (see complete=False)" if complete else ""))
     return batch

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 from flax import struct
 
-PyTree = Any
+PyTree: TypeAlias = Any
+"""Any nesting of containers that JAX knows, with arrays as leaves."""
 
 
 class Transition(struct.PyTreeNode):

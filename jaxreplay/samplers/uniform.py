@@ -47,15 +47,15 @@ class Uniform:
         num_held = rings.clock.held.astype(jnp.uint32) * jnp.uint32(rings.num_envs)
         max_rounds = MANY_ROUNDS if narrowed else FEW_ROUNDS
 
-        def propose(round_: jax.Array) -> tuple[Rows, jax.Array]:
-            position, fair = bounded(jax.random.fold_in(key, round_), (batch_size,), num_held)
+        def propose(key: jax.Array) -> tuple[Rows, jax.Array]:
+            position, fair = bounded(key, (batch_size,), num_held)
             age = 1 + position // rings.num_envs
             rows = Rows(time=rings.clock.time - age, env=position % rings.num_envs)
             return rows, fair & usable(rows)
 
         def again(carry: tuple[jax.Array, Rows, jax.Array]) -> tuple[jax.Array, Rows, jax.Array]:
             round_, rows, found = carry
-            other, other_found = propose(round_)
+            other, other_found = propose(jax.random.fold_in(key, round_))
             return round_ + 1, _choose(found, rows, other), found | other_found
 
         def unfinished(carry: tuple[jax.Array, Rows, jax.Array]) -> jax.Array:
@@ -73,7 +73,7 @@ class Uniform:
             other = rings_.nth_rows(rings, rank - (ends - counts)[env], env)
             return _choose(found, rows, other), found | (fair & usable(other))
 
-        rows, found = propose(jnp.int32(0))
+        rows, found = propose(key)
         _, rows, found = lax.while_loop(unfinished, again, (jnp.int32(1), rows, found))
         return lax.cond(jnp.all(found), lambda rows, found: (rows, found), by_rank, rows, found)
 

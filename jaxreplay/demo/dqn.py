@@ -1,0 +1,159 @@
+"""Double DQN (van Hasselt et al. 2016) in one jitted program: act, append, sample, learn, and again.
+
+The replay buffer is part of the training state, so the whole loop is a `lax.scan` that never leaves the accelerator.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+import jaxreplay as replay
+from jaxreplay.demo import cartpole
+from jaxreplay.types import PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What shapes the program. `steps` counts env steps over all envs; rates and periods count updates."""
+
+    steps: int = 1_000_000
+    num_envs: int = 16
+    capacity: int = 131_072
+    batch_size: int = 128
+    hidden: int = 64
+    n_step: int = 5
+    discount: float = 0.99
+    learning_rate: float = 1e-3
+    exploration: float = 0.05
+    warm_up: int = 100
+    target_rate: float = 0.01
+
+    @property
+    def num_updates(self) -> int:
+        return self.steps // self.num_envs
+
+
+class Network(nn.Module):
+    """Action values `[..., 2]` of CartPole observations `[..., 4]`."""
+
+    hidden: int
+
+    @nn.compact
+    def __call__(self, observation: jax.Array) -> jax.Array:
+        x = nn.relu(nn.Dense(self.hidden)(observation))
+        x = nn.relu(nn.Dense(self.hidden)(x))
+        return nn.Dense(2)(x)
+
+
+def action_values(settings: Settings, params: PyTree, observation: jax.Array) -> jax.Array:
+    """The network's values of both actions, `[..., 2]`."""
+    return jnp.asarray(Network(settings.hidden).apply(params, observation))
+
+
+class State(struct.PyTreeNode):
+    """All that training carries from one step to the next, the buffer included."""
+
+    params: PyTree
+    target: PyTree
+    optimizer: PyTree
+    buffer: replay.Buffer
+    envs: cartpole.Envs
+    key: jax.Array
+    updates: jax.Array
+
+
+class Metrics(struct.PyTreeNode):
+    """One step's figures: the loss, and how many episodes ended and how long they were, over all envs."""
+
+    loss: jax.Array
+    episodes: jax.Array
+    lengths: jax.Array
+
+
+def optimizer(settings: Settings) -> optax.GradientTransformation:
+    schedule = optax.linear_schedule(settings.learning_rate, 0.1 * settings.learning_rate, settings.num_updates)
+    return optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule))
+
+
+def start(settings: Settings, key: jax.Array) -> State:
+    """Make the state that training begins with."""
+    key, env_key, network_key = jax.random.split(key, 3)
+    params = Network(settings.hidden).init(network_key, jnp.zeros(4))
+    example = replay.example_transition(cartpole.ENV)
+    return State(
+        params=params,
+        target=jax.tree.map(jnp.copy, params),
+        optimizer=optimizer(settings).init(params),
+        buffer=replay.create(example, settings.capacity, settings.num_envs),
+        envs=cartpole.reset(env_key, settings.num_envs),
+        key=key,
+        updates=jnp.zeros((), jnp.int32),
+    )
+
+
+def act(settings: Settings, params: PyTree, observation: jax.Array, epsilon: jax.Array, key: jax.Array) -> jax.Array:
+    """Choose epsilon-greedy actions `[E]` int32."""
+    explore_key, action_key = jax.random.split(key)
+    greedy = jnp.argmax(action_values(settings, params, observation), axis=-1)
+    random = jax.random.randint(action_key, greedy.shape, 0, 2)
+    return jnp.where(jax.random.uniform(explore_key, greedy.shape) < epsilon, random, greedy).astype(jnp.int32)
+
+
+def loss(settings: Settings, params: PyTree, target: PyTree, batch: replay.views.NStepTransition) -> jax.Array:
+    """The Huber loss of double-DQN targets over n steps."""
+    best = jnp.argmax(action_values(settings, params, batch.next_observation), axis=-1)
+    future = jnp.take_along_axis(action_values(settings, target, batch.next_observation), best[:, None], axis=-1)[:, 0]
+    wanted = jax.lax.stop_gradient(batch.reward + batch.discount * future)
+    values = jnp.take_along_axis(action_values(settings, params, batch.observation), batch.action[:, None], axis=-1)[
+        :, 0
+    ]
+    return jnp.mean(optax.huber_loss(values, wanted))
+
+
+def train_step(settings: Settings, state: State) -> tuple[State, Metrics]:
+    """Step every env once, append what happened, and learn from one batch."""
+    key, act_key, env_key, sample_key = jax.random.split(state.key, 4)
+    progress = state.updates / (0.2 * settings.num_updates)
+    epsilon = jnp.maximum(1.0 - progress, settings.exploration)
+
+    action = act(settings, state.params, cartpole.observe(state.envs), epsilon, act_key)
+    envs, transition = cartpole.step(state.envs, action, env_key)
+    buffer = replay.append(state.buffer, transition)  # append first, then sample: so the ring stays in place
+    batch = replay.sample(
+        buffer, sample_key, settings.batch_size, replay.views.n_step(settings.n_step, settings.discount)
+    )
+
+    value, gradient = jax.value_and_grad(loss, argnums=1)(settings, state.params, state.target, batch.data)
+    ready = state.updates >= settings.warm_up
+    updates, optimizer_state = optimizer(settings).update(gradient, state.optimizer, state.params)
+    params = optax.apply_updates(state.params, jax.tree.map(lambda x: x * ready, updates))
+    target = optax.incremental_update(params, state.target, settings.target_rate)
+    ended = transition.terminated | transition.truncated
+    metrics = Metrics(loss=value, episodes=ended.sum(), lengths=jnp.where(ended, state.envs.elapsed + 1, 0).sum())
+    return State(params, target, optimizer_state, buffer, envs, key, state.updates + 1), metrics
+
+
+def train(settings: Settings, state: State, length: int) -> tuple[State, Metrics]:
+    """Do `length` training steps; metrics are summed, the loss is the mean."""
+    state, metrics = jax.lax.scan(lambda state, _: train_step(settings, state), state, length=length)
+    return state, Metrics(metrics.loss.mean(), metrics.episodes.sum(), metrics.lengths.sum())
+
+
+def evaluate(settings: Settings, params: PyTree, key: jax.Array, num_episodes: int) -> jax.Array:
+    """Play fresh episodes greedily and return their returns, `[num_episodes]`."""
+
+    def body(carry: tuple[cartpole.Envs, jax.Array, jax.Array], _: None) -> tuple[tuple, None]:
+        envs, alive, returns = carry
+        action = jnp.argmax(action_values(settings, params, cartpole.observe(envs)), axis=-1)
+        envs, transition = cartpole.step(envs, action, key)
+        ended = transition.terminated | transition.truncated
+        return (envs, alive & ~ended, returns + alive * transition.reward), None
+
+    carry = (cartpole.reset(key, num_episodes), jnp.ones(num_episodes, jnp.bool_), jnp.zeros(num_episodes))
+    return jax.lax.scan(body, carry, length=cartpole.TIME_LIMIT)[0][2]

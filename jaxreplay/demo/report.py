@@ -1,0 +1,77 @@
+"""What a run leaves behind: metrics as CSV, the learning curve as PNG, and the parameters as plain data."""
+
+from __future__ import annotations
+
+import csv
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import flax.serialization
+import jax
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from jaxreplay.types import PyTree
+
+SOLVED = 475.0
+
+
+class Figures(NamedTuple):
+    """One chunk's figures, `[num_seeds]` each: mean loss, mean return while training, mean greedy return in a test."""
+
+    loss: jax.Array
+    training_return: jax.Array
+    test_return: jax.Array
+
+
+class Record(NamedTuple):
+    """A line of the metrics: figures of one seed after `step` env steps."""
+
+    seed: int
+    step: int
+    loss: float
+    training_return: float
+    test_return: float
+
+
+def save_metrics(path: pathlib.Path, history: Sequence[Record]) -> None:
+    """Write the records as CSV, a line a seed and chunk."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(Record._fields)
+        writer.writerows(history)
+
+
+def draw_curve(history: Sequence[Record]) -> Figure:
+    """Plot the greedy test return against env steps: a thin line a seed, and their mean."""
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    seeds = sorted({record.seed for record in history})
+    curves = np.array([[r.test_return for r in history if r.seed == seed] for seed in seeds])
+    steps = [r.step for r in history if r.seed == seeds[0]]
+    for seed, curve in zip(seeds, curves, strict=True):
+        axes.plot(steps, curve, linewidth=1, alpha=0.6, label=f"seed {seed}")
+    if len(seeds) > 1:
+        axes.plot(steps, curves.mean(axis=0), color="black", linewidth=2, label="mean")
+    axes.axhline(SOLVED, color="gray", linestyle="--", linewidth=1, label=f"solved ({SOLVED:.0f})")
+    axes.set(xlabel="environment steps", ylabel="return of the greedy policy", title="DQN on CartPole", ylim=(0, 520))
+    axes.legend(loc="lower right")
+    return figure
+
+
+def save_curve(path: pathlib.Path, history: Sequence[Record]) -> None:
+    """Write the learning curve as PNG."""
+    figure = draw_curve(history)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def save_parameters(path: pathlib.Path, params: PyTree) -> None:
+    """Write parameters as msgpack: arrays and names, no code."""
+    path.write_bytes(flax.serialization.msgpack_serialize(jax.tree.map(np.asarray, params)))
+
+
+def load_parameters(path: pathlib.Path) -> PyTree:
+    """Read parameters that `save_parameters` wrote."""
+    return flax.serialization.msgpack_restore(path.read_bytes())
