@@ -32,7 +32,7 @@ class Settings:
     learning_rate: float = 1e-3
     exploration: float = 0.05
     warm_up: int = 100
-    target_rate: float = 0.01
+    target_rate: float = 0.005
 
     @property
     def num_updates(self) -> int:
@@ -57,7 +57,10 @@ def action_values(settings: Settings, params: PyTree, observation: jax.Array) ->
 
 
 class State(struct.PyTreeNode):
-    """All that training carries from one step to the next, the buffer included."""
+    """All that training carries from one step to the next, the buffer included.
+
+    `target` is the slow average of the parameters, and the steadier policy: it is the one that is tested and kept.
+    """
 
     params: PyTree
     target: PyTree
@@ -134,7 +137,7 @@ def train_step(settings: Settings, state: State) -> tuple[State, Metrics]:
     updates, optimizer_state = optimizer(settings).update(gradient, state.optimizer, state.params)
     params = optax.apply_updates(state.params, jax.tree.map(lambda x: x * ready, updates))
     target = optax.incremental_update(params, state.target, settings.target_rate)
-    ended = transition.terminated | transition.truncated
+    ended = jnp.logical_or(transition.terminated, transition.truncated)
     metrics = Metrics(loss=value, episodes=ended.sum(), lengths=jnp.where(ended, state.envs.elapsed + 1, 0).sum())
     return State(params, target, optimizer_state, buffer, envs, key, state.updates + 1), metrics
 
@@ -152,7 +155,7 @@ def evaluate(settings: Settings, params: PyTree, key: jax.Array, num_episodes: i
         envs, alive, returns = carry
         action = jnp.argmax(action_values(settings, params, cartpole.observe(envs)), axis=-1)
         envs, transition = cartpole.step(envs, action, key)
-        ended = transition.terminated | transition.truncated
+        ended = jnp.logical_or(transition.terminated, transition.truncated)
         return (envs, alive & ~ended, returns + alive * transition.reward), None
 
     carry = (cartpole.reset(key, num_episodes), jnp.ones(num_episodes, jnp.bool_), jnp.zeros(num_episodes))

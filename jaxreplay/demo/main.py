@@ -96,8 +96,8 @@ def train(settings: dqn.Settings, seeds: Sequence[int]) -> tuple[list[report.Rec
         state, best = carry
         state, metrics = dqn.train(settings, state, length)
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), state.updates)
-        score = dqn.evaluate(settings, state.params, key, TEST_EPISODES).mean()
-        params = jax.tree.map(lambda new, old: jnp.where(score >= best.score, new, old), state.params, best.params)
+        score = dqn.evaluate(settings, state.target, key, TEST_EPISODES).mean()
+        params = jax.tree.map(lambda new, old: jnp.where(score >= best.score, new, old), state.target, best.params)
         figures = report.Figures(metrics.loss, metrics.lengths / jnp.maximum(metrics.episodes, 1), score)
         return (state, Best(params, jnp.maximum(score, best.score))), figures
 

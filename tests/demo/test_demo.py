@@ -1,0 +1,133 @@
+"""The main job: its environment, its jitted program, and what the command leaves behind."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+pytest.importorskip("optax")
+pytest.importorskip("gymnasium")
+pytest.importorskip("matplotlib")
+
+import jaxreplay as replay
+from jaxreplay.demo import cartpole, dqn, main, report
+
+TINY = dqn.Settings(steps=2000, num_envs=4, capacity=400, batch_size=8, hidden=8)
+
+
+@functools.cache
+def trained() -> tuple[dqn.State, dqn.Metrics]:
+    state = jax.jit(dqn.start, static_argnums=0)(TINY, jax.random.key(0))
+    return jax.jit(dqn.train, static_argnums=(0, 2))(TINY, state, 300)
+
+
+def test_the_recorded_transitions_are_those_of_the_environment() -> None:
+    """Each next observation is one step of the dynamics on, also at an end, where the env is then reset."""
+    buffer = trained()[0].buffer
+    rows, mask = replay.rows(buffer)
+    assert bool(mask.all())
+    data = replay.take(buffer, rows).data
+    expected = jax.vmap(cartpole.ENV.transition)(data.observation, data.action)
+    np.testing.assert_allclose(data.next_observation, expected, rtol=1e-5, atol=1e-6)
+    ended = np.asarray(data.terminated | data.truncated)
+    assert ended.any()
+    np.testing.assert_array_equal(data.terminated, jax.vmap(lambda s: cartpole.ENV.terminal(s, None))(expected))
+    after = np.asarray(data.observation).reshape(-1, 4, 4)[1:]  # the next slice of each env
+    ended = ended.reshape(-1, 4)[:-1]
+    assert (np.abs(after[ended]) <= 0.05).all()
+    np.testing.assert_array_equal(after[~ended], np.asarray(data.next_observation).reshape(-1, 4, 4)[:-1][~ended])
+
+
+def test_an_episode_is_truncated_at_the_time_limit() -> None:
+    envs = cartpole.reset(jax.random.key(0), 2).replace(elapsed=jnp.array([498, 499], jnp.int32))
+    after, transition = cartpole.step(envs, jnp.array([0, 1]), jax.random.key(1))
+    assert transition.truncated.tolist() == [False, True]
+    assert transition.terminated.tolist() == [False, False]
+    assert after.elapsed.tolist() == [499, 0]
+
+
+def test_counts_and_learning_of_a_short_run() -> None:
+    state, metrics = trained()
+    assert int(state.updates) == 300
+    assert int(replay.stats(state.buffer).time) == 300
+    assert int(replay.size(state.buffer)) == 400
+    assert np.isfinite(float(metrics.loss))
+    fresh = dqn.start(TINY, jax.random.key(0)).params
+    assert not jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), fresh, state.params))
+
+
+def test_the_training_step_keeps_the_buffer_in_place_also_over_seeds() -> None:
+    step = functools.partial(dqn.train_step, TINY)
+    state = jax.eval_shape(lambda: dqn.start(TINY, jax.random.key(0)))
+    assert replay.check_in_place(step, state)
+    seeds = jax.eval_shape(lambda: jax.vmap(lambda s: dqn.start(TINY, jax.random.key(s)))(jnp.arange(2)))
+    assert replay.check_in_place(jax.vmap(step), seeds)
+
+
+def test_seeds_trained_in_one_program_train_as_they_do_alone() -> None:
+    settings = dqn.Settings(steps=200, num_envs=2, capacity=200, batch_size=4, hidden=4)
+
+    def run(seed: jax.Array) -> tuple[dqn.State, dqn.Metrics]:
+        return dqn.train(settings, dqn.start(settings, jax.random.key(seed)), 60)
+
+    together, _ = jax.jit(jax.vmap(run))(jnp.arange(2))
+    for seed in range(2):
+        alone, _ = jax.jit(run)(jnp.int32(seed))
+        assert int(together.updates[seed]) == int(alone.updates)
+        np.testing.assert_allclose(together.envs.state[seed], alone.envs.state, rtol=1e-3, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    out = tmp_path_factory.mktemp("run") / "deeper"
+    assert main.main(["--steps", "800", "--num-envs", "2", "--num-seeds", "2", "--seed", "3", "--out", str(out)]) == 0
+    return out
+
+
+def test_the_command_saves_curve_metrics_and_parameters(run: pathlib.Path) -> None:
+    assert (run / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    lines = list(csv.DictReader((run / "metrics.csv").open()))
+    assert len(lines) == 2 * main.CHUNKS
+    assert {line["seed"] for line in lines} == {"3", "4"}
+    assert lines[-1]["step"] == "800"
+    params = report.load_parameters(run / "parameters_seed4.msgpack")
+    returns = dqn.evaluate(dqn.Settings(), params, jax.random.key(0), 3)
+    assert returns.shape == (3,)
+    assert bool((returns >= 1).all())
+
+
+def test_the_same_seed_gives_the_same_metrics(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    main.main(["--steps", "800", "--num-envs", "2", "--num-seeds", "2", "--seed", "3", "--out", str(tmp_path)])
+    assert (tmp_path / "metrics.csv").read_text() == (run / "metrics.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--steps", "100"], "--steps: expected at least 50 of each env"),
+        (["--num-envs", "0"], "--num-envs: expected at least 1, got 0"),
+        (["--num-seeds", "-1"], "--num-seeds: expected at least 1"),
+        (["--steps", "many"], "invalid int value"),
+        (["--out", "/dev/null/x"], "--out: cannot write"),
+    ],
+)
+def test_wrong_flags_end_with_a_message(flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main.main(flags)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_four_of_five_seeds_reach_475(tmp_path: pathlib.Path) -> None:
+    history, best = main.train(dqn.Settings(), range(5))
+    keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), 2))(jnp.arange(5))
+    returns = jax.vmap(functools.partial(dqn.evaluate, dqn.Settings(), num_episodes=100))(best.params, keys)
+    assert int((returns.mean(axis=1) >= report.SOLVED).sum()) >= 4
+    assert len(history) == 5 * main.CHUNKS
