@@ -1,0 +1,142 @@
+"""The buffers that are compared, behind one face: filled, appended to and sampled in the same way."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxreplay as replay
+
+SMALL = ((4,), np.float32)
+IMAGE = ((84, 84, 4), np.uint8)
+Kind = tuple[tuple[int, ...], Any]
+"""The shape and dtype of an observation."""
+
+
+def stream(kind: Kind, lead: tuple[int, ...], seed: int = 0) -> replay.Transition:
+    """Random steps with leaves `[*lead, ...]`; one in twenty ends its episode."""
+    rng, (shape, dtype) = np.random.default_rng(seed), kind
+    observation = jnp.asarray(rng.integers(0, 200, (*lead, *shape)), dtype)
+    return replay.Transition(
+        observation=observation,
+        action=jnp.asarray(rng.integers(0, 2, lead), jnp.int32),
+        reward=jnp.asarray(rng.normal(size=lead), jnp.float32),
+        terminated=jnp.asarray(rng.random(lead) < 0.05),
+        truncated=jnp.zeros(lead, jnp.bool_),
+        next_observation=observation,
+    )
+
+
+class Contestant(Protocol):
+    """A replay buffer as the benchmarks use it; `state` is its own."""
+
+    name: str
+
+    def __init__(self, kind: Kind, capacity: int, num_envs: int | None, batch_size: int) -> None: ...
+
+    def start(self) -> Any:
+        """An empty buffer."""
+        ...
+
+    def step(self, transition: replay.Transition) -> Any:
+        """A transition in the form that `append` takes; done outside the clock."""
+        ...
+
+    def append(self, state: Any, step: Any) -> Any:
+        """Append one step of every env."""
+        ...
+
+    def fill(self, state: Any, block: replay.Transition) -> Any:
+        """Append a block, leaves `[L, E, ...]` (`[L, ...]`)."""
+        ...
+
+    def sample(self, state: Any, key: jax.Array) -> Any:
+        """Draw a batch: observation, action, reward, both flags and next observation, and nothing else."""
+        ...
+
+
+class Ours:
+    """This library."""
+
+    name = "jaxreplay"
+
+    def __init__(self, kind: Kind, capacity: int, num_envs: int | None, batch_size: int) -> None:
+        self.example = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), stream(kind, ()))
+        self.capacity, self.num_envs, self.batch_size = capacity, num_envs, batch_size
+
+    def start(self) -> replay.Buffer:
+        return replay.create(self.example, self.capacity, self.num_envs)
+
+    def step(self, transition: replay.Transition) -> replay.Transition:
+        return transition
+
+    def append(self, state: replay.Buffer, step: replay.Transition) -> replay.Buffer:
+        return replay.append(state, step)
+
+    def fill(self, state: replay.Buffer, block: replay.Transition) -> replay.Buffer:
+        return replay.extend(state, block)
+
+    def sample(self, state: replay.Buffer, key: jax.Array) -> Any:
+        data = replay.sample(state, key, self.batch_size).data
+        return (data.observation, data.action, data.reward, data.terminated, data.truncated, data.next_observation)
+
+
+class Flashbax:
+    """flashbax's flat buffer, which also stores an observation once, and pairs neighbours when it samples."""
+
+    name = "flashbax"
+
+    def __init__(self, kind: Kind, capacity: int, num_envs: int | None, batch_size: int) -> None:
+        self.single, self.example = num_envs is None, self.step(stream(kind, ()))
+        make = importlib.import_module("flashbax").make_flat_buffer
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            options = {"max_length": capacity, "min_length": 1, "sample_batch_size": batch_size}
+            self.buffer = make(**options, add_sequences=False, add_batch_size=num_envs)
+            self.blocks = make(**options, add_sequences=True, add_batch_size=num_envs)
+
+    def start(self) -> Any:
+        return self.buffer.init(self.example)
+
+    def step(self, transition: replay.Transition) -> Any:
+        names = ("observation", "action", "reward", "terminated", "truncated")
+        return {name: getattr(transition, name) for name in names}
+
+    def append(self, state: Any, step: Any) -> Any:
+        return self.buffer.add(state, step)
+
+    def fill(self, state: Any, block: replay.Transition) -> Any:
+        steps = self.step(block)
+        return self.blocks.add(state, steps if self.single else jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), steps))
+
+    def sample(self, state: Any, key: jax.Array) -> Any:
+        pairs = self.buffer.sample(state, key).experience
+        return (*self.ordered(pairs.first), pairs.second["observation"])
+
+    def ordered(self, step: Any) -> tuple[Any, ...]:
+        return tuple(step[name] for name in ("observation", "action", "reward", "terminated", "truncated"))
+
+
+def available() -> list[type]:
+    """The contestants whose packages are installed; says what to install for the others."""
+    if importlib.util.find_spec("flashbax") is None:
+        print("flashbax is not installed, and is left out: pip install -e '.[benchmarks]'")
+        return [Ours]
+    return [Ours, Flashbax]
+
+
+def filled(contestant: Contestant, kind: Kind, capacity: int, num_envs: int | None) -> Any:
+    """A full buffer, written in blocks of at most 64 MB."""
+    envs = num_envs or 1
+    row_bytes = int(np.prod(kind[0])) * np.dtype(kind[1]).itemsize + 16
+    length = max(1, min(capacity // envs, 2**26 // (row_bytes * envs)))
+    block = stream(kind, (length,) if num_envs is None else (length, envs))
+    fill, state = jax.jit(contestant.fill, donate_argnums=0), contestant.start()
+    for _ in range(-(-capacity // envs // length)):
+        state = fill(state, block)
+    return jax.block_until_ready(state)

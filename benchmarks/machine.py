@@ -1,0 +1,55 @@
+"""What the figures were taken on."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import pathlib
+import platform
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+PACKAGES = ("jaxreplay", "jax", "jaxlib", "numpy", "flashbax")
+
+
+def describe() -> dict[str, Any]:
+    """The processor, its memory, the device, and the versions."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "date": datetime.date.today().isoformat(),
+        "processor": _line("/proc/cpuinfo", "model name") or platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "memory": _line("/proc/meminfo", "MemTotal") or "unknown",
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": jax.devices()[0].device_kind,
+        "copy_gigabytes_per_second": round(copy_bandwidth() / 1e9, 1),
+        "versions": versions,
+    }
+
+
+def copy_bandwidth(num_bytes: int = 2**28) -> float:
+    """Bytes a second that one NumPy copy of a large array moves, reads and writes counted."""
+    source, target = np.ones(num_bytes, np.uint8), np.ones(num_bytes, np.uint8)
+    best = float("inf")
+    for _ in range(5):
+        began = time.perf_counter()
+        np.copyto(target, source)
+        best = min(best, time.perf_counter() - began)
+    return 2 * num_bytes / best
+
+
+def _line(path: str, name: str) -> str | None:
+    try:
+        lines = pathlib.Path(path).read_text().splitlines()
+    except OSError:
+        return None
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(name)), None)

@@ -1,0 +1,59 @@
+"""The pure parts of the benchmarks: ratios, verdicts, tables and files. Nothing here takes a time."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+
+from benchmarks.results import Goal, Result, load, save, table
+from benchmarks.timing import interleave, quartiles, ratio, subtract
+
+RESULT = Result("sample", "in lax.scan", {"jaxreplay": [1.0, 2.0, 3.0], "other": [3.0, 4.0, 9.0]}, Goal("other", 2.5))
+
+
+def test_ratios_are_medians_over_rounds() -> None:
+    assert ratio([1.0, 2.0, 3.0], [3.0, 4.0, 9.0]) == 3.0
+    assert quartiles([1.0]) == (1.0, 1.0, 1.0)
+    assert subtract([3.0, 1.0], [1.0, 2.0]) == [2.0, 0.0]
+
+
+def test_runs_are_interleaved() -> None:
+    order: list[str] = []
+    seconds = interleave({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3)
+    assert order == ["a", "b"] * 4  # once to warm up
+    assert [len(values) for values in seconds.values()] == [3, 3]
+
+
+def test_the_table_says_medians_speedups_and_verdicts() -> None:
+    text = table([RESULT])
+    assert "| jaxreplay | 2 us (1 to 3) |  |  |" in text
+    assert "3.00x | reached (goal 2.5x)" in text
+    short = Result("sample", "in lax.scan", RESULT.micros, Goal("other", 4))
+    assert "SHORT (goal 4x)" in table([short])
+    assert Result("x", "y", {"jaxreplay": [1.0]}, Goal("missing", 2)).verdict() == ""
+
+
+def test_files_keep_every_round(tmp_path: pathlib.Path) -> None:
+    machine = {"processor": "P", "cores": 2, "device": "cpu", "date": "d", "versions": {"jax": "1"}}
+    save(tmp_path / "deep" / "r.json", machine, [RESULT])
+    assert load(tmp_path / "deep" / "r.json") == [RESULT]
+    assert "P, 2 cores" in (tmp_path / "deep" / "r.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["Ours", "Flashbax"])
+def test_contestants_give_the_same_leaves(name: str) -> None:
+    """Each is filled, appended to and sampled, and the batch has what a transition has."""
+    import jax
+
+    from benchmarks import contestants
+
+    if name == "Flashbax":
+        pytest.importorskip("flashbax")
+    for num_envs in (None, 4):
+        contestant = getattr(contestants, name)(contestants.SMALL, 64, num_envs, 8)
+        state = contestants.filled(contestant, contestants.SMALL, 64, num_envs)
+        step = contestants.stream(contestants.SMALL, () if num_envs is None else (num_envs,))
+        state = contestant.append(state, contestant.step(step))
+        batch = contestant.sample(state, jax.random.key(0))
+        assert [x.shape for x in batch] == [(8, 4), (8,), (8,), (8,), (8,), (8, 4)]
