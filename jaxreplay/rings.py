@@ -8,6 +8,7 @@ step's slot) or not (the episode's slot), and what must read as zeros is an inde
 
 from __future__ import annotations
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -93,6 +94,7 @@ def write(rings: Rings, leaves: list[jax.Array], valid: jax.Array, ended: jax.Ar
     leaves: of the whole step, those that follow from others included, `[L, E, ...]`.
     valid, ended: `[L, E]` bool, see `numbering.number_steps`.
     """
+    chex.assert_shape([valid, ended], (None, rings.num_envs))
     length, num_slots = valid.shape[0], rings.num_slots
     ordinal = rings.envs.recorded + jnp.cumsum(valid, axis=0, dtype=jnp.int32) - valid
     if rings.num_records:
@@ -172,6 +174,7 @@ def place(rings: Rings, rows: Rows) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 def find(rings: Rings, rows: Rows) -> Span:
     """Say where rows are and what surrounds them: the one place that decides whether a row can be read."""
+    chex.assert_equal_shape([rows.time, rows.env])
     slot, env, held = place(rings, rows)
     number = own_word(rings, slot, env, 0)
     if not rings.num_records:

@@ -166,7 +166,8 @@ def stream(length: int, num_envs: int | None, seed: int) -> tuple[Any, np.ndarra
     steps = random_steps(rng, lead, 0.3)
     for x in steps.values():
         if x.dtype in (np.float16, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn):
-            x[x != x] = 1
+            with np.errstate(invalid="ignore"):
+                x[x != x] = 1
     return to_steps(steps), rng.random(lead) > 0.2
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from jaxreplay.types import Rows
 
 FEW_ROUNDS = 8
 MANY_ROUNDS = 256
+RANKED_TRIES = 16  # none of them is fair one time in 2**32 at most, for up to 2**30 rows
 
 
 def uniform() -> Uniform:
@@ -58,28 +60,33 @@ class Uniform:
             other, other_found = propose(jax.random.fold_in(key, round_))
             return round_ + 1, _choose(found, rows, other), found | other_found
 
-        def unfinished(carry: tuple[jax.Array, Rows, jax.Array]) -> jax.Array:
-            round_, _, found = carry
-            return (round_ < max_rounds) & ~jnp.all(found)
+        def by_rank(carry: tuple[jax.Array, Rows, jax.Array]) -> tuple[jax.Array, Rows, jax.Array]:
+            round_, rows, found = carry
+            other, fair = _draw_ranked(rings, jax.random.fold_in(key, round_), batch_size)
+            return round_ + 1, _choose(found, rows, other), found | (fair & usable(other))
 
-        def by_rank(rows: Rows, found: jax.Array) -> tuple[Rows, jax.Array]:
-            counts = rings_.counts(rings)
-            ends = jnp.cumsum(counts, dtype=jnp.int32)
-            ranks, fairs = bounded(jax.random.fold_in(key, max_rounds), (4, batch_size), ends[-1].astype(jnp.uint32))
-            fair = jnp.any(fairs, axis=0)  # one of four is, but for one time in 10**10 at worst
-            rank = jnp.take_along_axis(ranks, jnp.argmax(fairs, axis=0)[None], axis=0)[0]
-            env = jnp.searchsorted(ends, rank, side="right").astype(jnp.int32)
-            env = jnp.minimum(env, rings.num_envs - 1)
-            other = rings_.nth_rows(rings, rank - (ends - counts)[env], env)
-            return _choose(found, rows, other), found | (fair & usable(other))
+        def unfinished(carry: tuple[jax.Array, Rows, jax.Array], rounds: int) -> jax.Array:
+            return (carry[0] < rounds) & ~jnp.all(carry[2])
 
-        rows, found = propose(key)
-        _, rows, found = lax.while_loop(unfinished, again, (jnp.int32(1), rows, found))
-        return lax.cond(jnp.all(found), lambda rows, found: (rows, found), by_rank, rows, found)
+        # Loops rather than branches: under vmap a branch is always taken, a loop only while some batch needs it.
+        carry = (jnp.int32(1), *propose(key))
+        carry = lax.while_loop(functools.partial(unfinished, rounds=max_rounds), again, carry)
+        _, rows, found = lax.while_loop(functools.partial(unfinished, rounds=max_rounds + 1), by_rank, carry)
+        return rows, found
 
     def probability(self, state: tuple[()], rings: Rings, rows: Rows) -> jax.Array:
         size = jnp.sum(rings_.counts(rings), dtype=jnp.int32)
         return jnp.broadcast_to(1.0 / jnp.maximum(size, 1).astype(jnp.float32), rows.time.shape)
+
+
+def _draw_ranked(rings: Rings, key: jax.Array, batch_size: int) -> tuple[Rows, jax.Array]:
+    """Draw uniformly among the rows that can be read, by their rank, and say which draws are fair: all but never."""
+    counts = rings_.counts(rings)
+    ends = jnp.cumsum(counts, dtype=jnp.int32)
+    ranks, fairs = bounded(key, (RANKED_TRIES, batch_size), ends[-1].astype(jnp.uint32))
+    rank = jnp.take_along_axis(ranks, jnp.argmax(fairs, axis=0)[None], axis=0)[0]
+    env = jnp.minimum(jnp.searchsorted(ends, rank, side="right").astype(jnp.int32), rings.num_envs - 1)
+    return rings_.nth_rows(rings, rank - (ends - counts)[env], env), jnp.any(fairs, axis=0)
 
 
 def bounded(key: jax.Array, shape: tuple[int, ...], below: jax.Array) -> tuple[jax.Array, jax.Array]:
