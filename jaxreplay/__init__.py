@@ -1,20 +1,8 @@
 """Replay and trajectory data for reinforcement and imitation learning, written for JAX."""
 
 from jaxreplay import samplers, views
-from jaxreplay.buffer import (
-    Buffer,
-    append,
-    can_sample,
-    capacity,
-    clear,
-    create,
-    extend,
-    put,
-    remove,
-    rows,
-    size,
-    stats,
-)
+from jaxreplay.buffer import Buffer, append, clear, create, extend, put, remove
+from jaxreplay.contents import can_sample, capacity, rows, size, stats
 from jaxreplay.episodes import episode_data, episodes, num_episodes, set_episode_data
 from jaxreplay.in_place import check_in_place
 from jaxreplay.sampling import epoch, pop, sample, sample_episodes, take

@@ -1,9 +1,8 @@
-"""The buffer: `create`, `append`, `extend`, `put`, `remove`, `clear`, and what it says of itself."""
+"""The buffer, and what changes it: `create`, `append`, `extend`, `put`, `remove`, `clear`."""
 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,12 +12,12 @@ import numpy as np
 from flax import struct
 
 from jaxreplay import layout, ring, rings, trees
-from jaxreplay.episodes import live_records, make_data
+from jaxreplay.episodes import make_data
 from jaxreplay.layout import Layout
-from jaxreplay.numbering import VOID, removed_word
+from jaxreplay.numbering import removed_word
 from jaxreplay.rings import Rings
 from jaxreplay.samplers import Sampler, uniform
-from jaxreplay.types import PyTree, Rows, Stats, Transition
+from jaxreplay.types import PyTree, Rows, Transition
 
 MAX_INT32 = 2**31 - 1
 
@@ -185,23 +184,8 @@ def put(buffer: Buffer, rows: Rows, leaves: PyTree) -> Buffer:
     the next row's observation, so it cannot be put: ValueError, as for unknown leaves.
     """
     rows = check_rows(buffer, rows)
-    values = _check_put(buffer, rows, leaves)
+    values = layout.check_part(buffer.rings.layout, leaves, rows.time.shape, "put", "the shape of rows")
     return _put(buffer, rows, values)
-
-
-def _check_put(buffer: Buffer, rows: Rows, leaves: PyTree) -> dict[int, Any]:
-    stored, values = buffer.rings.layout, {}
-    index = {path: i for i, path in enumerate(stored.paths)}
-    for path, value in trees.paths(leaves):
-        if path not in index:
-            raise ValueError(f"put: the stored steps have no {path!r}; their leaves: {', '.join(index)}")
-        leaf = stored.leaves[index[path]]
-        if leaf.next_of is not None:
-            source = stored.leaves[leaf.next_of].path
-            raise ValueError(f"put: {path} of a row is {source} of the next row and cannot be put; put that instead")
-        trees.check_leaf(path, value, (*rows.time.shape, *leaf.shape), leaf.dtype, "(The shape of rows comes first.)")
-        values[index[path]] = value
-    return values
 
 
 @functools.partial(jax.jit, inline=True)
@@ -264,67 +248,6 @@ def clear(buffer: Buffer) -> Buffer:
     envs = stored.envs.replace(open=jnp.zeros_like(stored.envs.open))
     state = buffer.sampler.init(stored.num_slots, stored.num_envs)
     return buffer.replace(rings=stored.replace(clock=clock, envs=envs), sampler_state=state)
-
-
-def size(buffer: Buffer) -> jax.Array:
-    """Count the rows that can be read, an int32 scalar: not void, not removed, with their episode's record kept."""
-    return _size(buffer.rings)
-
-
-@functools.partial(jax.jit, inline=True)
-def _size(stored: Rings) -> jax.Array:
-    return jnp.sum(rings.counts(stored), dtype=jnp.int32)
-
-
-def capacity(buffer: Buffer) -> int:
-    """Return how many steps the buffer keeps, over all envs."""
-    return buffer.rings.num_slots * buffer.rings.num_envs
-
-
-def can_sample(buffer: Buffer, n: int = 1) -> jax.Array:
-    """Tell whether at least `n` rows can be read, a bool scalar."""
-    return size(buffer) >= n
-
-
-def rows(buffer: Buffer) -> tuple[Rows, jax.Array]:
-    """List every slot in order of time, then env: `(Rows, mask)`, `[T*E]` each; `mask` says which can be read."""
-    return _rows(buffer.rings)
-
-
-@functools.partial(jax.jit, inline=True)
-def _rows(stored: Rings) -> tuple[Rows, jax.Array]:
-    shape = (stored.num_slots, stored.num_envs)
-    time = jnp.broadcast_to(ring.all_times(stored.clock, stored.num_slots)[:, None], shape).ravel()
-    env = jnp.broadcast_to(jnp.arange(stored.num_envs, dtype=jnp.int32), shape).ravel()
-    every = Rows(time=time, env=env)
-    return every, rings.is_valid(stored, every)
-
-
-def stats(buffer: Buffer) -> Stats:
-    """Count what the ring holds, in one pass over it; see `Stats`."""
-    return _stats(buffer.rings)
-
-
-@functools.partial(jax.jit, inline=True)
-def _stats(stored: Rings) -> Stats:
-    def count(x: jax.Array) -> jax.Array:
-        return jnp.sum(x, dtype=jnp.int32)
-
-    every, valid = _rows(stored)
-    slot, env, held = rings.place(stored, every)
-    number = rings.own_word(stored, slot, env, 0)
-    numbers = live_records(stored)
-    return Stats(
-        capacity=jnp.int32(math.prod(slot.shape)),
-        time=stored.clock.time,
-        held=stored.clock.held * stored.num_envs,
-        size=count(valid),
-        void=count(held & (number == VOID)),
-        removed=count(held & (number < VOID)),
-        lost=count(held & (number >= 0) & ~valid),
-        num_episodes=count(numbers.mask),
-        open_episodes=count(numbers.mask & ~numbers.ended),
-    )
 
 
 def check_rows(buffer: Buffer, rows: Any) -> Rows:

@@ -133,14 +133,7 @@ def set_episode_data(buffer: Buffer, env: Any, data: PyTree, number: Any = None)
     if not jnp.issubdtype(dtype, jnp.integer):
         raise TypeError(f"env: expected int32, got {dtype}")
     env = jnp.asarray(env).astype(jnp.int32)
-    described, values = buffer.episode_data.layout, {}
-    index = {path: i for i, path in enumerate(described.paths)}
-    for path, value in trees.paths(data):
-        if path not in index:
-            raise ValueError(f"set_episode_data: no {path!r} is kept; what is: {', '.join(index)}")
-        leaf = described.leaves[index[path]]
-        trees.check_leaf(path, value, (*env.shape, *leaf.shape), leaf.dtype, "(The shape of env comes first.)")
-        values[index[path]] = value
+    values = layout.check_part(buffer.episode_data.layout, data, env.shape, "set_episode_data", "the shape of env")
     if number is not None:
         number = jnp.broadcast_to(jnp.asarray(number, jnp.int32), env.shape)
     return _set_episode_data(buffer, env, values, number)

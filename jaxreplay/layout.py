@@ -114,6 +114,26 @@ def make_layout(example: PyTree, next_of: Mapping[str, str]) -> Layout:
     return Layout(jax.tree.structure(example), tuple(leaves), word, num_arrays, tuple(dict.fromkeys(next_of.values())))
 
 
+def check_part(layout: Layout, part: PyTree, lead: tuple[int, ...], what: str, lead_is: str) -> dict[int, Any]:
+    """Return the leaves of a part of the structure by their index, or raise naming the one that does not fit.
+
+    Each must be stored, and be `[*lead, *shape]` in its own dtype.
+    """
+    index, values = {path: i for i, path in enumerate(layout.paths)}, {}
+    for path, value in trees.paths(part):
+        if path not in index:
+            raise ValueError(f"{what}: there is no {path!r}; there are: {', '.join(index)}")
+        leaf = layout.leaves[index[path]]
+        if leaf.next_of is not None:
+            source = layout.leaves[leaf.next_of].path
+            raise ValueError(
+                f"{what}: {path} of a row is {source} of the next row, and cannot be put; put that instead"
+            )
+        trees.check_leaf(path, value, (*lead, *leaf.shape), leaf.dtype, f"({lead_is.capitalize()} comes first.)")
+        values[index[path]] = value
+    return values
+
+
 def _resolve_next_of(named: list[tuple[str, Any]], next_of: Mapping[str, str]) -> dict[int, int]:
     """Map the index of each leaf that follows from another to that other's index."""
     index = {path: i for i, (path, _) in enumerate(named)}

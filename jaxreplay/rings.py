@@ -42,12 +42,20 @@ class Rings(struct.PyTreeNode):
     @property
     def num_slots(self) -> int:
         """T."""
-        return self.arrays[0].shape[0] - 1 - self.num_records
+        return self._shape[0] - 1 - self.num_records
 
     @property
     def num_envs(self) -> int:
         """E."""
-        return self.arrays[0].shape[1]
+        return self._shape[1]
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        """All slots and E. Raises ValueError for a batch of buffers, which only vmap can take apart."""
+        *batch, slots, num_envs, _ = self.arrays[0].shape
+        if batch:
+            raise ValueError(f"a batch of buffers {tuple(batch)} came where one is expected; use jax.vmap over them")
+        return slots, num_envs
 
 
 class Span(struct.PyTreeNode):

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxreplay import rings, trees
-from jaxreplay.buffer import Buffer, check_rows, size
-from jaxreplay.buffer import rows as all_rows
+from jaxreplay.buffer import Buffer, check_rows
+from jaxreplay.contents import rows as all_rows
+from jaxreplay.contents import size
 from jaxreplay.episodes import live_records, need_episodes
 from jaxreplay.rings import Rings
 from jaxreplay.types import Rows, Sample

@@ -150,7 +150,7 @@ def test_episode_data_of_many_envs_under_jit() -> None:
     buffer = replay.append(replay.create(step(0), 24, 3, episode_data=DATA), steps)
     buffer = jax.jit(replay.set_episode_data)(buffer, jnp.array([2, 0, 2, 7]), {"seed": jnp.array([1, 2, 3, 4])})
     assert replay.episode_data(buffer)["seed"][-1].tolist() == [2, 0, 3]
-    with pytest.raises(ValueError, match="no 'return' is kept"):
+    with pytest.raises(ValueError, match="there is no 'return'"):
         replay.set_episode_data(buffer, 0, {"return": jnp.float32(1)})
     with pytest.raises(TypeError, match="seed: expected int32"):
         replay.set_episode_data(buffer, 0, {"seed": jnp.float32(1)})
@@ -224,3 +224,9 @@ def test_every_public_name_is_documented_and_exported() -> None:
     for name in replay.__all__:
         thing: Any = getattr(replay, name)
         assert thing.__doc__, name
+
+
+def test_masks_of_python_and_numpy() -> None:
+    buffer = replay.append(buffer_of(step(0)), step(1), mask=False)
+    buffer = replay.append(buffer, step(2), mask=np.True_)
+    assert replay.rows(buffer)[1].tolist()[-3:] == [True, False, True]

@@ -224,7 +224,7 @@ def test_what_cannot_be_put() -> None:
     rows, _ = replay.rows(buffer)
     with expect(ValueError, "next_obs.speed", "is obs.speed of the next row", "cannot be put"):
         replay.put(buffer, rows, {"next_obs": {"speed": jnp.zeros(12)}})
-    with expect(ValueError, "no 'reward'", "obs.speed"):
+    with expect(ValueError, "put: there is no 'reward'", "obs.speed"):
         replay.put(buffer, rows, {"reward": jnp.zeros(12)})
     with expect(TypeError, "obs.speed: expected float32[12], got int32[12]"):
         replay.put(buffer, rows, {"obs": {"speed": jnp.zeros(12, jnp.int32)}})
@@ -265,3 +265,12 @@ def test_a_refused_step_leaves_the_buffer_as_it_was() -> None:
         append(buffer, with_leaf(jnp.zeros((3, 2, 5), jnp.uint8), "obs", "camera"))
     for a, b in zip(before, jax.tree.leaves(buffer)):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_batch_of_buffers_outside_vmap() -> None:
+    buffers = jax.vmap(lambda _: make())(jnp.arange(2))
+    for use in (lambda b: replay.append(b, steps(3)), replay.capacity, replay.size, replay.stats):
+        with expect(ValueError, "a batch of buffers (2,)", "jax.vmap"):
+            use(buffers)
+    with expect(ValueError, "a batch of buffers"):
+        replay.sample(buffers, jax.random.key(0), 2)
