@@ -79,7 +79,7 @@ def create(
         episode_end = _transition_ended if episode_end is None else episode_end
     if next_of and episode_end is None:
         raise ValueError("next_of needs episode_end: without an end, the next row's value could be another episode's")
-    stored = layout.make_layout(example, next_of or {})
+    stored = layout.make_layout(example, next_of or {}, episodic=episode_end is not None)
     num_slots, num_records = capacity // envs, 0
     if episode_end is not None:
         _check_episode_end(episode_end, stored)
@@ -146,14 +146,14 @@ def _check_step(buffer: Buffer, step: PyTree, mask: Any, block: bool) -> tuple[l
     axes = f"num_envs={envs[0]}" if envs else "a single stream: no env axis"
     hint = f"({'[L, E, ...]' if envs else '[L, ...]'}" if block else f"({'[E, ...]' if envs else '[...]'}"
     hint += f" with {axes}.)"
-    lead: tuple[int | str, ...] = envs
-    if block:
-        length = trees.shape_dtype(stored.leaves[0].path, leaves[0])[0][:1]
-        lead = (*(length or ("L",)), *envs)
+    lead: tuple[int, ...] = envs
+    if block:  # the first leaf decides on L; one without any axis is found wrong below
+        length = trees.shape_dtype(stored.leaves[0].path, leaves[0])[0][:1] or (1,)
+        lead = (*length, *envs)
     for leaf, value in zip(stored.leaves, leaves, strict=True):
         trees.check_leaf(leaf.path, value, (*lead, *leaf.shape), leaf.dtype, hint)
     if mask is None:
-        mask = jnp.ones(lead, jnp.bool_)  # type: ignore[arg-type]
+        mask = np.ones(lead, np.bool_)
     else:
         trees.check_leaf("mask", mask, lead, jnp.dtype(bool), hint)
     return leaves, mask

@@ -33,7 +33,7 @@ def make_data(example: PyTree, num_records: int, num_envs: int) -> EpisodeData |
     """Allocate room for data like `example` for each episode, or None for none."""
     if example is None:
         return None
-    described = layout.make_layout(example, {})
+    described = layout.make_layout(example, {}, episodic=False)
     return EpisodeData(
         number=jnp.full((num_records, num_envs), -1, jnp.int32),
         leaves=tuple(jnp.zeros((num_records, num_envs, *x.raw_shape), x.raw_dtype) for x in described.leaves),

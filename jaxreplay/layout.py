@@ -62,6 +62,7 @@ class Layout:
     """The static description of a step: its structure, its leaves, and the arrays that store them.
 
     num_words: R, of a record. sources: the parts that others follow from, by path.
+    episodic: whether steps form episodes, or are independent items.
     """
 
     treedef: Any
@@ -69,6 +70,7 @@ class Layout:
     num_words: int
     num_arrays: int
     sources: tuple[str, ...]
+    episodic: bool
 
     @property
     def paths(self) -> list[str]:
@@ -84,7 +86,7 @@ class Layout:
         return next(i for i, leaf in enumerate(self.leaves) if leaf.next_of is None and leaf.array == array)
 
 
-def make_layout(example: PyTree, next_of: Mapping[str, str]) -> Layout:
+def make_layout(example: PyTree, next_of: Mapping[str, str], episodic: bool) -> Layout:
     """Describe how steps like `example` are stored. Raises for leaves that cannot be, or a wrong `next_of`."""
     named = trees.paths(example)
     if not named:
@@ -111,7 +113,8 @@ def make_layout(example: PyTree, next_of: Mapping[str, str]) -> Layout:
                     f"{leaf.path}: expected {trees.describe(source.shape, source.dtype)} like {source.path}, whose "
                     f"next value it is, got {trees.describe(leaf.shape, leaf.dtype)}"
                 )
-    return Layout(jax.tree.structure(example), tuple(leaves), word, num_arrays, tuple(dict.fromkeys(next_of.values())))
+    parts = tuple(dict.fromkeys(next_of.values()))
+    return Layout(jax.tree.structure(example), tuple(leaves), word, num_arrays, parts, episodic)
 
 
 def check_part(layout: Layout, part: PyTree, lead: tuple[int, ...], what: str, lead_is: str) -> dict[int, Any]:

@@ -64,15 +64,11 @@ def check_structure(what: str, tree: PyTree, treedef: Any, expected_paths: Seque
     )
 
 
-def check_leaf(path: str, leaf: Any, shape: Sequence[int | str], dtype: Any, hint: str) -> None:
-    """Raise unless a leaf has the dtype and shape; a letter in `shape` stands for any size."""
+def check_leaf(path: str, leaf: Any, shape: tuple[int, ...], dtype: Any, hint: str) -> None:
+    """Raise unless a leaf has the shape and the dtype."""
     came_shape, came_dtype = shape_dtype(path, leaf)
-    expected = describe([str(n) for n in shape], dtype)  # type: ignore[arg-type]
-    came = describe(came_shape, came_dtype)
-    fits = len(came_shape) == len(shape) and all(
-        isinstance(e, str) or c == e for c, e in zip(came_shape, shape, strict=True)
-    )
-    if not fits:
+    expected, came = describe(shape, dtype), describe(came_shape, came_dtype)
+    if came_shape != shape:
         raise ValueError(f"{path}: expected {expected}, got {came}. {hint}")
     if came_dtype != dtype:
         raise TypeError(f"{path}: expected {expected}, got {came}. Nothing is cast silently: convert it first.")

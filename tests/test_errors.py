@@ -236,6 +236,9 @@ def test_views_that_need_what_is_not_stored() -> None:
     buffer = replay.append(make(), steps(3))
     with expect(ValueError, "n_step(3, 0.9)", "'observation'", "'reward'", "obs.camera"):
         replay.sample(buffer, jax.random.key(0), 4, replay.views.n_step(3, 0.9))
+    items = replay.append(replay.create({"reward": jnp.float32(0)}, 4), {"reward": jnp.float32(1)})
+    with expect(ValueError, "n_step(3, 0.9)", "independent items", "episode_end"):
+        replay.sample(items, jax.random.key(0), 4, replay.views.n_step(3, 0.9))
     with expect(ValueError, "n: expected at least 1, got 0"):
         replay.views.n_step(0, 0.9)
     with expect(ValueError, "discount: expected a number from 0 to 1, got 1.5"):

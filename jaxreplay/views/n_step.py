@@ -48,7 +48,7 @@ def n_step(
     summed in float32 at least, and given in its own dtype (float32 for whole numbers).
 
     The names say which parts of a structure of the user's own to read. Raises ValueError for n < 1 or a discount
-    outside [0, 1], and when sampling, for parts that are not stored.
+    outside [0, 1], and when sampling, for parts that are not stored and for independent items.
     """
     trees.check_count("n", n)
     if not 0.0 <= float(discount) <= 1.0:
@@ -77,7 +77,12 @@ class NStepView:
             self.terminated: steps,
             self.next_observation: (self._last_step,),
         }
-        return need_parts(columns, layout, f"n_step({self.n}, {self.discount})")
+        name = f"n_step({self.n}, {self.discount})"
+        if not layout.episodic:
+            raise ValueError(
+                f"{name}: this buffer holds independent items; create it with episode_end to have episodes"
+            )
+        return need_parts(columns, layout, name)
 
     def usable(self, span: Span) -> None:
         return None
