@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import jax
@@ -58,3 +59,10 @@ def test_single_and_vector_environments_give_the_same_example() -> None:
 def test_a_space_without_a_fixed_shape_is_refused_by_name() -> None:
     with pytest.raises(TypeError, match=r"observation\.text: Text has samples of no fixed shape"):
         replay.example_transition(Env(spaces.Dict(text=spaces.Text(5)), spaces.Discrete(2)))
+
+
+def test_without_gymnasium_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = Env(spaces.Discrete(2), spaces.Discrete(2))
+    monkeypatch.setitem(sys.modules, "gymnasium", None)
+    with pytest.raises(ImportError, match=r"pip install 'jaxreplay\[gym\]'"):
+        replay.example_transition(env)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import functools
 import pathlib
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -131,3 +133,12 @@ def test_four_of_five_seeds_reach_475(tmp_path: pathlib.Path) -> None:
     returns = jax.vmap(functools.partial(dqn.evaluate, dqn.Settings(), num_episodes=100))(best.params, keys)
     assert int((returns.mean(axis=1) >= report.SOLVED).sum()) >= 4
     assert len(history) == 5 * main.CHUNKS
+
+
+@pytest.mark.parametrize("missing", ["optax", "gymnasium", "matplotlib", "tqdm"])
+def test_a_missing_extra_is_named(missing: str) -> None:
+    code = f"import sys, runpy; sys.modules[{missing!r}] = None; runpy.run_module('jaxreplay', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert missing in done.stderr
+    assert "pip install 'jaxreplay[demo]'" in done.stderr
