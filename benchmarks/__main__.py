@@ -26,7 +26,7 @@ def main() -> int:
         progress = iter
     found: list[results.Result] = []
     for part in progress([part for part in PARTS if part in args.parts or not args.parts]):
-        found += PARTS[part](5 if args.quick else 21)
+        found += PARTS[part](3 if args.quick else 21)
     results.save(args.out, machine.describe(), found)
     print(args.out.with_suffix(".md").read_text())
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import warnings
 from typing import Any, Protocol
@@ -21,7 +22,7 @@ Kind = tuple[tuple[int, ...], Any]
 def stream(kind: Kind, lead: tuple[int, ...], seed: int = 0) -> replay.Transition:
     """Random steps with leaves `[*lead, ...]`; one in twenty ends its episode."""
     rng, (shape, dtype) = np.random.default_rng(seed), kind
-    observation = jnp.asarray(rng.integers(0, 200, (*lead, *shape)), dtype)
+    observation = jnp.asarray(rng.integers(0, 200, (*lead, *shape), np.uint8), dtype)
     return replay.Transition(
         observation=observation,
         action=jnp.asarray(rng.integers(0, 2, lead), jnp.int32),
@@ -122,19 +123,20 @@ class Flashbax:
         return tuple(step[name] for name in ("observation", "action", "reward", "terminated", "truncated"))
 
 
-def available() -> list[type]:
-    """The contestants whose packages are installed; says what to install for the others."""
+@functools.cache
+def available() -> tuple[type, ...]:
+    """The contestants whose packages are installed, ours first; says once what to install for the others."""
     if importlib.util.find_spec("flashbax") is None:
         print("flashbax is not installed, and is left out: pip install -e '.[benchmarks]'")
-        return [Ours]
-    return [Ours, Flashbax]
+        return (Ours,)
+    return (Ours, Flashbax)
 
 
 def filled(contestant: Contestant, kind: Kind, capacity: int, num_envs: int | None) -> Any:
-    """A full buffer, written in blocks of at most 64 MB."""
+    """A full buffer, written in blocks of at most 16 MB."""
     envs = num_envs or 1
     row_bytes = int(np.prod(kind[0])) * np.dtype(kind[1]).itemsize + 16
-    length = max(1, min(capacity // envs, 2**26 // (row_bytes * envs)))
+    length = max(1, min(capacity // envs, 2**24 // (row_bytes * envs)))
     block = stream(kind, (length,) if num_envs is None else (length, envs))
     fill, state = jax.jit(contestant.fill, donate_argnums=0), contestant.start()
     for _ in range(-(-capacity // envs // length)):

@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+import statistics
 from typing import Any
 
 from benchmarks.timing import quartiles, ratio
-
-OURS = "jaxreplay"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,19 +21,33 @@ class Goal:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """One workload in one mode: microseconds an operation, a number a round, for every contestant and floor."""
+    """One workload in one mode: microseconds an operation, a number a round, for every contestant and floor.
+
+    The first contestant is the one that the others are compared with. raw: the same before the consumer's own time was
+    taken away, the consumer's included; empty where nothing was. unit: what `micros` counts where it is no time.
+    """
 
     workload: str
     mode: str
     micros: dict[str, list[float]]
     goal: Goal | None = None
     unit: str = "us"
+    raw: dict[str, list[float]] = dataclasses.field(default_factory=dict)
 
     def speedup(self, other: str) -> float | None:
-        """How many times faster than another contestant we are."""
-        if OURS not in self.micros or other not in self.micros or other == OURS:
+        """How many times faster than another the first contestant is: the median of the ratios within a round."""
+        first = next(iter(self.micros))
+        if other not in self.micros or other == first:
             return None
-        return ratio(self.micros[OURS], self.micros[other])
+        return ratio(self.micros[first], self.micros[other])
+
+    def ratio_of_medians(self, other: str) -> float | None:
+        """The same by the ratio of the two medians; where it is far from `speedup`, the machine was restless."""
+        first = next(iter(self.micros))
+        if other not in self.micros or other == first:
+            return None
+        ours = statistics.median(self.micros[first])
+        return statistics.median(self.micros[other]) / ours if ours > 0 else float("inf")
 
     def verdict(self) -> str:
         """Whether the goal was reached, in words."""
@@ -43,17 +56,22 @@ class Result:
         return f"{'reached' if reached >= self.goal.times else 'SHORT'} (goal {self.goal.times:g}x)"
 
 
+HEAD = ("workload", "mode", "contestant", "median (quartiles)", "with the consumer", "over the first", "by medians", "")
+
+
 def table(results: list[Result]) -> str:
-    """A Markdown table: medians with quartiles, and how many times faster we are than each other."""
-    lines = ["| workload | mode | contestant | median (quartiles) | jaxreplay is faster by | |", "|" + " --- |" * 6]
+    """A Markdown table: medians with quartiles, and how many times as long as the first each other takes."""
+    lines = ["| " + " | ".join(HEAD) + " |", "|" + " --- |" * len(HEAD)]
     for result in results:
         for name, values in result.micros.items():
             low, middle, high = quartiles(values)
-            speedup = result.speedup(name)
             figures = f"{_number(middle)} {result.unit} ({_number(low)} to {_number(high)})"
+            raw = _number(statistics.median(result.raw[name])) if name in result.raw else ""
+            times = (result.speedup(name), result.ratio_of_medians(name))
+            over, by_medians = ("" if x is None else f"{x:.2f}x" for x in times)
             goal = result.verdict() if result.goal and result.goal.against == name else ""
-            times = "" if speedup is None else f"{speedup:.2f}x"
-            lines.append(f"| {result.workload} | {result.mode} | {name} | {figures} | {times} | {goal} |")
+            cells = (result.workload, result.mode, name, figures, raw, over, by_medians, goal)
+            lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

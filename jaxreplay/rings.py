@@ -215,14 +215,25 @@ def is_valid(rings: Rings, rows: Rows) -> jax.Array:
 
 def gather_leaf(rings: Rings, index: int, slot: jax.Array, env: jax.Array) -> jax.Array:
     """Read one stored leaf at slots and envs of any one shape `[...]`: `[..., *shape]`."""
+    return decode_leaf(rings, index, gather_bits(rings, index, slot, env))
+
+
+def gather_bits(rings: Rings, index: int, slot: jax.Array, env: jax.Array) -> jax.Array:
+    """Read one stored leaf as it is stored, the axes of `slot` first; `decode_leaf` makes values of it.
+
+    What comes in between, as picking some of the rows, is done with integers and so changes no bit.
+    """
     leaf = rings.layout.leaves[index]
     source = rings.arrays[leaf.array]
-    rows = slot * rings.num_envs + env
     flat = source.reshape(-1, *source.shape[2:])
-    got = flat.at[rows].get(mode="promise_in_bounds", wrap_negative_indices=False)
-    if leaf.array:
-        return layout.from_raw(got, leaf.dtype)
-    return layout.from_words(leaf, got[..., leaf.word : leaf.word + leaf.num_words])
+    got = flat.at[slot * rings.num_envs + env].get(mode="promise_in_bounds", wrap_negative_indices=False)
+    return got if leaf.array else got[..., leaf.word : leaf.word + leaf.num_words]
+
+
+def decode_leaf(rings: Rings, index: int, bits: jax.Array) -> jax.Array:
+    """Give the values of what `gather_bits` read."""
+    leaf = rings.layout.leaves[index]
+    return layout.from_raw(bits, leaf.dtype) if leaf.array else layout.from_words(leaf, bits)
 
 
 def _floor(rings: Rings) -> jax.Array:

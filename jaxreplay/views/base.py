@@ -11,14 +11,15 @@ drawn row to read, field by field, and makes the batch of them with a pure funct
         def usable(self, span):
             return None                       # or [B] bool: which rows it can start from
 
-        def batch(self, step, span):          # step: the user's structure, leaves [B, W, ...], None where not asked
+        def batch(self, step, span):          # step: the user's structure, None where nothing was asked
             return step.reward[:, 0] + jnp.where(span.after > 0, step.reward[:, 1], 0)
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Literal, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -28,15 +29,46 @@ from jaxreplay.layout import Layout
 from jaxreplay.rings import Rings, Span
 from jaxreplay.types import PyTree, Rows
 
-Offset = int | Callable[[Span], jax.Array]
-"""How many steps after the row: a number, or a function of the span that gives `[B]` int32. It must be hashable."""
+Steps = int | Callable[[Span], jax.Array]
+"""How many steps after the row: a number, or a hashable function of the span that gives `[B]` int32."""
 
-Columns = Mapping[str, tuple[Offset, ...]]
-"""For each part of a step, by path (`"observation"`, `"extras.log_prob"`, or `""` for all), the offsets to read."""
+Fill = Literal["edge", "zero"]
+"""What is read outside the held part of the episode: its nearest step again, or zeros."""
+
+
+@dataclasses.dataclass(frozen=True)
+class At:
+    """One column to read: the step that is `steps` after the row, with `fill` outside the episode.
+
+    frame: for a part that another follows from, and for that other: read the part's own value so many steps on (or
+        back) from that step, up to the final value after the episode's newest step; `frame_fill` outside the episode.
+    """
+
+    steps: Steps
+    fill: Fill = "edge"
+    frame: int | None = None
+    frame_fill: Fill = "edge"
+
+
+@dataclasses.dataclass(frozen=True)
+class Stack:
+    """One column that is several, stacked along a new axis of the leaf: 0 the first, -1 the last."""
+
+    columns: tuple[At, ...]
+    axis: int
+
+
+Column = Steps | At | Stack
+Columns = Mapping[str, Column | tuple[Column, ...]]
+"""For each part of a step, by path (`"observation"`, `"extras.log_prob"`, `""` for all), the W columns to read, which
+give leaves `[B, W, ...]`; or a single one, not in a tuple, which gives `[B, ...]`."""
 
 
 class View(Protocol):
-    """How rows become a batch; see the module's docstring for the contract and an example."""
+    """How rows become a batch; see the module's docstring for the contract and an example.
+
+    A view may have an attribute `reach`: the steps of an env that the ring must have room for, else ValueError.
+    """
 
     def columns(self, layout: Layout) -> Columns:
         """Say what to read. Raises ValueError where the stored structure lacks what the view needs."""
@@ -53,6 +85,9 @@ class View(Protocol):
 
 def read(rings_: Rings, rows: Rows, view: View) -> tuple[PyTree, Span]:
     """Read rows `[B]` through a view: the batch, and where it came from. Rows that cannot be read give zeros."""
+    reach = getattr(view, "reach", 0)
+    if reach > rings_.num_slots:
+        raise ValueError(f"{view} needs {reach} steps of an env, and the ring holds only {rings_.num_slots}")
     span = rings.find(rings_, rows)
     step = _read_columns(rings_, rows, span, view.columns(rings_.layout))
     return view.batch(step, span), span
@@ -60,7 +95,7 @@ def read(rings_: Rings, rows: Rows, view: View) -> tuple[PyTree, Span]:
 
 def need_parts(columns: Columns, layout: Layout, view: str) -> Columns:
     """Return `columns`, or raise ValueError naming the parts that the stored structure lacks."""
-    unknown = [part for part in columns if not any(_is_below(path, part) for path in layout.paths)]
+    unknown = [part for part in columns if not any(is_below(path, part) for path in layout.paths)]
     if unknown:
         raise ValueError(
             f"{view}: the stored steps have no {', '.join(map(repr, unknown))}; their leaves: "
@@ -69,38 +104,99 @@ def need_parts(columns: Columns, layout: Layout, view: str) -> Columns:
     return columns
 
 
-def _is_below(path: str, part: str) -> bool:
+def is_below(path: str, part: str) -> bool:
     return not part or path == part or path.startswith(part + ".")
 
 
+def columns_of(columns: Columns, path: str) -> tuple[tuple[At | Stack, ...], bool]:
+    """The columns asked for of the leaf at `path`, and whether a single one was: by the longest path that names it."""
+    asked = [part for part in columns if is_below(path, part)]
+    if not asked:
+        return (), False
+    found = columns[max(asked, key=len)]
+    single = not isinstance(found, tuple)
+    each = (found,) if single else found
+    return tuple(c if isinstance(c, At | Stack) else At(c) for c in each), single
+
+
 def _read_columns(rings_: Rings, rows: Rows, span: Span, columns: Columns) -> PyTree:
-    """Gather what `columns` asks for: the user's structure with leaves `[B, W, ...]`, None where nothing was asked."""
+    """Gather what `columns` asks for: the user's structure, None where nothing was asked."""
     stored = rings_.layout
-    out: list[jax.Array | None] = []
-    for leaf_index, leaf in enumerate(stored.leaves):
-        asked = [part for part in columns if _is_below(leaf.path, part)]
-        if not asked:
-            out.append(None)
-            continue
-        follows = leaf.next_of is not None
-        places = [_place(rings_, rows, span, o, follows) for o in columns[max(asked, key=len)]]
-        slot = jnp.stack([slot for slot, _ in places], axis=-1)
-        env = jnp.stack([env for _, env in places], axis=-1)
-        out.append(rings.gather_leaf(rings_, leaf_index if leaf.next_of is None else leaf.next_of, slot, env))
+    wanted, single = zip(*(columns_of(columns, leaf.path) for leaf in stored.leaves), strict=True)
+    out: list[jax.Array | None] = [None] * len(stored.leaves)
+    readers: dict[int, list[int]] = {}  # the leaves that are read from each stored one
+    for i, leaf in enumerate(stored.leaves):
+        if wanted[i]:
+            readers.setdefault(i if leaf.next_of is None else leaf.next_of, []).append(i)
+    for source, leaves in readers.items():
+        keys = {i: _keys(wanted[i], stored.leaves[i].next_of is not None) for i in leaves}
+        union = list(dict.fromkeys(key for i in leaves for key in keys[i]))
+        shares = len(union) < sum(map(len, keys.values()))
+        for group in [leaves] if shares else [[i] for i in leaves]:  # what shares frames is one gather
+            asked = union if shares else keys[group[0]]
+            got = rings.gather_bits(rings_, source, *_places(rings_, rows, span, asked))
+            for i in group:
+                picked = got if keys[i] == asked else _pick(got, [asked.index(key) for key in keys[i]])
+                leaf = _stack(rings.decode_leaf(rings_, source, picked), wanted[i])
+                out[i] = jnp.squeeze(leaf, 1) if single[i] else leaf
     return jax.tree.unflatten(stored.treedef, out)
 
 
-def _place(rings_: Rings, rows: Rows, span: Span, offset: Offset, follows: bool) -> tuple[jax.Array, jax.Array]:
-    """The slot and env of the step `offset` after each row, kept within the held part of the row's episode, `[B]`.
+def _keys(columns: tuple[At | Stack, ...], follows: bool) -> list[tuple[At, bool]]:
+    """What to gather for columns: each once, and whether it is the value one step later."""
+    flat = [at for column in columns for at in (column.columns if isinstance(column, Stack) else (column,))]
+    return [(at, follows and at.frame is None) for at in flat]
+
+
+def _pick(x: jax.Array, columns: list[int]) -> jax.Array:
+    """Columns of `[B, W, ...]`; neighbours are a slice, which costs nothing where it is fused."""
+    first = columns[0]
+    if columns == list(range(first, first + len(columns))):
+        return x[:, first : first + len(columns)]
+    return jnp.stack([x[:, c] for c in columns], axis=1)
+
+
+def _stack(x: jax.Array, columns: tuple[At | Stack, ...]) -> jax.Array:
+    """Take `[B, W * n, ...]` apart where columns are stacks of n: `[B, W, n, ...]`, or with n where the stack says."""
+    stack = columns[0]
+    if not isinstance(stack, Stack):
+        return x
+    x = x.reshape(x.shape[0], len(columns), len(stack.columns), *x.shape[2:])
+    return jnp.moveaxis(x, 2, stack.axis if stack.axis < 0 else 2 + stack.axis)
+
+
+def _places(rings_: Rings, rows: Rows, span: Span, keys: list[tuple[At, bool]]) -> tuple[jax.Array, jax.Array]:
+    """The slots and envs of columns, `[B, W]` each."""
+    slots = [_place(rings_, rows, span, *key) for key in keys]
+    slot = jnp.stack(slots, axis=-1)
+    return slot, jnp.broadcast_to(span.env[:, None], slot.shape)
+
+
+def _place(rings_: Rings, rows: Rows, span: Span, at: At, follows: bool) -> jax.Array:
+    """The slot of one column, `[B]`; the zero slot for rows that are not valid, and for what is filled with zeros.
 
     Of a leaf that follows from another, the value at a step is the other's one step later; after the episode's newest
-    step that is in the episode's record. Rows that are not valid are placed at the zero slot.
+    step that is in the episode's record.
     """
-    if not follows and isinstance(offset, int) and offset == 0:
-        return span.slot, span.env
-    steps = jnp.int32(offset) if isinstance(offset, int) else offset(span)
-    steps = jnp.clip(steps, -span.before, span.after) + int(follows)
-    ages = jnp.where(span.valid, ring.age(rings_.clock, rows.time) - steps, 1)
+    if at == At(0) and not follows:
+        return span.slot
+    steps = jnp.int32(at.steps) if isinstance(at.steps, int) else at.steps(span)
+    nearest = jnp.clip(steps, -span.before, span.after)
+    known = span.valid if at.fill == "edge" else span.valid & (nearest == steps)
+    if at.frame is None:
+        nearest += int(follows)
+    else:
+        frame = nearest + at.frame
+        nearest = jnp.clip(frame, -span.before, span.after + 1)
+        known = known if at.frame_fill == "edge" else known & (nearest == frame)
+    ages = jnp.where(span.valid, ring.age(rings_.clock, rows.time) - nearest, 1)
     slot = ring.slot_of_age(rings_.clock, jnp.maximum(ages, 1), rings_.num_slots)
-    slot = jnp.where(steps > span.after, span.record, slot)
-    return jnp.where(span.valid, slot, rings_.num_slots), span.env
+    slot = jnp.where(nearest > span.after, span.record, slot)
+    return jnp.where(known, slot, rings_.num_slots)
+
+
+def check_fill(fill: str | None) -> Fill:
+    """Return the fill, "edge" for None (what is read there is of no account), or raise ValueError."""
+    if fill not in ("edge", "zero", None):
+        raise ValueError(f"fill: expected 'edge', 'zero' or None, got {fill!r}")
+    return cast(Fill, fill or "edge")

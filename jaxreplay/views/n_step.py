@@ -71,11 +71,11 @@ class NStepView:
     def columns(self, layout: Layout) -> Columns:
         steps = tuple(range(self.n))
         columns = {
-            self.observation: (0,),
-            self.action: (0,),
+            self.observation: 0,
+            self.action: 0,
             self.reward: steps,
             self.terminated: steps,
-            self.next_observation: (self._last_step,),
+            self.next_observation: self._last_step,
         }
         name = f"n_step({self.n}, {self.discount})"
         if not layout.episodic:
@@ -96,13 +96,12 @@ class NStepView:
         terms = jnp.where(taken, rewards.astype(wide) * jnp.asarray(powers[:-1], wide), 0)
         terminated = jnp.any(taken & (trees.get_part(step, self.terminated) != 0), axis=1)
         bootstrap = jnp.asarray(powers[1:], jnp.float32)[self._last_step(span)]
-        first = lambda part: jax.tree.map(lambda x: x[:, 0], trees.get_part(step, part))  # noqa: E731
         return NStepTransition(
-            observation=first(self.observation),
-            action=first(self.action),
+            observation=trees.get_part(step, self.observation),
+            action=trees.get_part(step, self.action),
             reward=jnp.sum(terms, axis=1).astype(dtype),
             discount=jnp.where(span.valid & ~terminated, bootstrap, 0.0),
-            next_observation=first(self.next_observation),
+            next_observation=trees.get_part(step, self.next_observation),
         )
 
     def _last_step(self, span: Span) -> jax.Array:

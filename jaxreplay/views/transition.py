@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
-
 from jaxreplay.layout import Layout
 from jaxreplay.rings import Span
 from jaxreplay.types import PyTree
@@ -26,10 +24,10 @@ class TransitionView:
     """See `transition`."""
 
     def columns(self, layout: Layout) -> Columns:
-        return {"": (0,)}
+        return {"": 0}
 
     def usable(self, span: Span) -> None:
         return None
 
     def batch(self, step: PyTree, span: Span) -> PyTree:
-        return jax.tree.map(lambda x: x[:, 0], step)
+        return step

@@ -27,17 +27,24 @@ def test_runs_are_interleaved() -> None:
 
 def test_the_table_says_medians_speedups_and_verdicts() -> None:
     text = table([RESULT])
-    assert "| jaxreplay | 2 us (1 to 3) |  |  |" in text
-    assert "3.00x | reached (goal 2.5x)" in text
+    assert "| jaxreplay | 2 us (1 to 3) |  |  |  |  |" in text
+    assert "| 3.00x | 2.00x | reached (goal 2.5x) |" in text  # of ratios within rounds 3, of medians 2
     short = Result("sample", "in lax.scan", RESULT.micros, Goal("other", 4))
     assert "SHORT (goal 4x)" in table([short])
     assert Result("x", "y", {"jaxreplay": [1.0]}, Goal("missing", 2)).verdict() == ""
 
 
+def test_the_table_shows_times_with_and_without_the_consumer() -> None:
+    net = Result("sample", "in lax.scan", {"a": [1.0], "b": [2.0]}, raw={"a": [4.0], "b": [5.0], "consumer": [3.0]})
+    assert "| a | 1 us (1 to 1) | 4 |" in table([net])
+    assert "| b | 2 us (2 to 2) | 5 | 2.00x |" in table([net])
+
+
 def test_files_keep_every_round(tmp_path: pathlib.Path) -> None:
     machine = {"processor": "P", "cores": 2, "device": "cpu", "date": "d", "versions": {"jax": "1"}}
-    save(tmp_path / "deep" / "r.json", machine, [RESULT])
-    assert load(tmp_path / "deep" / "r.json") == [RESULT]
+    kept = [RESULT, Result("memory", "m", {"a": [1.5]}, unit="x", raw={"a": [2.5]})]
+    save(tmp_path / "deep" / "r.json", machine, kept)
+    assert load(tmp_path / "deep" / "r.json") == kept
     assert "P, 2 cores" in (tmp_path / "deep" / "r.md").read_text()
 
 

@@ -1,0 +1,103 @@
+"""Views over views: columns of a batch, any pure function of it, and their chaining."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from jaxreplay import trees
+from jaxreplay.layout import Layout
+from jaxreplay.rings import Span
+from jaxreplay.types import PyTree
+from jaxreplay.views.base import Columns, View
+from jaxreplay.views.frame_stack import FrameStackView
+from jaxreplay.views.transition import TransitionView, transition
+
+
+def map(fn: Callable[[Any], Any]) -> MapView:
+    """Apply a pure function to the batch. Give the same function each time: another one compiles anew."""
+    if not callable(fn):
+        raise TypeError(f"map: expected a function of the batch, got {type(fn).__name__}")
+    return MapView(fn)
+
+
+def select(*parts: str) -> MapView:
+    """Keep parts of the batch, by path: a dict of them, `{"observation": ..., "extras.log_prob": ...}`.
+
+    What is not kept is not read. Raises ValueError for no parts, and, when sampling, for parts that are not there.
+    """
+    if not parts or not all(isinstance(part, str) for part in parts):
+        raise ValueError(f"select: expected names of parts, as select('observation', 'action'), got {parts}")
+    return MapView(_Select(parts))
+
+
+def compose(*views: View) -> View:
+    """Chain views, the first is applied first: `compose(frame_stack(4), n_step(3, 0.99), select("reward"))`.
+
+    `frame_stack` goes under the one view that says which steps to read (`n_step`, `window`, `sequence`); `map` and
+    `select` go over it. Raises ValueError, when built, for a chain without a meaning.
+    """
+    if not views:
+        raise ValueError("compose: expected at least one view")
+    chain = views[0]
+    for view in views[1:]:
+        chain = _over(chain, view)
+    return chain
+
+
+@dataclasses.dataclass(frozen=True)
+class MapView:
+    """See `map`; `base` is the view whose batch is mapped."""
+
+    fn: Callable[[Any], Any]
+    base: View = dataclasses.field(default_factory=transition)
+
+    @property
+    def reach(self) -> int:
+        return getattr(self.base, "reach", 0)
+
+    def columns(self, layout: Layout) -> Columns:
+        return self.base.columns(layout)
+
+    def usable(self, span: Span) -> jax.Array | None:
+        return self.base.usable(span)
+
+    def batch(self, step: PyTree, span: Span) -> PyTree:
+        return self.fn(self.base.batch(step, span))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Select:
+    """The function of `select`."""
+
+    parts: tuple[str, ...]
+
+    def __call__(self, batch: PyTree) -> dict[str, PyTree]:
+        return {part: self._get(batch, part) for part in self.parts}
+
+    def _get(self, batch: PyTree, part: str) -> PyTree:
+        try:
+            return trees.get_part(batch, part)
+        except (KeyError, IndexError, ValueError, TypeError) as error:
+            there = ", ".join(path for path, _ in trees.paths(batch))
+            raise ValueError(f"select: the batch has no {part!r}; it has: {there}") from error
+
+
+def _over(under: View, view: View) -> View:
+    """Put a view over another."""
+    if isinstance(view, MapView) and isinstance(view.base, TransitionView):
+        return dataclasses.replace(view, base=under)
+    if isinstance(under, FrameStackView) and isinstance(under.base, TransitionView) and not _modifies(view):
+        return dataclasses.replace(under, base=view)
+    raise ValueError(
+        f"compose: {view} over {under} has no meaning: frame_stack comes first, then at most one of n_step, "
+        "window, offsets and sequence, then map and select"
+    )
+
+
+def _modifies(view: View) -> bool:
+    """Tell whether a view changes what another reads or gives, and so cannot say itself which steps to read."""
+    return isinstance(view, MapView | FrameStackView)
