@@ -6,8 +6,9 @@ from jaxreplay.contents import can_sample, capacity, rows, size, stats
 from jaxreplay.episodes import episode_data, episodes, num_episodes, set_episode_data
 from jaxreplay.in_place import check_in_place
 from jaxreplay.sampling import epoch, pop, sample, sample_episodes, take
+from jaxreplay.sources import concat, mixture, split, subset
 from jaxreplay.spaces import example_transition
-from jaxreplay.types import Episodes, Rows, Sample, Stats, Transition
+from jaxreplay.types import Episodes, Rows, Sample, SourceRows, Stats, Transition
 
 __version__ = "0.1.0"
 
@@ -16,6 +17,7 @@ __all__ = [
     "Episodes",
     "Rows",
     "Sample",
+    "SourceRows",
     "Stats",
     "Transition",
     "append",
@@ -23,12 +25,14 @@ __all__ = [
     "capacity",
     "check_in_place",
     "clear",
+    "concat",
     "create",
     "episode_data",
     "episodes",
     "epoch",
     "example_transition",
     "extend",
+    "mixture",
     "num_episodes",
     "pop",
     "put",
@@ -39,7 +43,9 @@ __all__ = [
     "samplers",
     "set_episode_data",
     "size",
+    "split",
     "stats",
+    "subset",
     "take",
     "views",
 ]

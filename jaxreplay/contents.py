@@ -8,59 +8,68 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jaxreplay import ring, rings
+from jaxreplay import rings
 from jaxreplay.buffer import Buffer
 from jaxreplay.episodes import live_records
 from jaxreplay.numbering import VOID
-from jaxreplay.rings import Rings
-from jaxreplay.types import Rows, Stats
+from jaxreplay.sources import Concat, Mixture, Source, Subset, buffers, every_row, readable
+from jaxreplay.types import Rows, SourceRows, Stats
 
 
-def size(buffer: Buffer) -> jax.Array:
-    """Count the rows that can be read, an int32 scalar: not void, not removed, with their episode's record kept."""
-    return _size(buffer.rings)
+def size(source: Source) -> jax.Array:
+    """Count the rows that can be read, an int32 scalar: not void, not removed, with their episode's record kept.
 
-
-@functools.partial(jax.jit, inline=True)
-def _size(stored: Rings) -> jax.Array:
-    return jnp.sum(rings.counts(stored), dtype=jnp.int32)
-
-
-def capacity(buffer: Buffer) -> int:
-    """Return how many steps the buffer keeps, over all envs."""
-    return buffer.rings.num_slots * buffer.rings.num_envs
-
-
-def can_sample(buffer: Buffer, n: int = 1) -> jax.Array:
-    """Tell whether at least `n` rows can be read, a bool scalar."""
-    return size(buffer) >= n
-
-
-def rows(buffer: Buffer) -> tuple[Rows, jax.Array]:
-    """List every slot in order of time, then env: `(Rows, mask)`, `[T*E]` each; `mask` says which can be read."""
-    return _rows(buffer.rings)
+    Of a mixture it is the size of all its sources together.
+    """
+    if isinstance(source, Mixture):
+        return jnp.sum(jnp.stack([size(part) for part in source.sources]), dtype=jnp.int32)
+    return _size(source)
 
 
 @functools.partial(jax.jit, inline=True)
-def _rows(stored: Rings) -> tuple[Rows, jax.Array]:
-    shape = (stored.num_slots, stored.num_envs)
-    time = jnp.broadcast_to(ring.all_times(stored.clock, stored.num_slots)[:, None], shape).ravel()
-    env = jnp.broadcast_to(jnp.arange(stored.num_envs, dtype=jnp.int32), shape).ravel()
-    every = Rows(time=time, env=env)
-    return every, rings.is_valid(stored, every)
+def _size(source: Buffer | Subset | Concat) -> jax.Array:
+    return readable(source).total
+
+
+def capacity(source: Source) -> int:
+    """Return how many steps the buffer keeps, over all envs; of a source, its buffers together."""
+    return sum(buffer.rings.num_slots * buffer.rings.num_envs for buffer in buffers(source))
+
+
+def can_sample(source: Source, n: int = 1) -> jax.Array:
+    """Tell whether at least `n` rows can be read, a bool scalar; of a mixture, from each of its sources."""
+    if isinstance(source, Mixture):
+        return jnp.all(jnp.stack([can_sample(part, n) for part in source.sources]))
+    return size(source) >= n
+
+
+def rows(source: Source) -> tuple[Rows | SourceRows, jax.Array]:
+    """List every slot in order of time, then env: `(Rows, mask)`, `[T*E]` each; `mask` says which can be read.
+
+    Of several buffers, one after the other: `(SourceRows, mask)`. Of a subset, its rows.
+    """
+    return _rows(source)
+
+
+@functools.partial(jax.jit, inline=True)
+def _rows(source: Source) -> tuple[Rows | SourceRows, jax.Array]:
+    return every_row(source)
 
 
 def stats(buffer: Buffer) -> Stats:
     """Count what the ring holds, in one pass over it; see `Stats`."""
-    return _stats(buffer.rings)
+    return _stats(buffer)
 
 
 @functools.partial(jax.jit, inline=True)
-def _stats(stored: Rings) -> Stats:
+def _stats(buffer: Buffer) -> Stats:
+    stored = buffer.rings
+
     def count(x: jax.Array) -> jax.Array:
         return jnp.sum(x, dtype=jnp.int32)
 
-    every, valid = _rows(stored)
+    every = rings.all_rows(stored)
+    valid = rings.is_valid(stored, every)
     slot, env, held = rings.place(stored, every)
     number = rings.own_word(stored, slot, env, 0)
     numbers = live_records(stored)

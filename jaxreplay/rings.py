@@ -61,19 +61,24 @@ class Rings(struct.PyTreeNode):
 class Span(struct.PyTreeNode):
     """Where rows are, and how far the held part of their episodes reaches; `[B]` each.
 
-    valid: bool, the row can be read. before, after: int32, held steps of its episode before and after it.
+    valid: bool, the row can be read. time, env: int32, the row. slot: int32, where it is in the arrays.
+    before, after: int32, held steps of its episode before and after it; a view may narrow them.
+    newest: int32, steps to its episode's newest, whose next observation is in the slot `record`.
     index: int32, the step's position in its episode, from 0. open: bool, the episode has not ended.
-    slot, env: int32, where the row is in the arrays. record: int32, the slot of its episode.
+    bits: uint32 `[B, n]`, random, for a view that draws, else None.
     """
 
     valid: jax.Array
+    time: jax.Array
+    env: jax.Array
+    slot: jax.Array
     before: jax.Array
     after: jax.Array
+    newest: jax.Array
     index: jax.Array
     open: jax.Array
-    slot: jax.Array
-    env: jax.Array
     record: jax.Array
+    bits: jax.Array | None = None
 
 
 def make_rings(layout: Layout, num_slots: int, num_envs: int, num_records: int) -> Rings:
@@ -187,25 +192,32 @@ def find(rings: Rings, rows: Rows) -> Span:
     number = own_word(rings, slot, env, 0)
     if not rings.num_records:
         valid, none = held & (number >= 0), jnp.zeros_like(slot)
-        zero_slot = none + rings.num_slots
-        return Span(valid, none, none, none, none > 0, jnp.where(valid, slot, zero_slot), env, zero_slot)
-    last_number = rings.envs.number[env]
-    valid = held & numbering.has_record(last_number, number, rings.num_records)
-    record = rings.num_slots + jnp.where(valid, 1 + number % rings.num_records, 0)
-    start, newest = own_word(rings, record, env, 0), own_word(rings, record, env, 1)
-    index = jnp.where(valid, rows.time - start, 0)
-    before = jnp.minimum(index, rings.clock.held - ring.age(rings.clock, rows.time))
-    after = newest - rows.time
-    return Span(
-        valid=valid,
-        before=jnp.where(valid, before, 0),
-        after=jnp.where(valid, after, 0),
-        index=index,
-        open=valid & (number == last_number) & rings.envs.open[env],
-        slot=jnp.where(valid, slot, rings.num_slots),
-        env=env,
-        record=record,
-    )
+        reach = {"before": none, "after": none, "newest": none, "index": none, "open": none > 0}
+        record = none + rings.num_slots
+    else:
+        last_number = rings.envs.number[env]
+        valid = held & numbering.has_record(last_number, number, rings.num_records)
+        record = rings.num_slots + jnp.where(valid, 1 + number % rings.num_records, 0)
+        index = jnp.where(valid, rows.time - own_word(rings, record, env, 0), 0)
+        before = jnp.minimum(index, rings.clock.held - ring.age(rings.clock, rows.time))
+        after = jnp.where(valid, own_word(rings, record, env, 1) - rows.time, 0)
+        reach = {
+            "before": jnp.where(valid, before, 0),
+            "after": after,
+            "newest": after,
+            "index": index,
+            "open": valid & (number == last_number) & rings.envs.open[env],
+        }
+    slot = jnp.where(valid, slot, rings.num_slots)
+    return Span(valid=valid, time=rows.time, env=env, slot=slot, record=record, **reach)
+
+
+def all_rows(rings: Rings) -> Rows:
+    """Every slot's row in order of time, then env, `[T*E]` each."""
+    shape = (rings.num_slots, rings.num_envs)
+    time = ring.all_times(rings.clock, rings.num_slots)[:, None]
+    env = jnp.arange(rings.num_envs, dtype=jnp.int32)
+    return Rows(*(jnp.broadcast_to(x, shape).ravel() for x in (time, env)))
 
 
 def is_valid(rings: Rings, rows: Rows) -> jax.Array:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import math
+from fractions import Fraction
 from typing import Any
 
 import jax
@@ -11,21 +14,36 @@ import numpy as np
 
 from jaxreplay import rings, trees
 from jaxreplay.buffer import Buffer, check_rows
-from jaxreplay.contents import rows as all_rows
 from jaxreplay.contents import size
 from jaxreplay.episodes import live_records, need_episodes
-from jaxreplay.rings import Rings
-from jaxreplay.types import Rows, Sample
+from jaxreplay.rings import Span
+from jaxreplay.samplers.uniform import draw_uniform, one_over
+from jaxreplay.sources import (
+    Concat,
+    Mixture,
+    Source,
+    Subset,
+    as_source_rows,
+    buffers,
+    every_row,
+    held,
+    locate,
+    readable,
+)
+from jaxreplay.types import PyTree, Rows, Sample, SourceRows
 from jaxreplay.views import View, transition
 from jaxreplay.views.base import read
 
+VIEW = 2**32 - 1  # what is folded into a sample's key for the view's own draws; no round of redraws is that one
 
-def sample(buffer: Buffer, key: jax.Array, batch_size: int, view: View = transition()) -> Sample:  # noqa: B008
+
+def sample(source: Source, key: jax.Array, batch_size: int, view: View = transition()) -> Sample:  # noqa: B008
     """Draw a batch of rows with the buffer's sampler and read them through a view: `Sample`, leaves `[B, ...]`.
 
-    Rows are drawn independently, each with the sampler's stated distribution over the rows that can be read and that
-    the view can start from. The key decides everything. What could not be filled has `mask` False and zeros. Under jit
-    that is all of an empty buffer; outside jit it raises ValueError.
+    source: a buffer, or what `subset`, `split`, `concat` and `mixture` make of buffers. Rows are drawn independently,
+    each with the sampler's stated distribution over the rows that can be read and that the view can start from. The key
+    decides everything. What could not be filled has `mask` False and zeros. Under jit that is all of an empty buffer;
+    outside jit it raises ValueError.
 
     >>> import jax, jax.numpy as jnp, jaxreplay as replay
     >>> buffer = replay.create({"reward": jnp.float32(0)}, capacity=100)
@@ -36,40 +54,102 @@ def sample(buffer: Buffer, key: jax.Array, batch_size: int, view: View = transit
     """
     batch_size = trees.check_count("batch_size", batch_size)
     trees.check_key(key)
-    batch = _sample(buffer, key, batch_size, view)
-    if trees.is_concrete(batch.mask) and not np.asarray(batch.mask).any() and int(size(buffer)) == 0:
-        raise ValueError("the buffer is empty: append steps before sampling (replay.can_sample tells)")
+    batch = _sample(_check_source(source), key, batch_size, view)
+    if trees.is_concrete(batch.mask) and not np.asarray(batch.mask).all():
+        _check_not_empty(source)
     return batch
 
 
+def _check_source(source: Any) -> Any:
+    if not isinstance(source, Source):
+        raise TypeError(f"expected a buffer, or a source made of buffers, got {type(source).__name__}")
+    return source
+
+
+def _check_not_empty(source: Source) -> None:
+    way_out = "append steps before sampling (replay.can_sample tells)"
+    if not isinstance(source, Mixture):
+        if int(size(source)) == 0:
+            raise ValueError(f"the buffer is empty: {way_out}")
+        return
+    for i, (part, share) in enumerate(zip(source.sources, source.proportions, strict=True)):
+        if share and int(size(part)) == 0:
+            raise ValueError(f"source {i} of the mixture is empty: {way_out}")
+
+
 @functools.partial(jax.jit, static_argnames=("batch_size", "view"), inline=True)
-def _sample(buffer: Buffer, key: jax.Array, batch_size: int, view: View) -> Sample:
-    stored = buffer.rings
+def _sample(source: Source, key: jax.Array, batch_size: int, view: View) -> Sample:
+    if isinstance(source, Mixture):
+        return _sample_mixture(source, key, batch_size, view)
 
-    def usable(rows: Rows) -> jax.Array:
-        return _usable(stored, rows, view)
+    def find(rows: Rows | SourceRows) -> tuple[Span, ...]:
+        return _usable(source, rows, view)
 
-    one = jax.ShapeDtypeStruct((1,), jnp.int32)
-    narrowed = jax.eval_shape(lambda x: view.usable(rings.find(stored, Rows(time=x, env=x))), one) is not None
-    rows, found = buffer.sampler.draw(buffer.sampler_state, stored, key, batch_size, usable, narrowed)
-    return _read(buffer, _stale_unless(stored, found, rows), view)
+    narrowed = _is_narrow(source, view)
+    if isinstance(source, Buffer):
+        sampler, state = source.sampler, source.sampler_state
+        spans = (sampler.draw(state, source.rings, key, batch_size, lambda rows: find(rows)[0], narrowed),)
+    else:
+        spans, found = draw_uniform(key, batch_size, held(source), readable(source), find, _any_valid, narrowed)
+        spans = tuple(span.replace(valid=span.valid & found) for span in spans)
+    return _read(source, _rows_of(source, spans), spans, view, key)
 
 
-def take(buffer: Buffer, rows: Rows, view: View = transition()) -> Sample:  # noqa: B008
+def _sample_mixture(source: Mixture, key: jax.Array, batch_size: int, view: View) -> Sample:
+    """Sample each source for the most rows it can have, then pick; where proportions give whole rows, all are."""
+    exact = [batch_size * Fraction(share).limit_denominator(10**6) for share in source.proportions]
+    ends = list(itertools.accumulate(exact))
+    *keys, key = jax.random.split(key, len(exact) + 1)
+    batches, first = [], 0
+    for part, part_key, share, rows in zip(source.sources, keys, source.proportions, exact, strict=True):
+        if rows:
+            batch = _sample(part, part_key, math.ceil(rows), view)
+            scaled = batch.probability * jnp.float32(share)
+            batches.append(batch.replace(rows=as_source_rows(batch.rows, first), probability=scaled))
+        first += len(buffers(part))
+    every = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *batches)
+    if all(rows.denominator == 1 for rows in exact):
+        return every
+    # Systematic: row j lies at j + offset of the batch, and belongs to the source whose share covers it.
+    place = jnp.arange(batch_size) + jax.random.uniform(key)
+    bounds = [float(end) for end, rows in zip(ends, exact) if rows]
+    part = jnp.searchsorted(jnp.asarray(bounds[:-1]), place, side="right")
+    most = np.array([math.ceil(rows) for rows in exact if rows])
+    within = jnp.arange(batch_size) - jnp.searchsorted(part, jnp.arange(len(most)))[part]
+    index = jnp.asarray(np.cumsum(most) - most)[part] + jnp.minimum(within, jnp.asarray(most - 1)[part])
+    return jax.tree.map(lambda leaf: leaf[index], every)
+
+
+def take(source: Source, rows: Rows | SourceRows, view: View = transition(), key: Any = None) -> Sample:  # noqa: B008
     """Read given rows `[...]` through a view: `Sample`, leaves `[..., *shape]`.
 
     Rows that are stale, void, removed or out of range, and those that the view cannot start from, come back with `mask`
-    False and zeros. `probability` is that of drawing the row from the buffer.
+    False and zeros. `probability` is that of drawing the row from the source. Several buffers are addressed by
+    `SourceRows`. key: for a view that draws, as `hindsight`. Raises TypeError for rows of another kind.
     """
-    return _take(buffer, check_rows(buffer, rows), view)
+    rows = _check_rows(_check_source(source), rows)
+    if key is not None:
+        trees.check_key(key)
+    elif getattr(view, "num_bits", 0):
+        raise ValueError(f"{view} draws at random: give take a key for it")
+    return _take(source, rows, view, key)
+
+
+def _check_rows(source: Source, rows: Any) -> Any:
+    first = buffers(source)[0]
+    if isinstance(source, Buffer | Subset):
+        return check_rows(first, rows)
+    if not isinstance(rows, SourceRows):
+        raise TypeError(f"rows: expected SourceRows(source, time, env), got {type(rows).__name__}")
+    narrow = check_rows(first, Rows(time=rows.time, env=rows.env))
+    return SourceRows(check_rows(first, Rows(rows.source, narrow.env)).time, narrow.time, narrow.env)
 
 
 @functools.partial(jax.jit, static_argnames="view", inline=True)
-def _take(buffer: Buffer, rows: Rows, view: View) -> Sample:
+def _take(source: Source, rows: Rows | SourceRows, view: View, key: jax.Array | None = None) -> Sample:
     shape = rows.time.shape
     flat = jax.tree.map(jnp.ravel, rows)
-    usable = _usable(buffer.rings, flat, view)
-    got = _read(buffer, _stale_unless(buffer.rings, usable, flat), view)
+    got = _read(source, flat, _usable(source, flat, view), view, key)
     got = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), got)
     return got.replace(rows=rows)
 
@@ -100,29 +180,32 @@ def _pop(buffer: Buffer, n: int) -> tuple[Buffer, Sample]:
     return buffer.replace(rings=stored.replace(clock=clock)), batch
 
 
-def epoch(buffer: Buffer, key: jax.Array, batch_size: int, view: View = transition()) -> Rows:  # noqa: B008
+def epoch(source: Source, key: jax.Array, batch_size: int, view: View = transition()) -> Any:  # noqa: B008
     """Put every row that can be read, and that the view can start from, in random order: `Rows`, `[num_batches, B]`.
 
     The number of batches is that of a full ring, `ceil(T * E / B)`; past the last row come rows that nothing can read,
     so `take` gives them with `mask` False. Scan over it: `lax.scan(step, state, replay.epoch(buffer, key, 256))`.
+    Of several buffers it is `SourceRows`. Raises TypeError for a mixture, whose proportions an epoch would not keep.
     """
     batch_size = trees.check_count("batch_size", batch_size)
     trees.check_key(key)
-    return _epoch(buffer, key, batch_size, view)
+    if isinstance(_check_source(source), Mixture):
+        raise TypeError("epoch: a mixture draws in proportions, which an epoch would not keep; concat its sources")
+    return _epoch(source, key, batch_size, view)
 
 
 @functools.partial(jax.jit, static_argnames=("batch_size", "view"), inline=True)
-def _epoch(buffer: Buffer, key: jax.Array, batch_size: int, view: View) -> Rows:
-    stored = buffer.rings
-    every, _ = all_rows(buffer)
-    shuffled = jax.tree.map(lambda x: x[jax.random.permutation(key, every.time.shape[0])], every)
-    valid = _usable(stored, shuffled, view)
+def _epoch(source: Source, key: jax.Array, batch_size: int, view: View) -> Rows | SourceRows:
+    every, mask = every_row(source)
+    count = mask.shape[0]
+    order = jax.random.permutation(key, count)
+    shuffled = jax.tree.map(lambda x: x[order], every)
+    valid = mask[order] & _any_valid(_usable(source, shuffled, view))
     order = jnp.argsort(~valid, stable=True)
-    rows = _stale_unless(stored, valid[order], jax.tree.map(lambda x: x[order], shuffled))
-    batches = -(-order.shape[0] // batch_size)
-    missing = batches * batch_size - order.shape[0]
-    rows = jax.tree.map(lambda x: jnp.pad(x, (0, missing)), rows)
-    rows = _stale_unless(stored, jnp.arange(batches * batch_size) < order.shape[0], rows)
+    rows = _out_of_range_unless(valid[order], jax.tree.map(lambda x: x[order], shuffled))
+    batches = -(-count // batch_size)
+    rows = jax.tree.map(lambda x: jnp.pad(x, (0, batches * batch_size - count)), rows)
+    rows = _out_of_range_unless(jnp.arange(batches * batch_size) < count, rows)
     return jax.tree.map(lambda x: x.reshape(batches, batch_size), rows)
 
 
@@ -163,24 +246,78 @@ def _sample_episodes(buffer: Buffer, key: jax.Array, n: int, max_length: int, co
     within = (count > 0) & (step < (length - overwritten)[:, None])
     time = (start + overwritten)[:, None] + step
     env = jnp.broadcast_to((chosen % stored.num_envs)[:, None], time.shape)
-    got = _take(buffer, _stale_unless(stored, within, Rows(time=time, env=env)), transition())
+    got = _take(buffer, _out_of_range_unless(within, Rows(time=time, env=env)), transition())
     probability = jnp.where(count > 0, 1.0 / jnp.maximum(count, 1).astype(jnp.float32), 0.0)
     return got.replace(probability=jnp.broadcast_to(probability, (n,)))
 
 
-def _usable(stored: Rings, rows: Rows, view: View) -> jax.Array:
-    span = rings.find(stored, rows)
-    usable: Any = view.usable(span)
-    return span.valid if usable is None else span.valid & usable
+def _usable(source: Source, rows: Rows | SourceRows, view: View) -> tuple[Span, ...]:
+    """Where rows are, `valid` where the view can start from them as well."""
+    spans = []
+    for span in locate(source, rows):
+        usable: Any = view.usable(span)
+        spans.append(span if usable is None else span.replace(valid=span.valid & usable))
+    return tuple(spans)
 
 
-def _read(buffer: Buffer, rows: Rows, view: View) -> Sample:
-    data, span = read(buffer.rings, rows, view)
-    probability = buffer.sampler.probability(buffer.sampler_state, buffer.rings, rows)
-    return Sample(data=data, rows=rows, probability=jnp.where(span.valid, probability, 0.0), mask=span.valid)
+def _is_narrow(source: Source, view: View) -> bool:
+    """Whether the view refuses some rows that can be read."""
+    one = jax.ShapeDtypeStruct((1,), jnp.int32)
+    stored = buffers(source)[0].rings
+    return jax.eval_shape(lambda x: view.usable(rings.find(stored, Rows(time=x, env=x))), one) is not None
 
 
-def _stale_unless(stored: Rings, keep: jax.Array, rows: Rows) -> Rows:
-    """Make rows that are not to be read stale for ever: older than anything the ring can hold."""
-    never = stored.clock.time - (stored.num_slots + 1)
-    return Rows(time=jnp.where(keep, rows.time, never), env=rows.env)
+def _any_valid(spans: tuple[Span, ...]) -> jax.Array:
+    return functools.reduce(jnp.logical_or, [span.valid for span in spans])
+
+
+def _rows_of(source: Source, spans: tuple[Span, ...]) -> Rows | SourceRows:
+    """The addresses of what was found."""
+    each = [_out_of_range_unless(span.valid, Rows(time=span.time, env=span.env)) for span in spans]
+    if isinstance(source, Buffer | Subset):
+        return each[0]
+    return _of_each(spans, [as_source_rows(rows, i) for i, rows in enumerate(each)])
+
+
+def _read(
+    source: Source, rows: Rows | SourceRows, spans: tuple[Span, ...], view: View, key: jax.Array | None
+) -> Sample:
+    mask = _any_valid(spans)
+    num_bits = getattr(view, "num_bits", 0)
+    if num_bits and key is not None:
+        bits = jax.random.bits(jax.random.fold_in(key, VIEW), (*mask.shape, num_bits), jnp.uint32)
+        spans = tuple(span.replace(bits=bits) for span in spans)
+    stored = buffers(source)
+    data = _of_each(spans, [read(buffer.rings, span, view) for buffer, span in zip(stored, spans, strict=True)])
+    probability = jnp.where(mask, _probability(source, rows, spans), 0.0)
+    return Sample(data=data, rows=rows, probability=probability, mask=mask)
+
+
+def _probability(source: Source, rows: Any, spans: tuple[Span, ...]) -> jax.Array:
+    """The probability of each row in one draw, `[B]`, for those that are found."""
+    if isinstance(source, Buffer):
+        return source.sampler.probability(source.sampler_state, source.rings, rows)
+    if isinstance(source, Subset | Concat):
+        return jnp.broadcast_to(one_over(readable(source).total), rows.time.shape)
+    of_parts, first = jnp.zeros(rows.time.shape, jnp.float32), 0
+    for part, share in zip(source.sources, source.proportions, strict=True):
+        count = len(buffers(part))
+        mine = SourceRows(source=rows.source - first, time=rows.time, env=rows.env)
+        here = spans[first : first + count]
+        probability = _probability(part, mine.of(0) if count == 1 else mine, here)
+        of_parts = jnp.where(_any_valid(here), share * probability, of_parts)
+        first += count
+    return of_parts
+
+
+def _of_each(spans: tuple[Span, ...], values: list[PyTree]) -> PyTree:
+    """Of values for each buffer, leaves `[B, ...]`, take every row from the buffer it is in."""
+    chosen = values[0]
+    for span, value in zip(spans[1:], values[1:], strict=True):
+        chosen = trees.choose(span.valid, value, chosen)
+    return chosen
+
+
+def _out_of_range_unless(keep: jax.Array, rows: Any) -> Any:
+    """Make rows that are not to be read out of range, in an env that is none."""
+    return rows.replace(env=jnp.where(keep, rows.env, -1))

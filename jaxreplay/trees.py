@@ -111,3 +111,22 @@ def get_part(step: PyTree, part: str) -> PyTree:
         else:
             step = step[int(name) if isinstance(step, list | tuple) else name]
     return step
+
+
+def set_part(step: PyTree, part: str, value: PyTree) -> PyTree:
+    """Replace the part of a step at a path of names by another of the same structure."""
+    leaves = iter(jax.tree.leaves(value))
+    named = paths(step)
+    return jax.tree.unflatten(
+        jax.tree.structure(step), [next(leaves) if is_below(path, part) else leaf for path, leaf in named]
+    )
+
+
+def is_below(path: str, part: str) -> bool:
+    """Tell whether the leaf at a path is the part, or in it."""
+    return not part or path == part or path.startswith(part + ".")
+
+
+def choose(which: jax.Array, a: PyTree, b: PyTree) -> PyTree:
+    """The rows of `a` where `which` `[B]`, else those of `b`; any pytrees of one structure, leaves `[B, ...]`."""
+    return jax.tree.map(lambda x, y: jnp.where(which.reshape(which.shape + (1,) * (x.ndim - 1)), x, y), a, b)

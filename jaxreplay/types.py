@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 import jax
+import jax.numpy as jnp
 from flax import struct
 
 PyTree: TypeAlias = Any
@@ -40,17 +41,30 @@ class Rows(struct.PyTreeNode):
     env: jax.Array
 
 
+class SourceRows(struct.PyTreeNode):
+    """Addresses of rows in several buffers, `[...]` int32 each: which `source`, from 0, and `time` and `env` there."""
+
+    source: jax.Array
+    time: jax.Array
+    env: jax.Array
+
+    def of(self, source: int) -> Rows:
+        """The rows of one source, in the same places; those of others are out of range (env -1), and so ignored."""
+        return Rows(time=self.time, env=jnp.where(self.source == source, self.env, -1))
+
+
 class Sample(struct.PyTreeNode):
     """A batch: its data, where it came from, how likely each row was, and which rows are real.
 
     data: what the view made, leaves `[B, ...]`; zeros where `mask` is False.
-    rows: `[B]` addresses, for `take`, `put`, `remove` and priorities.
+    rows: `[B]` addresses, for `take`, `put`, `remove` and priorities; out of range (env -1) where nothing was found.
+        Of several buffers they are `SourceRows`.
     probability: `[B]` float32, of drawing that row in one draw; 0 where `mask` is False.
     mask: `[B]` bool.
     """
 
     data: PyTree
-    rows: Rows
+    rows: Rows | SourceRows
     probability: jax.Array
     mask: jax.Array
 

@@ -15,7 +15,7 @@ import pytest
 from scipy import stats
 
 import jaxreplay as replay
-from jaxreplay.samplers.uniform import _multiply, bounded
+from jaxreplay.random_integers import bounded, multiply
 from tests.test_next_observation import buffer_of, step
 
 FALSE_ALARMS = 1e-6
@@ -120,7 +120,7 @@ def test_bounded_draws_are_exact() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.integers(0, 2**32, (2, 1000), dtype=np.uint64)
     a[:4], b[:4] = [0, 2**32 - 1, 2**32 - 1, 1], [5, 2**32 - 1, 1, 2**31]
-    high, low = _multiply(jnp.asarray(a, jnp.uint32), jnp.asarray(b, jnp.uint32))
+    high, low = multiply(jnp.asarray(a, jnp.uint32), jnp.asarray(b, jnp.uint32))
     np.testing.assert_array_equal(np.asarray(high, np.uint64) << np.uint64(32) | np.asarray(low, np.uint64), a * b)
     numbers, fair = bounded(
         jax.random.key(0), (300_000,), jnp.uint32(3 * 2**29)

@@ -7,11 +7,11 @@ from typing import Protocol
 
 import jax
 
-from jaxreplay.rings import Rings
+from jaxreplay.rings import Rings, Span
 from jaxreplay.types import PyTree, Rows
 
-Usable = Callable[[Rows], jax.Array]
-"""Which rows `[B]` may be drawn: those that can be read and that the view can start from."""
+Find = Callable[[Rows], Span]
+"""Where rows `[B]` are; `valid` of it says which may be drawn: those that can be read and the view can start from."""
 
 
 class Sampler(Protocol):
@@ -32,10 +32,8 @@ class Sampler(Protocol):
         """Take note that rows at slots and envs `[B]` are gone where `removed`, `[B]` bool."""
         ...
 
-    def draw(
-        self, state: PyTree, rings: Rings, key: jax.Array, batch_size: int, usable: Usable, narrowed: bool
-    ) -> tuple[Rows, jax.Array]:
-        """Draw rows `[B]` among the usable ones, and say which were found, `[B]` bool.
+    def draw(self, state: PyTree, rings: Rings, key: jax.Array, batch_size: int, find: Find, narrowed: bool) -> Span:
+        """Draw rows, and return what `find` says of them, `[B]`; `valid` False where none was found.
 
         `narrowed` is static: whether the view refuses some rows that can be read.
         """

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxreplay import rings as rings_
-from jaxreplay.rings import Rings
-from jaxreplay.samplers.base import Usable
+from jaxreplay import trees
+from jaxreplay.random_integers import bounded
+from jaxreplay.rings import Rings, Span
+from jaxreplay.samplers.base import Find
 from jaxreplay.types import Rows
 
 FEW_ROUNDS = 8
 MANY_ROUNDS = 256
 RANKED_TRIES = 16  # none of them is fair one time in 2**32 at most, for up to 2**30 rows
+
+D = TypeVar("D")
 
 
 def uniform() -> Uniform:
@@ -43,72 +49,90 @@ class Uniform:
     def on_remove(self, state: tuple[()], slot: jax.Array, env: jax.Array, removed: jax.Array) -> tuple[()]:
         return state
 
-    def draw(
-        self, state: tuple[()], rings: Rings, key: jax.Array, batch_size: int, usable: Usable, narrowed: bool
-    ) -> tuple[Rows, jax.Array]:
-        num_held = rings.clock.held.astype(jnp.uint32) * jnp.uint32(rings.num_envs)
-        max_rounds = MANY_ROUNDS if narrowed else FEW_ROUNDS
+    def draw(self, state: tuple[()], rings: Rings, key: jax.Array, batch_size: int, find: Find, narrowed: bool) -> Span:
+        def found(span: Span) -> jax.Array:
+            return span.valid
 
-        def propose(key: jax.Array) -> tuple[Rows, jax.Array]:
-            position, fair = bounded(key, (batch_size,), num_held)
-            age = 1 + position // rings.num_envs
-            rows = Rows(time=rings.clock.time - age, env=position % rings.num_envs)
-            return rows, fair & usable(rows)
-
-        def again(carry: tuple[jax.Array, Rows, jax.Array]) -> tuple[jax.Array, Rows, jax.Array]:
-            round_, rows, found = carry
-            other, other_found = propose(jax.random.fold_in(key, round_))
-            return round_ + 1, _choose(found, rows, other), found | other_found
-
-        def by_rank(carry: tuple[jax.Array, Rows, jax.Array]) -> tuple[jax.Array, Rows, jax.Array]:
-            round_, rows, found = carry
-            other, fair = _draw_ranked(rings, jax.random.fold_in(key, round_), batch_size)
-            return round_ + 1, _choose(found, rows, other), found | (fair & usable(other))
-
-        def unfinished(carry: tuple[jax.Array, Rows, jax.Array], rounds: int) -> jax.Array:
-            return (carry[0] < rounds) & ~jnp.all(carry[2])
-
-        # Loops rather than branches: under vmap a branch is always taken, a loop only while some batch needs it.
-        carry = (jnp.int32(1), *propose(key))
-        carry = lax.while_loop(functools.partial(unfinished, rounds=max_rounds), again, carry)
-        _, rows, found = lax.while_loop(functools.partial(unfinished, rounds=max_rounds + 1), by_rank, carry)
-        return rows, found
+        proposed, ranked = held_rows(rings), readable_rows(rings)
+        span, done = draw_uniform(key, batch_size, proposed, ranked, find, found, narrowed)
+        return span.replace(valid=done)
 
     def probability(self, state: tuple[()], rings: Rings, rows: Rows) -> jax.Array:
-        size = jnp.sum(rings_.counts(rings), dtype=jnp.int32)
-        return jnp.broadcast_to(1.0 / jnp.maximum(size, 1).astype(jnp.float32), rows.time.shape)
+        return jnp.broadcast_to(one_over(readable_rows(rings).total), rows.time.shape)
 
 
-def _draw_ranked(rings: Rings, key: jax.Array, batch_size: int) -> tuple[Rows, jax.Array]:
-    """Draw uniformly among the rows that can be read, by their rank, and say which draws are fair: all but never."""
+class Numbered(NamedTuple):
+    """A set of rows in some order: how many, an int32 scalar, and which are those of given numbers `[B]` from 0."""
+
+    total: jax.Array
+    at: Callable[[jax.Array], Any]
+
+
+def held_rows(rings: Rings) -> Numbered:
+    """All rows in the ring, void and removed ones included: the newest slice first."""
+
+    def at(number: jax.Array) -> Rows:
+        age = 1 + number // rings.num_envs
+        return Rows(time=rings.clock.time - age, env=number % rings.num_envs)
+
+    return Numbered(rings.clock.held * rings.num_envs, at)
+
+
+def readable_rows(rings: Rings) -> Numbered:
+    """The rows that can be read, env by env."""
     counts = rings_.counts(rings)
     ends = jnp.cumsum(counts, dtype=jnp.int32)
-    ranks, fairs = bounded(key, (RANKED_TRIES, batch_size), ends[-1].astype(jnp.uint32))
-    rank = jnp.take_along_axis(ranks, jnp.argmax(fairs, axis=0)[None], axis=0)[0]
-    env = jnp.minimum(jnp.searchsorted(ends, rank, side="right").astype(jnp.int32), rings.num_envs - 1)
-    return rings_.nth_rows(rings, rank - (ends - counts)[env], env), jnp.any(fairs, axis=0)
+
+    def at(number: jax.Array) -> Rows:
+        env = jnp.minimum(jnp.searchsorted(ends, number, side="right").astype(jnp.int32), rings.num_envs - 1)
+        return rings_.nth_rows(rings, number - (ends - counts)[env], env)
+
+    return Numbered(ends[-1], at)
 
 
-def bounded(key: jax.Array, shape: tuple[int, ...], below: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Draw whole numbers in `[0, below)`, int32, and say which are fair: those that are not must be drawn again.
+def draw_uniform(
+    key: jax.Array,
+    batch_size: int,
+    proposed: Numbered,
+    ranked: Numbered,
+    find: Callable[[Any], D],
+    found: Callable[[D], jax.Array],
+    narrowed: bool,
+) -> tuple[D, jax.Array]:
+    """Draw rows uniformly among those that `find` finds; return what it says of them, and which were found `[B]`.
 
-    The high word of bits times `below` is exactly uniform once the few products that would favour some numbers are
-    refused (Lemire 2019, "Fast random integer generation in an interval", algorithm 5); no number needs a division.
+    proposed: rows that are cheap to name, drawn until found. ranked: a smaller set with all that can be found, whose
+    rows cost more to name; used for what a few rounds leave open. found: `[B]` bool, of what `find` returned, which
+    is any pytree with leaves `[B, ...]`.
     """
-    bits = jax.random.bits(key, shape, jnp.uint32)
-    high, low = _multiply(bits, below)
-    threshold = (jnp.uint32(0) - below) % jnp.maximum(below, 1)
-    return high.astype(jnp.int32), (low >= threshold) & (below > 0)
+    max_rounds = MANY_ROUNDS if narrowed else FEW_ROUNDS
+
+    def propose(key: jax.Array) -> tuple[D, jax.Array]:
+        number, fair = bounded(key, (batch_size,), proposed.total)
+        drawn = find(proposed.at(number))
+        return drawn, fair & found(drawn)
+
+    def propose_ranked(key: jax.Array) -> tuple[D, jax.Array]:
+        numbers, fairs = bounded(key, (RANKED_TRIES, batch_size), ranked.total)
+        number = jnp.take_along_axis(numbers, jnp.argmax(fairs, axis=0)[None], axis=0)[0]
+        drawn = find(ranked.at(number))
+        return drawn, jnp.any(fairs, axis=0) & found(drawn)
+
+    def again(by: Callable[[jax.Array], tuple[D, jax.Array]], carry: tuple[jax.Array, D, jax.Array]):
+        round_, drawn, done = carry
+        other, other_done = by(jax.random.fold_in(key, round_))
+        return round_ + 1, trees.choose(done, drawn, other), done | other_done
+
+    def unfinished(rounds: int, carry: tuple[jax.Array, D, jax.Array]) -> jax.Array:
+        return (carry[0] < rounds) & ~jnp.all(carry[2])
+
+    # Loops rather than branches: under vmap a branch is always taken, a loop only while some batch needs it.
+    carry = (jnp.int32(1), *propose(key))
+    for rounds, by in ((max_rounds, propose), (max_rounds + 1, propose_ranked)):
+        carry = lax.while_loop(functools.partial(unfinished, rounds), functools.partial(again, by), carry)
+    return carry[1], carry[2]
 
 
-def _multiply(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The high and low words of the 64-bit product of two uint32 arrays, by halves of words."""
-    half, mask = jnp.uint32(16), jnp.uint32(0xFFFF)
-    low_low = (a & mask) * (b & mask)
-    middle = (a >> half) * (b & mask) + (low_low >> half)
-    other = (a & mask) * (b >> half) + (middle & mask)
-    return (a >> half) * (b >> half) + (middle >> half) + (other >> half), a * b
-
-
-def _choose(first: jax.Array, a: Rows, b: Rows) -> Rows:
-    return jax.tree.map(lambda x, y: jnp.where(first, x, y), a, b)
+def one_over(count: jax.Array) -> jax.Array:
+    """The probability of each of `count` rows, a float32 scalar."""
+    return 1.0 / jnp.maximum(count, 1).astype(jnp.float32)

@@ -3,6 +3,7 @@
 from jaxreplay.views.base import At, Stack, View
 from jaxreplay.views.compose import compose, map, select
 from jaxreplay.views.frame_stack import frame_stack
+from jaxreplay.views.hindsight import hindsight
 from jaxreplay.views.n_step import NStepTransition, n_step
 from jaxreplay.views.sequence import Sequence, sequence
 from jaxreplay.views.transition import transition
@@ -17,6 +18,7 @@ __all__ = [
     "Window",
     "compose",
     "frame_stack",
+    "hindsight",
     "map",
     "n_step",
     "offsets",

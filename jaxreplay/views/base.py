@@ -24,10 +24,10 @@ from typing import Literal, Protocol, cast
 import jax
 import jax.numpy as jnp
 
-from jaxreplay import ring, rings
+from jaxreplay import ring, rings, trees
 from jaxreplay.layout import Layout
 from jaxreplay.rings import Rings, Span
-from jaxreplay.types import PyTree, Rows
+from jaxreplay.types import PyTree
 
 Steps = int | Callable[[Span], jax.Array]
 """How many steps after the row: a number, or a hashable function of the span that gives `[B]` int32."""
@@ -67,7 +67,9 @@ give leaves `[B, W, ...]`; or a single one, not in a tuple, which gives `[B, ...
 class View(Protocol):
     """How rows become a batch; see the module's docstring for the contract and an example.
 
-    A view may have an attribute `reach`: the steps of an env that the ring must have room for, else ValueError.
+    A view may have an attribute `reach`: the steps of an env that the ring must have room for, else ValueError; an
+    attribute `num_bits`: how many random words `span.bits` it needs a row; and a method `narrow(rings, span)` that
+    returns the span with fewer steps before and after.
     """
 
     def columns(self, layout: Layout) -> Columns:
@@ -83,19 +85,44 @@ class View(Protocol):
         ...
 
 
-def read(rings_: Rings, rows: Rows, view: View) -> tuple[PyTree, Span]:
-    """Read rows `[B]` through a view: the batch, and where it came from. Rows that cannot be read give zeros."""
+class Over:
+    """What a view over another one, its `base`, passes on."""
+
+    base: View
+
+    @property
+    def reach(self) -> int:
+        return getattr(self.base, "reach", 0)
+
+    @property
+    def num_bits(self) -> int:
+        return getattr(self.base, "num_bits", 0)
+
+    def usable(self, span: Span) -> jax.Array | None:
+        return self.base.usable(span)
+
+    def narrow(self, rings_: Rings, span: Span) -> Span:
+        return narrow(self.base, rings_, span)
+
+
+def narrow(view: View, rings_: Rings, span: Span) -> Span:
+    """The span as a view narrows it, if it does."""
+    narrows = getattr(view, "narrow", None)
+    return span if narrows is None else narrows(rings_, span)
+
+
+def read(rings_: Rings, span: Span, view: View) -> PyTree:
+    """Read the rows of a span `[B]` through a view. Rows that are not valid give zeros."""
     reach = getattr(view, "reach", 0)
     if reach > rings_.num_slots:
         raise ValueError(f"{view} needs {reach} steps of an env, and the ring holds only {rings_.num_slots}")
-    span = rings.find(rings_, rows)
-    step = _read_columns(rings_, rows, span, view.columns(rings_.layout))
-    return view.batch(step, span), span
+    span = narrow(view, rings_, span)
+    return view.batch(_read_columns(rings_, span, view.columns(rings_.layout)), span)
 
 
 def need_parts(columns: Columns, layout: Layout, view: str) -> Columns:
     """Return `columns`, or raise ValueError naming the parts that the stored structure lacks."""
-    unknown = [part for part in columns if not any(is_below(path, part) for path in layout.paths)]
+    unknown = [part for part in columns if not any(trees.is_below(path, part) for path in layout.paths)]
     if unknown:
         raise ValueError(
             f"{view}: the stored steps have no {', '.join(map(repr, unknown))}; their leaves: "
@@ -104,13 +131,9 @@ def need_parts(columns: Columns, layout: Layout, view: str) -> Columns:
     return columns
 
 
-def is_below(path: str, part: str) -> bool:
-    return not part or path == part or path.startswith(part + ".")
-
-
 def columns_of(columns: Columns, path: str) -> tuple[tuple[At | Stack, ...], bool]:
     """The columns asked for of the leaf at `path`, and whether a single one was: by the longest path that names it."""
-    asked = [part for part in columns if is_below(path, part)]
+    asked = [part for part in columns if trees.is_below(path, part)]
     if not asked:
         return (), False
     found = columns[max(asked, key=len)]
@@ -119,7 +142,7 @@ def columns_of(columns: Columns, path: str) -> tuple[tuple[At | Stack, ...], boo
     return tuple(c if isinstance(c, At | Stack) else At(c) for c in each), single
 
 
-def _read_columns(rings_: Rings, rows: Rows, span: Span, columns: Columns) -> PyTree:
+def _read_columns(rings_: Rings, span: Span, columns: Columns) -> PyTree:
     """Gather what `columns` asks for: the user's structure, None where nothing was asked."""
     stored = rings_.layout
     wanted, single = zip(*(columns_of(columns, leaf.path) for leaf in stored.leaves), strict=True)
@@ -134,7 +157,7 @@ def _read_columns(rings_: Rings, rows: Rows, span: Span, columns: Columns) -> Py
         shares = len(union) < sum(map(len, keys.values()))
         for group in [leaves] if shares else [[i] for i in leaves]:  # what shares frames is one gather
             asked = union if shares else keys[group[0]]
-            got = rings.gather_bits(rings_, source, *_places(rings_, rows, span, asked))
+            got = rings.gather_bits(rings_, source, *_places(rings_, span, asked))
             for i in group:
                 picked = got if keys[i] == asked else _pick(got, [asked.index(key) for key in keys[i]])
                 leaf = _stack(rings.decode_leaf(rings_, source, picked), wanted[i])
@@ -165,14 +188,14 @@ def _stack(x: jax.Array, columns: tuple[At | Stack, ...]) -> jax.Array:
     return jnp.moveaxis(x, 2, stack.axis if stack.axis < 0 else 2 + stack.axis)
 
 
-def _places(rings_: Rings, rows: Rows, span: Span, keys: list[tuple[At, bool]]) -> tuple[jax.Array, jax.Array]:
+def _places(rings_: Rings, span: Span, keys: list[tuple[At, bool]]) -> tuple[jax.Array, jax.Array]:
     """The slots and envs of columns, `[B, W]` each."""
-    slots = [_place(rings_, rows, span, *key) for key in keys]
+    slots = [_place(rings_, span, *key) for key in keys]
     slot = jnp.stack(slots, axis=-1)
     return slot, jnp.broadcast_to(span.env[:, None], slot.shape)
 
 
-def _place(rings_: Rings, rows: Rows, span: Span, at: At, follows: bool) -> jax.Array:
+def _place(rings_: Rings, span: Span, at: At, follows: bool) -> jax.Array:
     """The slot of one column, `[B]`; the zero slot for rows that are not valid, and for what is filled with zeros.
 
     Of a leaf that follows from another, the value at a step is the other's one step later; after the episode's newest
@@ -189,9 +212,10 @@ def _place(rings_: Rings, rows: Rows, span: Span, at: At, follows: bool) -> jax.
         frame = nearest + at.frame
         nearest = jnp.clip(frame, -span.before, span.after + 1)
         known = known if at.frame_fill == "edge" else known & (nearest == frame)
-    ages = jnp.where(span.valid, ring.age(rings_.clock, rows.time) - nearest, 1)
+    ages = jnp.where(span.valid, ring.age(rings_.clock, span.time) - nearest, 1)
     slot = ring.slot_of_age(rings_.clock, jnp.maximum(ages, 1), rings_.num_slots)
-    slot = jnp.where(nearest > span.after, span.record, slot)
+    if follows or at.frame is not None:
+        slot = jnp.where(nearest > span.newest, span.record, slot)
     return jnp.where(known, slot, rings_.num_slots)
 
 

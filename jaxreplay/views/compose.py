@@ -6,14 +6,13 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import jax
-
 from jaxreplay import trees
 from jaxreplay.layout import Layout
 from jaxreplay.rings import Span
 from jaxreplay.types import PyTree
-from jaxreplay.views.base import Columns, View
+from jaxreplay.views.base import Columns, Over, View
 from jaxreplay.views.frame_stack import FrameStackView
+from jaxreplay.views.hindsight import HindsightView
 from jaxreplay.views.transition import TransitionView, transition
 
 
@@ -38,7 +37,7 @@ def compose(*views: View) -> View:
     """Chain views, the first is applied first: `compose(frame_stack(4), n_step(3, 0.99), select("reward"))`.
 
     `frame_stack` goes under the one view that says which steps to read (`n_step`, `window`, `sequence`); `map` and
-    `select` go over it. Raises ValueError, when built, for a chain without a meaning.
+    `select` go over it, or over `hindsight`. Raises ValueError, when built, for a chain without a meaning.
     """
     if not views:
         raise ValueError("compose: expected at least one view")
@@ -49,21 +48,14 @@ def compose(*views: View) -> View:
 
 
 @dataclasses.dataclass(frozen=True)
-class MapView:
+class MapView(Over):
     """See `map`; `base` is the view whose batch is mapped."""
 
     fn: Callable[[Any], Any]
     base: View = dataclasses.field(default_factory=transition)
 
-    @property
-    def reach(self) -> int:
-        return getattr(self.base, "reach", 0)
-
     def columns(self, layout: Layout) -> Columns:
         return self.base.columns(layout)
-
-    def usable(self, span: Span) -> jax.Array | None:
-        return self.base.usable(span)
 
     def batch(self, step: PyTree, span: Span) -> PyTree:
         return self.fn(self.base.batch(step, span))
@@ -94,10 +86,10 @@ def _over(under: View, view: View) -> View:
         return dataclasses.replace(under, base=view)
     raise ValueError(
         f"compose: {view} over {under} has no meaning: frame_stack comes first, then at most one of n_step, "
-        "window, offsets and sequence, then map and select"
+        "window, offsets and sequence, then map and select; hindsight has only these two over it"
     )
 
 
 def _modifies(view: View) -> bool:
     """Tell whether a view changes what another reads or gives, and so cannot say itself which steps to read."""
-    return isinstance(view, MapView | FrameStackView)
+    return isinstance(view, MapView | FrameStackView | HindsightView)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
-
 from jaxreplay import trees
 from jaxreplay.layout import Layout
 from jaxreplay.rings import Span
+from jaxreplay.trees import is_below
 from jaxreplay.types import PyTree
-from jaxreplay.views.base import At, Columns, Fill, Stack, View, check_fill, columns_of, is_below
+from jaxreplay.views.base import At, Columns, Fill, Over, Stack, View, check_fill, columns_of
 from jaxreplay.views.transition import transition
 
 
@@ -42,7 +41,7 @@ def frame_stack(n: int, axis: int = 0, fill: str = "edge", parts: tuple[str, ...
 
 
 @dataclasses.dataclass(frozen=True)
-class FrameStackView:
+class FrameStackView(Over):
     """See `frame_stack`; `base` is the view that is put over the stacks."""
 
     n: int
@@ -50,10 +49,6 @@ class FrameStackView:
     fill: Fill
     parts: tuple[str, ...] | None
     base: View = dataclasses.field(default_factory=transition)
-
-    @property
-    def reach(self) -> int:
-        return getattr(self.base, "reach", 0)
 
     def columns(self, layout: Layout) -> Columns:
         asked = self.base.columns(layout)
@@ -64,9 +59,6 @@ class FrameStackView:
             if stacks:
                 stacked[path] = stacks[0] if single else stacks
         return stacked
-
-    def usable(self, span: Span) -> jax.Array | None:
-        return self.base.usable(span)
 
     def batch(self, step: PyTree, span: Span) -> PyTree:
         return self.base.batch(step, span)

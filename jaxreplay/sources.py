@@ -1,0 +1,315 @@
+"""What can be sampled beside a buffer: some of its rows, and several buffers as one. Nothing is copied.
+
+A source is a pytree that holds its buffers as they are. `sample`, `take`, `epoch`, `rows`, `size` and `can_sample` take
+any source. To append, append to the buffer and make the source anew, which costs nothing for `concat` and `mixture`.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from jaxreplay import rings, trees
+from jaxreplay.buffer import Buffer, check_rows
+from jaxreplay.ring import is_last_of_equals
+from jaxreplay.rings import Rings, Span
+from jaxreplay.samplers.uniform import Numbered, held_rows, readable_rows
+from jaxreplay.types import Episodes, Rows, SourceRows
+
+TOLERANCE = 1e-6  # by how much proportions may miss 1
+
+
+class Subset(struct.PyTreeNode):
+    """Some rows of a buffer, made by `subset` or `split`: `count` of `rows` `[N]`, from number `first` on.
+
+    It is sampled uniformly, whatever the buffer's own sampler.
+    """
+
+    buffer: Buffer
+    rows: Rows
+    first: jax.Array
+    count: jax.Array
+
+
+class Concat(struct.PyTreeNode):
+    """Several sources as one, made by `concat`."""
+
+    sources: tuple[Any, ...]
+
+
+class Mixture(struct.PyTreeNode):
+    """Several sources in fixed proportions, made by `mixture`."""
+
+    sources: tuple[Any, ...]
+    proportions: tuple[float, ...] = struct.field(pytree_node=False)
+
+
+Source: TypeAlias = Buffer | Subset | Concat | Mixture
+
+
+def subset(buffer: Buffer, rows: Rows | Episodes) -> Subset:
+    """Restrict sampling to some rows, or to the rows of some episodes, which can be read.
+
+    rows: `Rows` `[...]`, of which repeated ones count once; or `Episodes` as `replay.episodes(buffer)` gives them, with
+    `mask` True where they are wanted. The rows around them still serve as context: frames, windows, next observations.
+    Raises TypeError for anything else.
+
+    >>> import jax, jax.numpy as jnp, jaxreplay as replay
+    >>> buffer = replay.extend(replay.create({"x": jnp.int32(0)}, 8), {"x": jnp.arange(8)})
+    >>> few = replay.subset(buffer, replay.Rows(time=jnp.array([2, 5, 99]), env=jnp.array([0, 0, 0])))
+    >>> int(replay.size(few)), sorted(set(replay.sample(few, jax.random.key(0), 32).data["x"].tolist()))
+    (2, [2, 5])
+    """
+    if not isinstance(buffer, Buffer):
+        raise TypeError(f"subset: expected a Buffer, got {type(buffer).__name__}")
+    if isinstance(rows, Episodes):
+        return _subset_of_episodes(buffer, rows)
+    return _subset(buffer, check_rows(buffer, rows))
+
+
+def split(buffer: Buffer, key: jax.Array, fractions: Sequence[float]) -> tuple[Subset, ...]:
+    """Split a buffer into disjoint subsets, at random and by whole episodes (by rows, for independent items).
+
+    fractions: of the rows that can be read, for each part; they add up to 1. Episodes are shuffled and laid out in a
+    row, and each goes to the part in which its middle lies, so a part misses its fraction by one episode at most.
+    Raises ValueError for fractions that do not add up.
+    """
+    if not isinstance(buffer, Buffer):
+        raise TypeError(f"split: expected a Buffer, got {type(buffer).__name__}")
+    trees.check_key(key)
+    return _split(buffer, key, _check_shares("fractions", fractions))
+
+
+def concat(sources: Sequence[Buffer | Subset | Concat]) -> Concat:
+    """Address several sources as one: every row of any of them has the same probability, whatever their samplers.
+
+    A sample's rows are `SourceRows`. Reading gathers from every buffer, so it costs as much as sampling each.
+    Raises ValueError where the stored structures differ, and TypeError for a mixture among the sources.
+    """
+    for i, source in enumerate(_check_sources("concat", sources)):
+        if isinstance(source, Mixture):
+            raise TypeError(f"concat: source {i} is a mixture, whose rows have no common probability; mix last")
+    rows = sum(buffer.rings.num_slots * buffer.rings.num_envs for source in sources for buffer in buffers(source))
+    if rows > rings.MAX_INDEX:
+        raise ValueError(f"concat: {rows} rows in all do not fit in 31-bit numbers")
+    return Concat(tuple(part for source in sources for part in _parts(source)))
+
+
+def mixture(sources: Sequence[Source], proportions: Sequence[float]) -> Mixture:
+    """Sample one batch from several sources, as half online and half offline (Ball et al. 2023, RLPD).
+
+    Each source gives its proportion of every batch, drawn with its own sampler; where that is no whole number of rows,
+    one more or one less by chance, so that it holds on average. A batch has the first source's rows first;
+    `batch.rows.source` says whose each is, and `batch.rows.of(0)` addresses those of the first alone, for priorities.
+
+    proportions: Python numbers, not negative, which add up to 1. A source that is empty gives rows with `mask` False
+    under jit, and raises ValueError outside it. Raises ValueError where the stored structures differ, naming the leaf.
+
+    >>> import jax, jax.numpy as jnp, jaxreplay as replay
+    >>> online = replay.extend(replay.create({"x": jnp.int32(0)}, 8), {"x": jnp.arange(8)})
+    >>> offline = replay.extend(replay.create({"x": jnp.int32(0)}, 50), {"x": -jnp.arange(50)})
+    >>> both = replay.mixture([online, offline], [0.5, 0.5])
+    >>> replay.sample(both, jax.random.key(0), 8).rows.source.tolist()
+    [0, 0, 0, 0, 1, 1, 1, 1]
+    """
+    sources = _check_sources("mixture", sources)
+    shares = _check_shares("proportions", proportions)
+    if len(shares) != len(sources):
+        raise ValueError(f"proportions: expected one for each of {len(sources)} sources, got {len(shares)}")
+    for i, source in enumerate(sources):
+        if isinstance(source, Mixture):
+            raise TypeError(f"mixture: source {i} is a mixture itself; name all sources in one")
+    return Mixture(sources, shares)
+
+
+def buffers(source: Source) -> tuple[Buffer, ...]:
+    """The buffers of a source, in the order of `SourceRows.source`."""
+    if isinstance(source, Buffer):
+        return (source,)
+    if isinstance(source, Subset):
+        return (source.buffer,)
+    return tuple(buffer for part in source.sources for buffer in buffers(part))
+
+
+def held(source: Buffer | Subset | Concat) -> Numbered:
+    """Rows that are cheap to name, and among which are all that can be drawn."""
+    return _numbered(source, held_rows)
+
+
+def readable(source: Buffer | Subset | Concat) -> Numbered:
+    """The rows that can be drawn."""
+    return _numbered(source, readable_rows)
+
+
+def locate(source: Source, rows: Rows | SourceRows) -> tuple[Span, ...]:
+    """Where rows `[B]` are, for each buffer; each is `valid` in at most one."""
+    if isinstance(rows, Rows):
+        return tuple(rings.find(buffer.rings, rows) for buffer in buffers(source)[:1])
+    return tuple(rings.find(buffer.rings, rows.of(i)) for i, buffer in enumerate(buffers(source)))
+
+
+def every_row(source: Source) -> tuple[Rows | SourceRows, jax.Array]:
+    """All rows of a source `[N]`, and which can be read; see `replay.rows`."""
+    if isinstance(source, Buffer):
+        every = rings.all_rows(source.rings)
+        return every, rings.is_valid(source.rings, every)
+    if isinstance(source, Subset):
+        place = jnp.arange(source.rows.time.shape[0], dtype=jnp.int32) - source.first
+        wanted = (place >= 0) & (place < source.count)
+        return source.rows, wanted & rings.is_valid(source.buffer.rings, source.rows)
+    found = [(as_source_rows(rows, i), mask) for i, (rows, mask) in enumerate(map(every_row, source.sources))]
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *found)
+
+
+def as_source_rows(rows: Rows | SourceRows, source: int) -> SourceRows:
+    """Rows of a source whose first buffer is number `source`."""
+    if isinstance(rows, SourceRows):
+        return rows.replace(source=rows.source + source)
+    return SourceRows(source=jnp.full_like(rows.time, source), time=rows.time, env=rows.env)
+
+
+def _numbered(source: Buffer | Subset | Concat, of_buffer: Callable[[Rings], Numbered]) -> Numbered:
+    if isinstance(source, Buffer):
+        return of_buffer(source.rings)
+    if isinstance(source, Subset):
+
+        def at_subset(number: jax.Array) -> Rows:
+            place = source.first + jnp.clip(number, 0, source.rows.time.shape[0] - 1)
+            return jax.tree.map(lambda x: x.at[place].get(mode="clip"), source.rows)
+
+        return Numbered(source.count, at_subset)
+    parts = [_numbered(part, of_buffer) for part in source.sources]
+    counts = jnp.stack([part.total for part in parts])
+    ends = jnp.cumsum(counts, dtype=jnp.int32)
+
+    def at_concat(number: jax.Array) -> SourceRows:
+        index = jnp.minimum(jnp.searchsorted(ends, number, side="right").astype(jnp.int32), len(parts) - 1)
+        chosen = as_source_rows(parts[0].at(number), 0)
+        for i, part in enumerate(parts[1:], 1):
+            chosen = trees.choose(index == i, as_source_rows(part.at(number - ends[i - 1]), i), chosen)
+        return chosen
+
+    return Numbered(ends[-1], at_concat)
+
+
+def _parts(source: Buffer | Subset | Concat) -> tuple[Buffer | Subset, ...]:
+    return source.sources if isinstance(source, Concat) else (source,)
+
+
+def _check_sources(what: str, sources: Sequence[Source]) -> tuple[Source, ...]:
+    """Return the sources, or raise naming the first that is none, or whose structure is not that of the first."""
+    if isinstance(sources, Source) or not sources:
+        raise TypeError(f"{what}: expected a list of buffers, subsets or concats, got {type(sources).__name__}")
+    for i, source in enumerate(sources):
+        if not isinstance(source, Source):
+            raise TypeError(f"{what}: source {i} is {type(source).__name__}, expected a buffer, subset or concat")
+    every = [(i, buffer) for i, source in enumerate(sources) for buffer in buffers(source)]
+    expected = every[0][1].rings.layout
+    for i, buffer in every[1:]:
+        _check_same_structure(f"{what}: source {i} differs from source 0", buffer.rings.layout, expected)
+    return tuple(sources)
+
+
+def _check_same_structure(what: str, came: Any, expected: Any) -> None:
+    mine, theirs = dict(zip(came.paths, came.leaves)), dict(zip(expected.paths, expected.leaves))
+    for path, leaf in theirs.items():
+        if path not in mine:
+            raise ValueError(f"{what}: it has no {path}; its leaves: {', '.join(mine)}")
+        described = [trees.describe(x.shape, x.dtype) for x in (mine[path], leaf)]
+        if described[0] != described[1]:
+            raise ValueError(f"{what} at {path}: got {described[0]}, expected {described[1]}")
+    if unknown := [path for path in mine if path not in theirs]:
+        raise ValueError(f"{what}: only it has {unknown[0]}")
+    if came.treedef != expected.treedef:
+        raise ValueError(f"{what}: the containers are {came.treedef}, expected {expected.treedef}")
+
+
+def _check_shares(name: str, shares: Sequence[float]) -> tuple[float, ...]:
+    if not trees.is_concrete(shares):
+        raise TypeError(f"{name}: expected Python numbers (they shape the program), got traced values")
+    values = tuple(float(share) for share in np.asarray(shares, np.float64).ravel())
+    if not values or not all(0 <= value <= 1 for value in values) or abs(math.fsum(values) - 1) > TOLERANCE:
+        raise ValueError(f"{name}: expected numbers from 0 to 1 that add up to 1, got {list(values)}")
+    return values
+
+
+@functools.partial(jax.jit, inline=True)
+def _choose_rows(stored: Rings, rows: Rows) -> tuple[Rows, jax.Array]:
+    """The rows that can be read, each once and these first, and how many."""
+    slot, env, _ = rings.place(stored, rows)
+    wanted = rings.is_valid(stored, rows) & is_last_of_equals(slot * stored.num_envs + env)
+    order = jnp.argsort(~wanted, stable=True)
+    return jax.tree.map(lambda x: x[order], rows), jnp.sum(wanted, dtype=jnp.int32)
+
+
+def _subset(buffer: Buffer, rows: Rows) -> Subset:
+    rows = jax.tree.map(jnp.ravel, rows)
+    if rows.time.shape[0] == 0:  # one that nothing can read, so that there is something to index
+        rows = Rows(time=jnp.zeros((1,), jnp.int32), env=jnp.full((1,), -1, jnp.int32))
+    chosen, count = _choose_rows(buffer.rings, rows)
+    return Subset(buffer=buffer, rows=chosen, first=jnp.zeros((), jnp.int32), count=count)
+
+
+def _subset_of_episodes(buffer: Buffer, episodes: Episodes) -> Subset:
+    stored = buffer.rings
+    shape = (stored.num_records,) if buffer.single else (stored.num_records, stored.num_envs)
+    if not stored.num_records or episodes.mask.shape != shape:
+        raise ValueError(f"subset: expected episodes {list(shape)} as replay.episodes(buffer) gives them")
+    rows = _rows_of_episodes(stored, episodes.number.reshape(-1, stored.num_envs), episodes.mask)
+    return _subset(buffer, rows)
+
+
+@functools.partial(jax.jit, inline=True)
+def _rows_of_episodes(stored: Rings, number: jax.Array, mask: jax.Array) -> Rows:
+    """Every row, those of other episodes than the given ones out of range."""
+    env = jnp.arange(stored.num_envs, dtype=jnp.int32)
+    place = jnp.where(mask.reshape(number.shape), number % stored.num_records, stored.num_records)
+    wanted = jnp.full((stored.num_records, stored.num_envs), -1, jnp.int32).at[place, env].set(number, mode="drop")
+    rows, own = _own_episodes(stored)
+    return rows.replace(env=jnp.where(wanted[own % stored.num_records, rows.env] == own, rows.env, -1))
+
+
+def _own_episodes(stored: Rings) -> tuple[Rows, jax.Array]:
+    """Every slot's row, and the number of its episode; removed and void ones, which nothing can read, have any."""
+    rows = rings.all_rows(stored)
+    slot, env, _ = rings.place(stored, rows)
+    return rows, jnp.maximum(rings.own_word(stored, slot, env, 0), 0)
+
+
+@functools.partial(jax.jit, static_argnames="fractions", inline=True)
+def _split_rows(stored: Rings, key: jax.Array, fractions: tuple[float, ...]) -> tuple[Rows, jax.Array, jax.Array]:
+    """Every row, ordered by part, those that nothing can read last; the first of each part, and how many."""
+    rows, own = _own_episodes(stored)
+    valid = rings.is_valid(stored, rows)
+    if stored.num_records:
+        group = own % stored.num_records * stored.num_envs + rows.env
+        num_groups = stored.num_records * stored.num_envs
+    else:
+        group = jnp.arange(valid.shape[0], dtype=jnp.int32)
+        num_groups = valid.shape[0]
+    length = jnp.zeros((num_groups,), jnp.int32).at[group].add(valid.astype(jnp.int32))
+    order = jax.random.permutation(key, num_groups)
+    ends = jnp.cumsum(length[order], dtype=jnp.int32)
+    middle = ends.astype(jnp.float32) - 0.5 * length[order].astype(jnp.float32)
+    bounds = jnp.asarray(np.cumsum(fractions)[:-1], jnp.float32) * ends[-1].astype(jnp.float32)
+    part_of_group = (
+        jnp.zeros((num_groups,), jnp.int32)
+        .at[order]
+        .set(jnp.searchsorted(bounds, middle, side="right").astype(jnp.int32), unique_indices=True)
+    )
+    part = jnp.where(valid, part_of_group[group], len(fractions))
+    by_part = jnp.argsort(part, stable=True)
+    counts = jnp.zeros((len(fractions),), jnp.int32).at[part].add(1, mode="drop")
+    return jax.tree.map(lambda x: x[by_part], rows), jnp.cumsum(counts, dtype=jnp.int32) - counts, counts
+
+
+def _split(buffer: Buffer, key: jax.Array, fractions: tuple[float, ...]) -> tuple[Subset, ...]:
+    rows, first, count = _split_rows(buffer.rings, key, fractions)
+    return tuple(Subset(buffer=buffer, rows=rows, first=first[i], count=count[i]) for i in range(len(fractions)))
