@@ -15,6 +15,7 @@ import jaxreplay as replay
 
 SMALL = ((4,), np.float32)
 IMAGE = ((84, 84, 4), np.uint8)
+FRAME = ((84, 84), np.uint8)
 Kind = tuple[tuple[int, ...], Any]
 """The shape and dtype of an observation."""
 
@@ -65,6 +66,7 @@ class Ours:
     """This library."""
 
     name = "jaxreplay"
+    view: replay.views.View = replay.views.transition()
 
     def __init__(self, kind: Kind, capacity: int, num_envs: int | None, batch_size: int) -> None:
         self.example = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), stream(kind, ()))
@@ -83,8 +85,22 @@ class Ours:
         return replay.extend(state, block)
 
     def sample(self, state: replay.Buffer, key: jax.Array) -> Any:
-        data = replay.sample(state, key, self.batch_size).data
+        data = replay.sample(state, key, self.batch_size, self.view).data
         return (data.observation, data.action, data.reward, data.terminated, data.truncated, data.next_observation)
+
+
+class OursStacking(Ours):
+    """This library, storing single frames and stacking four when it samples."""
+
+    name = "jaxreplay, stacking 4 frames"
+    view = replay.views.frame_stack(4)
+
+
+class OursStackingLast(Ours):
+    """The same with the frames on a new last axis."""
+
+    name = "jaxreplay, stacking 4 frames, axis=-1"
+    view = replay.views.frame_stack(4, axis=-1)
 
 
 class Flashbax:

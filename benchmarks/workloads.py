@@ -13,7 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import runs
-from benchmarks.contestants import IMAGE, SMALL, available, filled, stream
+from benchmarks.contestants import (
+    FRAME,
+    IMAGE,
+    SMALL,
+    Contestant,
+    OursStacking,
+    OursStackingLast,
+    available,
+    filled,
+    stream,
+)
 from benchmarks.results import Goal, Result
 from benchmarks.runs import BATCH
 from benchmarks.timing import interleave, subtract
@@ -76,6 +86,33 @@ def sample(rounds: int) -> list[Result]:
     return results
 
 
+def stacks(rounds: int) -> list[Result]:
+    """Sample 256 transitions of four stacked frames, of 20,000 steps: stacked when read, against stored as stacks."""
+    capacity, num_envs, length, title = 20_000, 10, 30, "sample 256 stacks of 4 frames of 84x84 uint8"
+    scans, sums, held = {}, {}, {}
+    kinds = [(make, FRAME) for make in (OursStacking, OursStackingLast)] + [(make, IMAGE) for make in available()]
+    for make, kind in kinds:
+        contestant = make(kind, capacity, num_envs, BATCH)
+        name = contestant.name if kind is FRAME else f"{contestant.name}, stored stacks"
+        state = filled(contestant, kind, capacity, num_envs)
+        scans[name] = runs.sample_scan(contestant.sample, state, length)
+        sums[name] = runs.sample_scan(contestant.sample, state, length, runs.add_up)
+        held[name] = [float(_stored_bytes(contestant) / 2**20)]
+    steps = stream(IMAGE, (8 * BATCH,))
+    pool = (steps.observation, steps.action, steps.reward, steps.terminated, steps.truncated, steps.observation[::-1])
+    scans["consumer"] = runs.consume_scan(pool, length)
+    sums["the sum alone"] = runs.consume_scan(pool, length, runs.add_up)
+    rows = np.asarray(stream(IMAGE, (2000,)).observation)
+    raw = _micros(interleave(scans, rounds), length)
+    net = {name: subtract(raw[name], raw["consumer"]) for name in raw if name != "consumer"}
+    net |= _micros(interleave({"NumPy gather of both stored stacks": runs.numpy_gather(rows)}, rounds), 1)
+    return [
+        Result(title, "in lax.scan", net, Goal("flashbax, stored stacks", 2.5), raw=raw),
+        Result(title, "with a sum of every element", _micros(interleave(sums, rounds), length)),
+        Result("memory of 20,000 steps", "4 stacked frames", held, Goal("flashbax, stored stacks", 3.5), "MiB"),
+    ]
+
+
 def step(rounds: int) -> list[Result]:
     """Append one step of 128 envs, then sample 256, in one step of a loop; 2^20 small steps are kept."""
     length, loops = 1000, {}
@@ -116,9 +153,7 @@ def memory(rounds: int) -> list[Result]:
     ratios = {}
     for make in available():
         contestant = make(IMAGE, 20_480, 128, BATCH)
-        leaves = jax.tree.leaves(jax.eval_shape(contestant.start))
-        stored = sum(np.prod(x.shape) * x.dtype.itemsize for x in leaves)
-        ratios[contestant.name] = [float(stored / 20_480 / np.prod(IMAGE[0]))]
+        ratios[contestant.name] = [float(_stored_bytes(contestant) / 20_480 / np.prod(IMAGE[0]))]
     ratios["the claim"] = [1.15]
     title = "memory of a stored step over one observation"
     return [Result(title, "84x84x4 uint8", ratios, Goal("the claim", 1.0), unit="x")]
@@ -127,10 +162,15 @@ def memory(rounds: int) -> list[Result]:
 PARTS: dict[str, Callable[[int], list[Result]]] = {
     "append": append,
     "sample": sample,
+    "stacks": stacks,
     "step": step,
     "capacity": capacity,
     "memory": memory,
 }
+
+
+def _stored_bytes(contestant: Contestant) -> int:
+    return sum(np.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(jax.eval_shape(contestant.start)))
 
 
 def _micros(seconds: dict[str, list[float]], operations: int) -> dict[str, list[float]]:
