@@ -5,6 +5,7 @@ from jaxreplay.buffer import Buffer, append, clear, create, extend, put, remove
 from jaxreplay.contents import can_sample, capacity, rows, size, stats
 from jaxreplay.episodes import episode_data, episodes, num_episodes, set_episode_data
 from jaxreplay.in_place import check_in_place
+from jaxreplay.priorities import importance_weights, sequence_priorities, set_priorities
 from jaxreplay.sampling import epoch, pop, sample, sample_episodes, take
 from jaxreplay.sources import concat, mixture, split, subset
 from jaxreplay.spaces import example_transition
@@ -32,6 +33,7 @@ __all__ = [
     "epoch",
     "example_transition",
     "extend",
+    "importance_weights",
     "mixture",
     "num_episodes",
     "pop",
@@ -41,7 +43,9 @@ __all__ = [
     "sample",
     "sample_episodes",
     "samplers",
+    "sequence_priorities",
     "set_episode_data",
+    "set_priorities",
     "size",
     "split",
     "stats",

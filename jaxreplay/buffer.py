@@ -172,7 +172,7 @@ def _extend(buffer: Buffer, leaves: list[jax.Array], mask: jax.Array, block: boo
         steps = jax.tree.unflatten(buffer.rings.layout.treedef, leaves)
         ended = jax.vmap(jax.vmap(buffer.episode_end))(steps)
     written, slots = rings.write(buffer.rings, leaves, valid, ended)
-    state = buffer.sampler.on_write(buffer.sampler_state, slots, valid[-slots.shape[0] :])
+    state = buffer.sampler.on_write(buffer.sampler_state, written, slots, valid[-slots.shape[0] :])
     return buffer.replace(rings=written, sampler_state=state)
 
 
@@ -223,7 +223,8 @@ def remove(buffer: Buffer, rows: Rows) -> Buffer:
 @functools.partial(jax.jit, inline=True)
 def _remove(buffer: Buffer, rows: Rows) -> Buffer:
     stored = buffer.rings
-    slot, env, held = rings.place(stored, jax.tree.map(jnp.ravel, rows))
+    rows = jax.tree.map(jnp.ravel, rows)
+    slot, env, _ = rings.place(stored, rows)
     chosen = jnp.zeros((stored.num_slots + 1, stored.num_envs), jnp.bool_).at[slot, env].set(True)[:-1]
     own = jax.lax.bitcast_convert_type(stored.arrays[0][: stored.num_slots, :, :2], jnp.int32)
     number, ordinal = own[..., 0], own[..., 1]
@@ -234,7 +235,7 @@ def _remove(buffer: Buffer, rows: Rows) -> Buffer:
     own = jnp.stack([jnp.where(gone, removed_word(number), number), ordinal - before], axis=-1)
     records = stored.arrays[0].at[: stored.num_slots, :, :2].set(jax.lax.bitcast_convert_type(own, jnp.uint32))
     envs = stored.envs.replace(recorded=stored.envs.recorded - jnp.sum(gone, axis=0, dtype=jnp.int32))
-    state = buffer.sampler.on_remove(buffer.sampler_state, slot, env, held)
+    state = buffer.sampler.on_remove(buffer.sampler_state, stored, rows)
     return buffer.replace(
         rings=stored.replace(arrays=(records, *stored.arrays[1:]), envs=envs),
         sampler_state=state,

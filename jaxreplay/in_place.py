@@ -17,8 +17,8 @@ class InPlace:
     """What the compiled step needs; true where it writes in place.
 
     temporary_bytes: temporary memory of the program.
-    growth: by how much of the ring's own growth that memory grows when the buffers are made twice as large: 0 in place,
-        1 for one copy of the rings.
+    growth: by how much that memory grows when the buffers are made twice as large, as a part of what the rings grow by
+        (or a sampler's state, if that is less): 0 in place, at least 1 where any is copied.
     returned_in_place: whether the memory of the buffers that came in is that of those that go out.
     """
 
@@ -35,7 +35,7 @@ class InPlace:
         lines = [f"not in place: {self.temporary_bytes:,} bytes of temporary memory"]
         if self.growth >= 0.01:
             lines.append(
-                f"temporary memory grows by {self.growth:.2f} of what the rings grow by: a ring is copied. "
+                f"temporary memory grows by {self.growth:.2f} of what the buffer grows by: it is copied. "
                 "Append before you sample, and write with a mask rather than in a branch (under vmap, lax.cond selects "
                 "between whole rings)."
             )
@@ -62,8 +62,10 @@ def check_in_place(step: Callable[..., Any], *args: Any) -> InPlace:
     small = jax.tree.map(_abstract, args)
     large = jax.tree.map(_double, small, is_leaf=_is_buffer)
     (temporary, returned), (more, _) = (_memory(step, a, donated) for a in (small, large))
-    grown = min(_ring_bytes(b) - _ring_bytes(a) for a, b in zip(_buffers(small), _buffers(large), strict=True))
-    return InPlace(temporary, max(more - temporary, 0) / grown, returned >= sum(map(_ring_bytes, _buffers(small))))
+    parts = [_part_bytes(buffer) for buffer in _buffers(small)]
+    grown = [b - a for old, new in zip(parts, map(_part_bytes, _buffers(large))) for a, b in zip(old, new)]
+    growth = max(more - temporary, 0) / min(size for size in grown if size)
+    return InPlace(temporary, growth, returned >= sum(map(sum, parts)))
 
 
 def _memory(step: Callable[..., Any], args: Any, donated: tuple[int, ...]) -> tuple[int, int]:
@@ -85,8 +87,14 @@ def _buffers(tree: Any) -> list[Buffer]:
     return [x for x in jax.tree.leaves(tree, is_leaf=_is_buffer) if _is_buffer(x)]
 
 
-def _ring_bytes(buffer: Buffer) -> int:
-    return sum(x.size * x.dtype.itemsize for x in buffer.rings.arrays)
+def _part_bytes(buffer: Buffer) -> tuple[int, int]:
+    """What the rings take, and the sampler's state."""
+    rings, state = (sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(part)) for part in _parts(buffer))
+    return rings, state
+
+
+def _parts(buffer: Buffer) -> tuple[Any, Any]:
+    return buffer.rings.arrays, buffer.sampler_state
 
 
 def _abstract(x: Any) -> Any:
@@ -97,12 +105,18 @@ def _double(x: Any) -> Any:
     """Give an abstract buffer twice the slots; the axis of slots follows those of vmap."""
     if not _is_buffer(x):
         return x
-    batch = len(x.rings.clock.time.shape)
-    slots = x.rings.arrays[0].shape[batch] - 1 - x.rings.num_records
+    lead = x.rings.clock.time.shape
+    batch = len(lead)
+    all_slots, num_envs, _ = x.rings.arrays[0].shape[batch:]
+    slots = all_slots - 1 - x.rings.num_records
 
     def grow(leaf: Any, more: int) -> Any:
         return jax.ShapeDtypeStruct(
             (*leaf.shape[:batch], leaf.shape[batch] + more, *leaf.shape[batch + 1 :]), leaf.dtype
         )
 
-    return x.replace(rings=x.rings.replace(arrays=tuple(grow(a, slots) for a in x.rings.arrays)))
+    state = jax.eval_shape(lambda: x.sampler.init(2 * slots, num_envs))
+    return x.replace(
+        rings=x.rings.replace(arrays=tuple(grow(a, slots) for a in x.rings.arrays)),
+        sampler_state=jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((*lead, *leaf.shape), leaf.dtype), state),
+    )

@@ -49,6 +49,12 @@ def slot_of_age(clock: Clock, ages: jax.Array, num_slots: int) -> jax.Array:
     return jnp.where(slot < 0, slot + num_slots, slot)
 
 
+def time_of_slot(clock: Clock, slot: jax.Array, num_slots: int) -> jax.Array:
+    """The time of the slice in a slot `[0, num_slots)`; of one that was never written, a time that is not held."""
+    ages = clock.head - slot
+    return clock.time - jnp.where(ages <= 0, ages + num_slots, ages)
+
+
 def all_times(clock: Clock, num_slots: int) -> jax.Array:
     """The times of all slots in order, `[T]` int32; those never written come first and are not held."""
     return clock.time - num_slots + jnp.arange(num_slots, dtype=jnp.int32)

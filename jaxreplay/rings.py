@@ -248,7 +248,7 @@ def decode_leaf(rings: Rings, index: int, bits: jax.Array) -> jax.Array:
     return layout.from_raw(bits, leaf.dtype) if leaf.array else layout.from_words(leaf, bits)
 
 
-def _floor(rings: Rings) -> jax.Array:
+def oldest_recorded(rings: Rings) -> jax.Array:
     """The age of each env's oldest row that has not lost its episode's record, `[E]`; at most `held`."""
     held = jnp.broadcast_to(rings.clock.held, (rings.num_envs,))
     if not rings.num_records:
@@ -261,10 +261,15 @@ def _floor(rings: Rings) -> jax.Array:
 
 def counts(rings: Rings) -> jax.Array:
     """How many rows of each env can be read, `[E]` int32. Costs two reads an env, whatever the capacity."""
-    ages = _floor(rings)
+    ages = oldest_recorded(rings)
     env = jnp.arange(rings.num_envs, dtype=jnp.int32)
     slot = ring.slot_of_age(rings.clock, jnp.maximum(ages, 1), rings.num_slots)
     return jnp.where(ages > 0, rings.envs.recorded - own_word(rings, slot, env, 1), 0)
+
+
+def rank(rings: Rings, span: Span) -> jax.Array:
+    """The number, from 0, of each valid row of a span among those of its env that can be read, oldest first, `[B]`."""
+    return own_word(rings, span.slot, span.env, 1) - (rings.envs.recorded - counts(rings))[span.env]
 
 
 def nth_rows(rings: Rings, nth: jax.Array, env: jax.Array) -> Rows:

@@ -88,11 +88,13 @@ def _sample(source: Source, key: jax.Array, batch_size: int, view: View) -> Samp
     narrowed = _is_narrow(source, view)
     if isinstance(source, Buffer):
         sampler, state = source.sampler, source.sampler_state
-        spans = (sampler.draw(state, source.rings, key, batch_size, lambda rows: find(rows)[0], narrowed),)
+        span, probability = sampler.draw(state, source.rings, key, batch_size, lambda rows: find(rows)[0], narrowed)
+        spans = (span,)
     else:
         spans, found = draw_uniform(key, batch_size, held(source), readable(source), find, _any_valid, narrowed)
         spans = tuple(span.replace(valid=span.valid & found) for span in spans)
-    return _read(source, _rows_of(source, spans), spans, view, key)
+        probability = _probability(source, spans)
+    return _read(source, _rows_of(source, spans), spans, probability, view, key)
 
 
 def _sample_mixture(source: Mixture, key: jax.Array, batch_size: int, view: View) -> Sample:
@@ -149,7 +151,8 @@ def _check_rows(source: Source, rows: Any) -> Any:
 def _take(source: Source, rows: Rows | SourceRows, view: View, key: jax.Array | None = None) -> Sample:
     shape = rows.time.shape
     flat = jax.tree.map(jnp.ravel, rows)
-    got = _read(source, flat, _usable(source, flat, view), view, key)
+    spans = _usable(source, flat, view)
+    got = _read(source, flat, spans, _probability(source, spans), view, key)
     got = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), got)
     return got.replace(rows=rows)
 
@@ -177,7 +180,8 @@ def _pop(buffer: Buffer, n: int) -> tuple[Buffer, Sample]:
         rows = Rows(*jnp.broadcast_arrays(time[:, None], env[None]))
     batch = _take(buffer, rows, transition())
     clock = stored.clock.replace(held=jnp.maximum(stored.clock.held - n, 0))
-    return buffer.replace(rings=stored.replace(clock=clock)), batch
+    state = buffer.sampler.on_remove(buffer.sampler_state, stored, jax.tree.map(jnp.ravel, rows))
+    return buffer.replace(rings=stored.replace(clock=clock), sampler_state=state), batch
 
 
 def epoch(source: Source, key: jax.Array, batch_size: int, view: View = transition()) -> Any:  # noqa: B008
@@ -280,7 +284,7 @@ def _rows_of(source: Source, spans: tuple[Span, ...]) -> Rows | SourceRows:
 
 
 def _read(
-    source: Source, rows: Rows | SourceRows, spans: tuple[Span, ...], view: View, key: jax.Array | None
+    source: Source, rows: Any, spans: tuple[Span, ...], probability: jax.Array, view: View, key: jax.Array | None
 ) -> Sample:
     mask = _any_valid(spans)
     num_bits = getattr(view, "num_bits", 0)
@@ -289,25 +293,20 @@ def _read(
         spans = tuple(span.replace(bits=bits) for span in spans)
     stored = buffers(source)
     data = _of_each(spans, [read(buffer.rings, span, view) for buffer, span in zip(stored, spans, strict=True)])
-    probability = jnp.where(mask, _probability(source, rows, spans), 0.0)
-    return Sample(data=data, rows=rows, probability=probability, mask=mask)
+    return Sample(data=data, rows=rows, probability=jnp.where(mask, probability, 0.0), mask=mask)
 
 
-def _probability(source: Source, rows: Any, spans: tuple[Span, ...]) -> jax.Array:
+def _probability(source: Source, spans: tuple[Span, ...]) -> jax.Array:
     """The probability of each row in one draw, `[B]`, for those that are found."""
     if isinstance(source, Buffer):
-        return source.sampler.probability(source.sampler_state, source.rings, rows)
+        return source.sampler.probability(source.sampler_state, source.rings, spans[0])
     if isinstance(source, Subset | Concat):
-        return jnp.broadcast_to(one_over(readable(source).total), rows.time.shape)
-    of_parts, first = jnp.zeros(rows.time.shape, jnp.float32), 0
+        return jnp.broadcast_to(one_over(readable(source).total), spans[0].time.shape)
+    probability, rest = jnp.zeros(spans[0].time.shape, jnp.float32), spans
     for part, share in zip(source.sources, source.proportions, strict=True):
-        count = len(buffers(part))
-        mine = SourceRows(source=rows.source - first, time=rows.time, env=rows.env)
-        here = spans[first : first + count]
-        probability = _probability(part, mine.of(0) if count == 1 else mine, here)
-        of_parts = jnp.where(_any_valid(here), share * probability, of_parts)
-        first += count
-    return of_parts
+        mine, rest = rest[: len(buffers(part))], rest[len(buffers(part)) :]
+        probability = jnp.where(_any_valid(mine), share * _probability(part, mine), probability)
+    return probability
 
 
 def _of_each(spans: tuple[Span, ...], values: list[PyTree]) -> PyTree:

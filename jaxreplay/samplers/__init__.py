@@ -1,6 +1,13 @@
-"""Samplers: which rows are drawn. `base` documents the protocol."""
+"""Samplers: which rows are drawn. `base` documents the protocol.
 
+For samplers of your own: `counts`, `nth_rows` and `rank` number the rows of each env that can be read, and
+`redraw_rows` draws again what cannot be used.
+"""
+
+from jaxreplay.rings import counts, nth_rows, rank
 from jaxreplay.samplers.base import Sampler
+from jaxreplay.samplers.prioritized import prioritized
+from jaxreplay.samplers.redraw import redraw_rows
 from jaxreplay.samplers.uniform import uniform
 
-__all__ = ["Sampler", "uniform"]
+__all__ = ["Sampler", "counts", "nth_rows", "prioritized", "rank", "redraw_rows", "uniform"]

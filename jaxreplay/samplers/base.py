@@ -17,28 +17,34 @@ Find = Callable[[Rows], Span]
 class Sampler(Protocol):
     """How rows are drawn. A sampler is a frozen dataclass of static settings; its state is a pytree of arrays.
 
-    Every method is pure and is traced; none may branch on the state.
+    Every method is pure and is traced; none may branch on the state. A sampler with priorities has a method more,
+    `set_priorities(state, rings, rows, priorities)`, with `[B]` of each: values that are no priorities, and rows that
+    cannot be read, change nothing, and of equal rows the last counts.
     """
 
     def init(self, num_slots: int, num_envs: int) -> PyTree:
         """Make the state of an empty buffer."""
         ...
 
-    def on_write(self, state: PyTree, slots: jax.Array, valid: jax.Array) -> PyTree:
-        """Take note that slots `[L]` were overwritten, with a step where `valid` `[L, E]`, else with a void row."""
+    def on_write(self, state: PyTree, rings: Rings, slots: jax.Array, valid: jax.Array) -> PyTree:
+        """Take note that slots `[L]`, neighbours round the ring, were overwritten: with a step where `valid` `[L, E]`,
+        else with a void row. `rings` are as they are afterwards."""
         ...
 
-    def on_remove(self, state: PyTree, slot: jax.Array, env: jax.Array, removed: jax.Array) -> PyTree:
-        """Take note that rows at slots and envs `[B]` are gone where `removed`, `[B]` bool."""
+    def on_remove(self, state: PyTree, rings: Rings, rows: Rows) -> PyTree:
+        """Take note that rows `[B]` are gone: removed, or consumed. Some may not be held, or come twice."""
         ...
 
-    def draw(self, state: PyTree, rings: Rings, key: jax.Array, batch_size: int, find: Find, narrowed: bool) -> Span:
-        """Draw rows, and return what `find` says of them, `[B]`; `valid` False where none was found.
+    def draw(
+        self, state: PyTree, rings: Rings, key: jax.Array, batch_size: int, find: Find, narrowed: bool
+    ) -> tuple[Span, jax.Array]:
+        """Draw rows; return what `find` says of them, `[B]`, with `valid` False where none was found, and the
+        probability of each in one draw, `[B]` float32.
 
         `narrowed` is static: whether the view refuses some rows that can be read.
         """
         ...
 
-    def probability(self, state: PyTree, rings: Rings, rows: Rows) -> jax.Array:
-        """The probability of drawing each row in one draw, `[B]` float32, for rows that can be read."""
+    def probability(self, state: PyTree, rings: Rings, span: Span) -> jax.Array:
+        """The probability of drawing each row in one draw, `[B]` float32; of no account where `valid` is False."""
         ...

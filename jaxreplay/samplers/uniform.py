@@ -3,62 +3,71 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxreplay import rings as rings_
-from jaxreplay import trees
 from jaxreplay.random_integers import bounded
+from jaxreplay.ring import is_last_of_equals
 from jaxreplay.rings import Rings, Span
 from jaxreplay.samplers.base import Find
+from jaxreplay.samplers.redraw import FEW_ROUNDS, redraw, redraw_after, rounds
 from jaxreplay.types import Rows
 
-FEW_ROUNDS = 8
-MANY_ROUNDS = 256
 RANKED_TRIES = 16  # none of them is fair one time in 2**32 at most, for up to 2**30 rows
 
 D = TypeVar("D")
 
 
-def uniform() -> Uniform:
-    """Give every row that can be read, and that the view can start from, the same probability; with replacement.
+def uniform(replacement: bool = True) -> Uniform:
+    """Give every row that can be read, and that the view can start from, the same probability.
 
     Rows are drawn from the whole ring, and drawn again where they are void, removed or refused by the view; one round
     is the common case. What a few rounds leave open is drawn by rank among the rows that can be read, so a batch is
     always filled where the view takes any row. For a view that refuses most rows, up to 256 rounds are tried, and the
     sample's `mask` says what could not be filled.
+
+    replacement: False draws no row twice in a batch: every set of B rows has the same probability. Where fewer than B
+    rows can be drawn, each comes once, and the rest has `mask` False; a batch that is not small against the rows there
+    are costs a pass over the ring.
     """
-    return Uniform()
+    return Uniform(bool(replacement))
 
 
 @dataclasses.dataclass(frozen=True)
 class Uniform:
     """See `uniform`."""
 
+    replacement: bool = True
+
     def init(self, num_slots: int, num_envs: int) -> tuple[()]:
         return ()
 
-    def on_write(self, state: tuple[()], slots: jax.Array, valid: jax.Array) -> tuple[()]:
+    def on_write(self, state: tuple[()], rings: Rings, slots: jax.Array, valid: jax.Array) -> tuple[()]:
         return state
 
-    def on_remove(self, state: tuple[()], slot: jax.Array, env: jax.Array, removed: jax.Array) -> tuple[()]:
+    def on_remove(self, state: tuple[()], rings: Rings, rows: Rows) -> tuple[()]:
         return state
 
-    def draw(self, state: tuple[()], rings: Rings, key: jax.Array, batch_size: int, find: Find, narrowed: bool) -> Span:
-        def found(span: Span) -> jax.Array:
-            return span.valid
-
+    def draw(
+        self, state: tuple[()], rings: Rings, key: jax.Array, batch_size: int, find: Find, narrowed: bool
+    ) -> tuple[Span, jax.Array]:
         proposed, ranked = held_rows(rings), readable_rows(rings)
-        span, done = draw_uniform(key, batch_size, proposed, ranked, find, found, narrowed)
-        return span.replace(valid=done)
+        if self.replacement:
+            span, found = draw_uniform(key, batch_size, proposed, ranked, find, _is_valid, narrowed)
+        else:
+            span, found = draw_distinct(key, batch_size, proposed, rings, find)
+        return span.replace(valid=found), self.probability(state, rings, span)
 
-    def probability(self, state: tuple[()], rings: Rings, rows: Rows) -> jax.Array:
-        return jnp.broadcast_to(one_over(readable_rows(rings).total), rows.time.shape)
+    def probability(self, state: tuple[()], rings: Rings, span: Span) -> jax.Array:
+        return jnp.broadcast_to(one_over(readable_rows(rings).total), span.time.shape)
+
+
+def _is_valid(span: Span) -> jax.Array:
+    return span.valid
 
 
 class Numbered(NamedTuple):
@@ -105,7 +114,6 @@ def draw_uniform(
     rows cost more to name; used for what a few rounds leave open. found: `[B]` bool, of what `find` returned, which
     is any pytree with leaves `[B, ...]`.
     """
-    max_rounds = MANY_ROUNDS if narrowed else FEW_ROUNDS
 
     def propose(key: jax.Array) -> tuple[D, jax.Array]:
         number, fair = bounded(key, (batch_size,), proposed.total)
@@ -118,19 +126,52 @@ def draw_uniform(
         drawn = find(ranked.at(number))
         return drawn, jnp.any(fairs, axis=0) & found(drawn)
 
-    def again(by: Callable[[jax.Array], tuple[D, jax.Array]], carry: tuple[jax.Array, D, jax.Array]):
-        round_, drawn, done = carry
-        other, other_done = by(jax.random.fold_in(key, round_))
-        return round_ + 1, trees.choose(done, drawn, other), done | other_done
+    return redraw(key, propose, (rounds(narrowed) - 1, propose), (1, propose_ranked))
 
-    def unfinished(rounds: int, carry: tuple[jax.Array, D, jax.Array]) -> jax.Array:
-        return (carry[0] < rounds) & ~jnp.all(carry[2])
 
-    # Loops rather than branches: under vmap a branch is always taken, a loop only while some batch needs it.
-    carry = (jnp.int32(1), *propose(key))
-    for rounds, by in ((max_rounds, propose), (max_rounds + 1, propose_ranked)):
-        carry = lax.while_loop(functools.partial(unfinished, rounds), functools.partial(again, by), carry)
-    return carry[1], carry[2]
+def draw_distinct(
+    key: jax.Array, batch_size: int, proposed: Numbered, rings: Rings, find: Find
+) -> tuple[Span, jax.Array]:
+    """Draw rows uniformly, none twice: those that were drawn before are drawn again, which is fair; then by a shuffle.
+
+    In a stream of fair draws, the first B different ones are a uniform set; a few rounds make the stream long enough
+    where B is small against the rows there are. Else all rows are shuffled, and what is open takes the first of them
+    that can be drawn and are not in the batch yet.
+    """
+    num_rows = rings.num_slots * rings.num_envs
+    places = jnp.arange(batch_size, dtype=jnp.int32)
+
+    def place(span: Span, valid: jax.Array) -> jax.Array:
+        return jnp.where(valid, span.slot * rings.num_envs + span.env, num_rows + rings.num_envs + places)
+
+    def propose(key: jax.Array) -> tuple[Span, jax.Array]:
+        number, fair = bounded(key, (batch_size,), proposed.total)
+        span = find(proposed.at(number))
+        return span, fair & span.valid
+
+    def propose_new(key: jax.Array, before: Span, found: jax.Array) -> tuple[Span, jax.Array]:
+        span, valid = propose(key)
+        both = jnp.concatenate([place(before, found), place(span, valid) + jnp.where(valid, 0, batch_size)])
+        first = is_last_of_equals(both[::-1])[::-1]
+        return span, valid & first[batch_size:]
+
+    def shuffle(key: jax.Array, before: Span, found: jax.Array) -> tuple[Span, jax.Array]:
+        every = rings_.all_rows(rings)
+        order = jax.random.permutation(key, num_rows)
+        every = jax.tree.map(lambda x: x[order], every)
+        spans = find(every)
+        taken = jnp.zeros((num_rows + rings.num_envs,), jnp.bool_).at[place(before, found)].set(True, mode="drop")
+        free = spans.valid & ~taken[spans.slot * rings.num_envs + spans.env]
+        order = jnp.argsort(~free, stable=True)
+        nth = jnp.cumsum(~found, dtype=jnp.int32) - 1
+        chosen = order[jnp.clip(nth, 0, num_rows - 1)]
+        rows = jax.tree.map(lambda x: x[chosen], every)
+        return find(rows), (nth < jnp.sum(free)) & ~found
+
+    none = find(Rows(time=jnp.zeros_like(places), env=jnp.full_like(places, -1)))
+    nothing = jnp.zeros((batch_size,), jnp.bool_)
+    first = propose_new(key, none, nothing)
+    return redraw_after(key, first, (FEW_ROUNDS - 1, propose_new), (1, shuffle))
 
 
 def one_over(count: jax.Array) -> jax.Array:

@@ -67,9 +67,9 @@ give leaves `[B, W, ...]`; or a single one, not in a tuple, which gives `[B, ...
 class View(Protocol):
     """How rows become a batch; see the module's docstring for the contract and an example.
 
-    A view may have an attribute `reach`: the steps of an env that the ring must have room for, else ValueError; an
-    attribute `num_bits`: how many random words `span.bits` it needs a row; and a method `narrow(rings, span)` that
-    returns the span with fewer steps before and after.
+    A view may have more attributes. `reach`: the steps of an env that the ring must have room for, else ValueError.
+    `num_bits`: how many random words `span.bits` it needs a row. `completes`: how many steps after a row the ones come
+    that may make it usable. `narrow(rings, span)`: the span with other steps before and after.
     """
 
     def columns(self, layout: Layout) -> Columns:
@@ -97,6 +97,10 @@ class Over:
     @property
     def num_bits(self) -> int:
         return getattr(self.base, "num_bits", 0)
+
+    @property
+    def completes(self) -> tuple[int, ...]:
+        return getattr(self.base, "completes", ())
 
     def usable(self, span: Span) -> jax.Array | None:
         return self.base.usable(span)

@@ -35,6 +35,7 @@ def n_step(
     n: int,
     discount: float,
     *,
+    complete: bool = False,
     observation: str = "observation",
     action: str = "action",
     reward: str = "reward",
@@ -47,13 +48,16 @@ def n_step(
     an open episode, the bootstrap is kept; only termination within the k steps sets `discount` to 0. `reward` is
     summed in float32 at least, and given in its own dtype (float32 for whole numbers).
 
+    complete: draw only rows whose n steps are there, or whose episode ended before: none that is cut at the newest step
+    of an open episode.
+
     The names say which parts of a structure of the user's own to read. Raises ValueError for n < 1 or a discount
     outside [0, 1], and when sampling, for parts that are not stored and for independent items.
     """
     trees.check_count("n", n)
     if not 0.0 <= float(discount) <= 1.0:
         raise ValueError(f"discount: expected a number from 0 to 1, got {discount}")
-    return NStepView(int(n), float(discount), observation, action, reward, terminated, next_observation)
+    return NStepView(int(n), float(discount), bool(complete), observation, action, reward, terminated, next_observation)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +66,7 @@ class NStepView:
 
     n: int
     discount: float
+    complete: bool
     observation: str
     action: str
     reward: str
@@ -84,8 +89,12 @@ class NStepView:
             )
         return need_parts(columns, layout, name)
 
-    def usable(self, span: Span) -> None:
-        return None
+    @property
+    def completes(self) -> tuple[int, ...]:
+        return tuple(range(self.n))
+
+    def usable(self, span: Span) -> jax.Array | None:
+        return (span.after >= self.n - 1) | ~span.open if self.complete else None
 
     def batch(self, step: PyTree, span: Span) -> NStepTransition:
         taken = jnp.arange(self.n, dtype=jnp.int32) <= span.after[:, None]  # [B, n]: within the k steps

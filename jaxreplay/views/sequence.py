@@ -61,6 +61,10 @@ class SequenceView:
     def reach(self) -> int:
         return self.length
 
+    @property
+    def completes(self) -> tuple[int, ...]:
+        return (self.length - 1,)
+
     def columns(self, layout: Layout) -> Columns:
         steps = tuple(At(step, "zero") for step in range(self.length))
         after = {leaf.path: self._last_step for leaf in layout.leaves if leaf.next_of is not None}

@@ -1,0 +1,35 @@
+"""A loop that copies nothing under vmap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_batching import custom_vmap
+
+C = TypeVar("C")
+
+
+def while_needed(needed: Callable[[C], jax.Array], step: Callable[[C], C], carry: C) -> C:
+    """Repeat `step` while it is needed; a step must change nothing where it is not.
+
+    Under vmap `lax.while_loop` selects between the old and the new carry of each member, and so copies it. This one
+    goes on for all while any needs it. Both functions may use their argument only, so constants go in the carry.
+    """
+
+    @custom_vmap
+    def loop(carry: C) -> C:
+        return lax.while_loop(lambda carry: jnp.any(needed(carry)), step, carry)
+
+    @loop.def_vmap
+    def _(axis_size: int, in_batched: list[C], carry: C) -> tuple[C, C]:
+        def batch(x: jax.Array, batched: bool) -> jax.Array:
+            return x if batched else jnp.broadcast_to(x, (axis_size, *x.shape))
+
+        carry = jax.tree.map(batch, carry, in_batched[0])
+        return while_needed(jax.vmap(needed), jax.vmap(step), carry), jax.tree.map(lambda _: True, carry)
+
+    return loop(carry)

@@ -1,0 +1,79 @@
+"""Priorities of stored rows, and the weights that make up for drawing by them (Schaul et al. 2016)."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxreplay import trees
+from jaxreplay.buffer import Buffer, check_rows
+from jaxreplay.sources import Source
+from jaxreplay.types import Rows, Sample
+
+
+def set_priorities(buffer: Buffer, rows: Rows, priorities: Any) -> Buffer:
+    """Set the priorities of rows `[...]` to plain magnitudes `[...]`, as `abs(td_error) + 1e-6`; floating.
+
+    Stale, void, removed and out-of-range rows are ignored, so a slow learner cannot poison newer data; of a row given
+    twice the last value counts. NaN, negative and infinite priorities raise ValueError outside jit; inside it they
+    leave the old priority in place. Raises ValueError for a sampler without priorities, and for shapes that differ.
+    """
+    if not isinstance(buffer, Buffer):
+        raise TypeError(f"set_priorities: expected a Buffer, got {type(buffer).__name__}; see batch.rows.of(source)")
+    if not hasattr(buffer.sampler, "set_priorities"):
+        raise ValueError(
+            f"set_priorities: this buffer draws with {buffer.sampler}; create it with sampler=samplers.prioritized()"
+        )
+    rows = check_rows(buffer, rows)
+    shape, dtype = trees.shape_dtype("priorities", priorities)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"priorities: expected floating numbers, got {trees.describe(shape, dtype)}")
+    if shape != rows.time.shape:
+        raise ValueError(f"priorities: expected the shape of rows {list(rows.time.shape)}, got {list(shape)}")
+    if trees.is_concrete(priorities):
+        values = np.asarray(priorities, np.float64)
+        wrong = ~(np.isfinite(values) & (values >= 0))
+        if wrong.any():
+            raise ValueError(
+                f"priorities: expected finite numbers of at least 0, got {values[wrong].ravel()[0]} "
+                f"(and {int(wrong.sum()) - 1} more)"
+            )
+    return _set_priorities(buffer, rows, jnp.asarray(priorities))
+
+
+@functools.partial(jax.jit, inline=True)
+def _set_priorities(buffer: Buffer, rows: Rows, priorities: jax.Array) -> Buffer:
+    flat = jax.tree.map(jnp.ravel, rows)
+    sampler: Any = buffer.sampler
+    state = sampler.set_priorities(buffer.sampler_state, buffer.rings, flat, priorities.ravel())
+    return buffer.replace(sampler_state=state)
+
+
+def importance_weights(sample: Sample, buffer: Source, beta: Any) -> jax.Array:
+    """Weigh the rows of a sample so that prioritized draws estimate a uniform mean: `[B]` float32, at most 1.
+
+    `(N p)**-beta` over the largest of the batch, with N rows and probabilities p (Schaul et al. 2016, section 3.4); N
+    cancels. beta: from 0, no correction, to 1, the full one; a number, which may be traced. Weights are 0 where the
+    sample's mask is False, and all 1 for uniform draws.
+    """
+    del buffer  # its size cancels
+    p = jnp.where(sample.mask, sample.probability, jnp.inf)
+    return jnp.where(sample.mask, (jnp.min(p) / p) ** beta, 0.0)
+
+
+def sequence_priorities(errors: jax.Array, mask: jax.Array | None = None, mix: float = 0.9) -> jax.Array:
+    """Make priorities `[B]` of the errors `[B, L]` of sequences: `mix * maximum + (1 - mix) * mean` of the magnitudes.
+
+    mask: `[B, L]` bool, which steps count, as a `Sequence`'s `learn`; a sequence without any gets 0.
+    Source: Kapturowski et al. 2019, section 2.3, with `mix` called eta.
+    """
+    size = jnp.abs(errors)
+    if mask is None:
+        mask = jnp.ones(size.shape, jnp.bool_)
+    size = jnp.where(mask, size, 0)
+    mean = jnp.sum(size, axis=-1) / jnp.maximum(jnp.sum(mask, axis=-1), 1)
+    return mix * jnp.max(size, axis=-1) + (1 - mix) * mean

@@ -1,0 +1,221 @@
+"""Prioritized experience replay (Schaul et al. 2016), on a sum tree that lies beside the rings."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from jaxreplay import ring
+from jaxreplay import rings as rings_
+from jaxreplay.loops import while_needed
+from jaxreplay.ring import Clock
+from jaxreplay.rings import Rings, Span
+from jaxreplay.samplers import sum_tree
+from jaxreplay.samplers.base import Find
+from jaxreplay.samplers.redraw import redraw, rounds
+from jaxreplay.samplers.sum_tree import Tree
+from jaxreplay.types import Rows
+from jaxreplay.views import View
+
+MOST = 2.0**100  # of all weights together
+LOST_AT_ONCE = 8  # slices of rows that lose their weight in one pass of a loop
+
+
+def prioritized(
+    exponent: float = 0.6,
+    *,
+    new_priority: float | None = None,
+    stratified: bool = True,
+    view: View | None = None,
+) -> Prioritized:
+    """Draw rows in proportion to `priority**exponent`, with replacement (Schaul et al. 2016, equation 1).
+
+    Priorities are plain magnitudes, as `abs(td_error) + 1e-6`, set by `set_priorities`; the exponent is applied inside,
+    once. A row of priority zero is never drawn. exponent: 0 is uniform, 1 fully proportional.
+    new_priority: of rows when they are appended; by default the largest that was ever set, 1 before.
+    stratified: draw one row from each of B equal parts of the total, which lowers the variance of a batch; False draws
+        them independently. Each row's probability in a batch is the same either way.
+    view: one that cannot start from every row, as `sequence(80)` or `n_step(3, 0.99, complete=True)`. Rows it cannot
+        start from have weight zero until it can, so none is drawn in vain; use the same view for sampling. A row keeps
+        the priority it has, or is given, meanwhile. Without it such a view is served by drawing again.
+
+    Rows that cannot be read for another reason (their episode's record was overwritten) are drawn again.
+    Raises ValueError for a negative exponent or priority.
+
+    >>> import jax, jax.numpy as jnp, jaxreplay as replay
+    >>> buffer = replay.create({"x": jnp.int32(0)}, 8, sampler=replay.samplers.prioritized(1.0))
+    >>> buffer = replay.extend(buffer, {"x": jnp.arange(4)})
+    >>> rows = replay.Rows(time=jnp.arange(4), env=jnp.zeros(4, jnp.int32))
+    >>> buffer = replay.set_priorities(buffer, rows, jnp.array([0.0, 3.0, 0.0, 1.0]))
+    >>> batch = replay.sample(buffer, jax.random.key(0), 8)
+    >>> batch.data["x"].tolist()
+    [1, 1, 1, 1, 1, 1, 3, 3]
+    >>> batch.probability[0].item(), replay.importance_weights(batch, buffer, beta=1.0)[0].item()
+    (0.75, 0.3333333432674408)
+    """
+    if not 0 <= float(exponent) < float("inf"):
+        raise ValueError(f"exponent: expected a number of at least 0, got {exponent}")
+    if new_priority is not None and not 0 <= float(new_priority) < float("inf"):
+        raise ValueError(f"new_priority: expected a number of at least 0, got {new_priority}")
+    new = None if new_priority is None else float(new_priority)
+    return Prioritized(float(exponent), new, bool(stratified), view)
+
+
+class Priorities(struct.PyTreeNode):
+    """The state of `prioritized`.
+
+    tree: `priority**exponent` of every slot's rows, slot by slot; of a row that the view cannot start from, its
+        negative. largest: float32, `priority**exponent` of the largest priority seen.
+    lost: `[E]` int32, the time before which rows that lost their episode's record have weight zero.
+    """
+
+    tree: Tree
+    largest: jax.Array
+    lost: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Prioritized:
+    """See `prioritized`."""
+
+    exponent: float
+    new_priority: float | None
+    stratified: bool
+    view: View | None
+
+    def init(self, num_slots: int, num_envs: int) -> Priorities:
+        tree = sum_tree.make_tree(num_slots * num_envs)
+        return Priorities(tree=tree, largest=jnp.ones((), jnp.float32), lost=jnp.zeros((num_envs,), jnp.int32))
+
+    def on_write(self, state: Priorities, rings: Rings, slots: jax.Array, valid: jax.Array) -> Priorities:
+        new = state.largest if self.new_priority is None else self._weight(jnp.float32(self.new_priority), rings)
+        pending = self._completes(rings)
+        values = jnp.where(valid, new if pending is None else -new, 0.0)
+        if slots.shape[0] == 1:
+            tree = sum_tree.set_block(state.tree, slots[0] * rings.num_envs, values[0])
+        else:
+            index = slots[:, None] * rings.num_envs + jnp.arange(rings.num_envs, dtype=jnp.int32)
+            num_leaves = rings.num_slots * rings.num_envs
+            tree = sum_tree.set_wrapped(state.tree, index[0, 0], index.ravel(), values.ravel(), num_leaves)
+        if pending is not None:
+            back = range(min(slots.shape[0] + max(pending), rings.num_slots)) if slots.shape[0] > 1 else pending
+            tree = self._open(tree, rings, jnp.array(back, jnp.int32))
+        tree, lost = _close_lost(tree, rings, state.lost)
+        return state.replace(tree=tree, lost=lost)
+
+    def on_remove(self, state: Priorities, rings: Rings, rows: Rows) -> Priorities:
+        slot, env, held = rings_.place(rings, rows)
+        index = _leaf_index(state.tree, rings, slot, env, held)
+        return state.replace(tree=sum_tree.set_leaves(state.tree, index, jnp.zeros(index.shape, jnp.float32)))
+
+    def draw(
+        self, state: Priorities, rings: Rings, key: jax.Array, batch_size: int, find: Find, narrowed: bool
+    ) -> tuple[Span, jax.Array]:
+        def propose(key: jax.Array, stratified: bool = False) -> tuple[tuple[Span, jax.Array], jax.Array]:
+            bits = jax.random.bits(key, (2, batch_size), jnp.uint32)
+            position = sum_tree.unit(bits[0])
+            if stratified:
+                position = (jnp.arange(batch_size) + position) / batch_size
+            index, weight = sum_tree.draw(state.tree, position, bits[1])
+            slot = jnp.minimum(index // rings.num_envs, rings.num_slots - 1)
+            time = ring.time_of_slot(rings.clock, slot, rings.num_slots)
+            span = find(Rows(time=time, env=index % rings.num_envs))
+            return (span, weight), span.valid & (weight > 0)
+
+        # What is drawn again is drawn from all, not from its own part, so that each row keeps its probability.
+        first = functools.partial(propose, stratified=self.stratified)
+        (span, weight), found = redraw(key, first, (rounds(narrowed), propose))
+        # The weight comes from the draw: read anew, it could be read after the leaves are next written, and XLA would
+        # copy them to be safe.
+        return span.replace(valid=found), _share(state.tree, weight)
+
+    def probability(self, state: Priorities, rings: Rings, span: Span) -> jax.Array:
+        index = _leaf_index(state.tree, rings, span.slot, span.env, span.valid)
+        return _share(state.tree, sum_tree.get_leaves(state.tree, index))
+
+    def set_priorities(self, state: Priorities, rings: Rings, rows: Rows, priorities: jax.Array) -> Priorities:
+        slot, env, _ = rings_.place(rings, rows)
+        known = rings_.is_valid(rings, rows) & (priorities >= 0) & (priorities < jnp.inf)
+        index = _leaf_index(state.tree, rings, slot, env, known)
+        weight = self._weight(priorities, rings)
+        largest = jnp.maximum(state.largest, jnp.max(jnp.where(known, weight, 0), initial=0))
+        if self._completes(rings) is not None:
+            weight = jnp.where(jnp.signbit(sum_tree.get_leaves(state.tree, index)), -weight, weight)
+        index = jnp.where(ring.is_last_of_equals(index), index, sum_tree.nowhere(state.tree))
+        return state.replace(tree=sum_tree.set_leaves(state.tree, index, weight), largest=largest)
+
+    def _weight(self, priorities: jax.Array, rings: Rings) -> jax.Array:
+        """The numbers in the leaves: bounded, so that the reciprocal of all together is a normal number."""
+        most = MOST / (rings.num_slots * rings.num_envs)
+        priorities = priorities.astype(jnp.float32)
+        return jnp.where(priorities > 0, jnp.minimum(priorities**self.exponent, most), 0.0)
+
+    def _completes(self, rings: Rings) -> tuple[int, ...] | None:
+        """How many steps later the view may become able to start from a row; None where it always is."""
+        if self.view is None:
+            return None
+        one = jax.ShapeDtypeStruct((1,), jnp.int32)
+        view: Any = self.view
+        if jax.eval_shape(lambda x: view.usable(rings_.find(rings, Rows(time=x, env=x))), one) is None:
+            return None
+        if not hasattr(view, "completes"):
+            raise ValueError(f"prioritized: {view} refuses rows, and has no attribute `completes` to say when it stops")
+        return view.completes
+
+    def _open(self, tree: Tree, rings: Rings, back: jax.Array) -> Tree:
+        """Give weight to the rows that the view can start from, and none to others, of those `back` slices ago."""
+        assert self.view is not None
+        time = (rings.clock.time - 1 - back)[:, None]
+        env = jnp.arange(rings.num_envs, dtype=jnp.int32)
+        rows = Rows(*(x.ravel() for x in jnp.broadcast_arrays(time, env)))
+        slot, env, held = rings_.place(rings, rows)
+        span = rings_.find(rings, rows)
+        usable: Any = self.view.usable(span)
+        index = _leaf_index(tree, rings, slot, env, held)
+        weight = jnp.abs(sum_tree.get_leaves(tree, index))
+        return sum_tree.set_leaves(tree, index, jnp.where(span.valid & usable, weight, -weight))
+
+
+def _close_lost(tree: Tree, rings: Rings, lost: jax.Array) -> tuple[Tree, jax.Array]:
+    """Take the weight of rows whose episode's record was overwritten, of those from time `lost` `[E]` on.
+
+    Each row once in its life, some slices of all envs at a time; mostly there are none, and the loop does nothing.
+    """
+    if not rings.num_records:
+        return tree, lost
+    num_slots, clock = rings.num_slots, rings.clock
+    oldest = clock.time - clock.held
+    first = clock.time - rings_.oldest_recorded(rings)  # times are compared by distance
+    known = (lost - oldest >= 0) & (lost - oldest <= clock.held)
+
+    def unfinished(carry: tuple[Tree, jax.Array, jax.Array, Clock]) -> jax.Array:
+        _, lost, first, _ = carry
+        return first - lost > 0
+
+    def close(carry: tuple[Tree, jax.Array, jax.Array, Clock]) -> tuple[Tree, jax.Array, jax.Array, Clock]:
+        tree, lost, first, clock = carry
+        time = lost + jnp.arange(LOST_AT_ONCE, dtype=jnp.int32)[:, None]
+        slot = ring.slot_of_age(clock, jnp.clip(ring.age(clock, time), 1, clock.held), num_slots)
+        index = slot * first.shape[0] + jnp.arange(first.shape[0], dtype=jnp.int32)
+        index = jnp.where(first - time > 0, index, sum_tree.nowhere(tree)).ravel()
+        tree = sum_tree.set_leaves(tree, index, jnp.zeros(index.shape, jnp.float32))
+        return tree, lost + jnp.clip(first - lost, 0, LOST_AT_ONCE), first, clock
+
+    carry = (tree, jnp.where(known, lost, oldest), first, clock)
+    tree, lost, _, _ = while_needed(unfinished, close, carry)
+    return tree, lost
+
+
+def _share(tree: Tree, weight: jax.Array) -> jax.Array:
+    """The probability of leaves, given the numbers in them."""
+    return jnp.maximum(weight, 0) / jnp.maximum(sum_tree.total(tree), jnp.finfo(jnp.float32).tiny)
+
+
+def _leaf_index(tree: Tree, rings: Rings, slot: jax.Array, env: jax.Array, known: jax.Array) -> jax.Array:
+    """The leaves of rows; nowhere, where they are not known."""
+    return jnp.where(known, slot * rings.num_envs + env, sum_tree.nowhere(tree))
