@@ -56,6 +56,11 @@ class Result:
         return f"{'reached' if reached >= self.goal.times else 'SHORT'} (goal {self.goal.times:g}x)"
 
 
+def micros(seconds: dict[str, list[float]], operations: int) -> dict[str, list[float]]:
+    """Microseconds an operation, of runs of so many operations."""
+    return {name: [1e6 * s / operations for s in values] for name, values in seconds.items()}
+
+
 HEAD = ("workload", "mode", "contestant", "median (quartiles)", "with the consumer", "over the first", "by medians", "")
 
 

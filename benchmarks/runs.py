@@ -118,7 +118,12 @@ def consume_scan(pool: Any, length: int, consume: Consume = peek) -> Run:
 
 def sample_calls(contestant: Contestant, state: Any, calls: int) -> Run:
     """Draw by calls from Python, each waited for."""
-    run, keys = jax.jit(contestant.sample), list(jax.random.split(jax.random.key(1), calls))
+    return draw_calls(contestant.sample, state, calls)
+
+
+def draw_calls(draw: Callable[[Any, jax.Array], Any], state: Any, calls: int) -> Run:
+    """The same for any function that draws."""
+    run, keys = jax.jit(draw), list(jax.random.split(jax.random.key(1), calls))
 
     def once() -> Any:
         batch = None

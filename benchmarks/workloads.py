@@ -24,7 +24,8 @@ from benchmarks.contestants import (
     filled,
     stream,
 )
-from benchmarks.results import Goal, Result
+from benchmarks.prioritized import prioritized
+from benchmarks.results import Goal, Result, micros
 from benchmarks.runs import BATCH
 from benchmarks.timing import interleave, subtract
 
@@ -45,8 +46,8 @@ def append(rounds: int) -> list[Result]:
             scans[contestant.name] = runs.append_scan(contestant, state, steps)
             single[contestant.name] = runs.append_calls(contestant, other, steps, calls)
         single["an empty call"] = runs.empty_calls(calls)
-        results.append(Result(title, "in lax.scan", _micros(interleave(scans, rounds), length), Goal("flashbax", goal)))
-        results.append(Result(title, "single calls", _micros(interleave(single, rounds), calls)))
+        results.append(Result(title, "in lax.scan", micros(interleave(scans, rounds), length), Goal("flashbax", goal)))
+        results.append(Result(title, "single calls", micros(interleave(single, rounds), calls)))
     return results
 
 
@@ -74,14 +75,14 @@ def sample(rounds: int) -> list[Result]:
         sums["the sum alone"] = runs.consume_scan(pool, length, runs.add_up)
         single["an empty call"] = runs.empty_calls(calls)
         numpy = {"NumPy gather of both observations": runs.numpy_gather(np.asarray(rows))}
-        raw = _micros(interleave(scans, rounds), length)
+        raw = micros(interleave(scans, rounds), length)
         alone = {name: raw["consumer of one" if name.startswith("one gather") else "consumer"] for name in raw}
         net = {name: subtract(raw[name], alone[name]) for name in raw if not name.startswith("consumer")}
-        net |= _micros(interleave(numpy, rounds), 1)
+        net |= micros(interleave(numpy, rounds), 1)
         results += [
             Result(title, "in lax.scan", net, Goal("flashbax", goal), raw=raw),
-            Result(title, "in lax.scan, with a sum of every element", _micros(interleave(sums, rounds), length)),
-            Result(title, "single calls", _micros(interleave(single, rounds), calls)),
+            Result(title, "in lax.scan, with a sum of every element", micros(interleave(sums, rounds), length)),
+            Result(title, "single calls", micros(interleave(single, rounds), calls)),
         ]
     return results
 
@@ -103,12 +104,12 @@ def stacks(rounds: int) -> list[Result]:
     scans["consumer"] = runs.consume_scan(pool, length)
     sums["the sum alone"] = runs.consume_scan(pool, length, runs.add_up)
     rows = np.asarray(stream(IMAGE, (2000,)).observation)
-    raw = _micros(interleave(scans, rounds), length)
+    raw = micros(interleave(scans, rounds), length)
     net = {name: subtract(raw[name], raw["consumer"]) for name in raw if name != "consumer"}
-    net |= _micros(interleave({"NumPy gather of both stored stacks": runs.numpy_gather(rows)}, rounds), 1)
+    net |= micros(interleave({"NumPy gather of both stored stacks": runs.numpy_gather(rows)}, rounds), 1)
     return [
         Result(title, "in lax.scan", net, Goal("flashbax, stored stacks", 2.5), raw=raw),
-        Result(title, "with a sum of every element", _micros(interleave(sums, rounds), length)),
+        Result(title, "with a sum of every element", micros(interleave(sums, rounds), length)),
         Result("memory of 20,000 steps", "4 stacked frames", held, Goal("flashbax, stored stacks", 3.5), "MiB"),
     ]
 
@@ -121,8 +122,8 @@ def step(rounds: int) -> list[Result]:
         contestant = make(SMALL, SMALL_STEPS, 128, BATCH)
         state = filled(contestant, SMALL, SMALL_STEPS, 128)
         loops[contestant.name] = runs.both_scan(contestant, state, steps, length)
-    micros = _micros(interleave(loops, rounds), length)
-    return [Result("append 128 envs, then sample 256, small", "in lax.scan, consumer included", micros)]
+    times = micros(interleave(loops, rounds), length)
+    return [Result("append 128 envs, then sample 256, small", "in lax.scan, consumer included", times)]
 
 
 def capacity(rounds: int) -> list[Result]:
@@ -142,9 +143,9 @@ def capacity(rounds: int) -> list[Result]:
             gathers[f"{size:,} steps"] = runs.numpy_gather(np.ones((size, 10), np.float32))
     raw = "in lax.scan, consumer included"
     return [
-        Result("append 10 envs by capacity", "in lax.scan", _micros(interleave(appends, rounds), num_appends)),
-        Result("sample 256 by capacity", raw, _micros(interleave(samples, rounds), num_samples)),
-        Result("NumPy gather of 2 x 256 rows of 40 bytes", "single calls", _micros(interleave(gathers, rounds), 1)),
+        Result("append 10 envs by capacity", "in lax.scan", micros(interleave(appends, rounds), num_appends)),
+        Result("sample 256 by capacity", raw, micros(interleave(samples, rounds), num_samples)),
+        Result("NumPy gather of 2 x 256 rows of 40 bytes", "single calls", micros(interleave(gathers, rounds), 1)),
     ]
 
 
@@ -163,6 +164,7 @@ PARTS: dict[str, Callable[[int], list[Result]]] = {
     "append": append,
     "sample": sample,
     "stacks": stacks,
+    "prioritized": prioritized,
     "step": step,
     "capacity": capacity,
     "memory": memory,
@@ -171,7 +173,3 @@ PARTS: dict[str, Callable[[int], list[Result]]] = {
 
 def _stored_bytes(contestant: Contestant) -> int:
     return sum(np.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(jax.eval_shape(contestant.start)))
-
-
-def _micros(seconds: dict[str, list[float]], operations: int) -> dict[str, list[float]]:
-    return {name: [1e6 * s / operations for s in values] for name, values in seconds.items()}

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxreplay import rings, trees
+from jaxreplay import trees
 from jaxreplay.buffer import Buffer, check_rows
 from jaxreplay.contents import size
 from jaxreplay.episodes import live_records, need_episodes
@@ -32,7 +32,7 @@ from jaxreplay.sources import (
 )
 from jaxreplay.types import PyTree, Rows, Sample, SourceRows
 from jaxreplay.views import View, transition
-from jaxreplay.views.base import read
+from jaxreplay.views.base import read, refuses
 
 VIEW = 2**32 - 1  # what is folded into a sample's key for the view's own draws; no round of redraws is that one
 
@@ -85,7 +85,7 @@ def _sample(source: Source, key: jax.Array, batch_size: int, view: View) -> Samp
     def find(rows: Rows | SourceRows) -> tuple[Span, ...]:
         return _usable(source, rows, view)
 
-    narrowed = _is_narrow(source, view)
+    narrowed = refuses(view)
     if isinstance(source, Buffer):
         sampler, state = source.sampler, source.sampler_state
         span, probability = sampler.draw(state, source.rings, key, batch_size, lambda rows: find(rows)[0], narrowed)
@@ -262,13 +262,6 @@ def _usable(source: Source, rows: Rows | SourceRows, view: View) -> tuple[Span, 
         usable: Any = view.usable(span)
         spans.append(span if usable is None else span.replace(valid=span.valid & usable))
     return tuple(spans)
-
-
-def _is_narrow(source: Source, view: View) -> bool:
-    """Whether the view refuses some rows that can be read."""
-    one = jax.ShapeDtypeStruct((1,), jnp.int32)
-    stored = buffers(source)[0].rings
-    return jax.eval_shape(lambda x: view.usable(rings.find(stored, Rows(time=x, env=x))), one) is not None
 
 
 def _any_valid(spans: tuple[Span, ...]) -> jax.Array:

@@ -33,6 +33,9 @@ class Settings:
     exploration: float = 0.05
     warm_up: int = 100
     target_rate: float = 0.005
+    prioritized: bool = False
+    priority_exponent: float = 0.6
+    importance_exponent: float = 0.4
 
     @property
     def num_updates(self) -> int:
@@ -84,6 +87,13 @@ def optimizer(settings: Settings) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule))
 
 
+def sampler(settings: Settings) -> replay.samplers.Sampler:
+    """Draw by priorities or uniformly."""
+    if settings.prioritized:
+        return replay.samplers.prioritized(settings.priority_exponent)
+    return replay.samplers.uniform()
+
+
 def start(settings: Settings, key: jax.Array) -> State:
     """Make the state that training begins with."""
     key, env_key, network_key = jax.random.split(key, 3)
@@ -93,7 +103,7 @@ def start(settings: Settings, key: jax.Array) -> State:
         params=params,
         target=jax.tree.map(jnp.copy, params),
         optimizer=optimizer(settings).init(params),
-        buffer=replay.create(example, settings.capacity, settings.num_envs),
+        buffer=replay.create(example, settings.capacity, settings.num_envs, sampler=sampler(settings)),
         envs=cartpole.reset(env_key, settings.num_envs),
         key=key,
         updates=jnp.zeros((), jnp.int32),
@@ -108,15 +118,21 @@ def act(settings: Settings, params: PyTree, observation: jax.Array, epsilon: jax
     return jnp.where(jax.random.uniform(explore_key, greedy.shape) < epsilon, random, greedy).astype(jnp.int32)
 
 
-def loss(settings: Settings, params: PyTree, target: PyTree, batch: replay.views.NStepTransition) -> jax.Array:
-    """The Huber loss of double-DQN targets over n steps."""
+def errors(settings: Settings, params: PyTree, target: PyTree, batch: replay.views.NStepTransition) -> jax.Array:
+    """The errors `[B]` of double-DQN targets over n steps."""
     best = jnp.argmax(action_values(settings, params, batch.next_observation), axis=-1)
     future = jnp.take_along_axis(action_values(settings, target, batch.next_observation), best[:, None], axis=-1)[:, 0]
     wanted = jax.lax.stop_gradient(batch.reward + batch.discount * future)
-    values = jnp.take_along_axis(action_values(settings, params, batch.observation), batch.action[:, None], axis=-1)[
-        :, 0
-    ]
-    return jnp.mean(optax.huber_loss(values, wanted))
+    values = action_values(settings, params, batch.observation)
+    return wanted - jnp.take_along_axis(values, batch.action[:, None], axis=-1)[:, 0]
+
+
+def loss(
+    settings: Settings, params: PyTree, target: PyTree, batch: replay.views.NStepTransition, weights: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The Huber loss of the errors, weighed by `[B]`; the errors as well."""
+    error = errors(settings, params, target, batch)
+    return jnp.mean(weights * optax.huber_loss(error)), error
 
 
 def train_step(settings: Settings, state: State) -> tuple[State, Metrics]:
@@ -132,7 +148,11 @@ def train_step(settings: Settings, state: State) -> tuple[State, Metrics]:
         buffer, sample_key, settings.batch_size, replay.views.n_step(settings.n_step, settings.discount)
     )
 
-    value, gradient = jax.value_and_grad(loss, argnums=1)(settings, state.params, state.target, batch.data)
+    weights = replay.importance_weights(batch, buffer, settings.importance_exponent)  # all 1 for uniform draws
+    learn = jax.value_and_grad(loss, argnums=1, has_aux=True)
+    (value, error), gradient = learn(settings, state.params, state.target, batch.data, weights)
+    if settings.prioritized:
+        buffer = replay.set_priorities(buffer, batch.rows, jnp.abs(error) + 1e-6)
     ready = state.updates >= settings.warm_up
     updates, optimizer_state = optimizer(settings).update(gradient, state.optimizer, state.params)
     params = optax.apply_updates(state.params, jax.tree.map(lambda x: x * ready, updates))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import pathlib
 import sys
@@ -41,6 +42,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--num-seeds", type=int, default=1, help="train this many seeds in one vmapped program")
     parser.add_argument("--steps", type=int, default=defaults.steps, help="env steps a seed (default %(default)s)")
     parser.add_argument("--num-envs", type=int, default=defaults.num_envs, help="CartPoles stepped together")
+    parser.add_argument("--prioritized", action="store_true", help="draw by priorities, and learn from 3-step returns")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/cartpole"), help="output folder")
     args = parser.parse_args(argv)
     for name in ("num_seeds", "steps", "num_envs"):
@@ -64,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     capacity = dqn.Settings.capacity // args.num_envs * args.num_envs
     settings = dqn.Settings(steps=args.steps, num_envs=args.num_envs, capacity=capacity)
+    if args.prioritized:
+        settings = dataclasses.replace(settings, prioritized=True, n_step=3)
     seeds = range(args.seed, args.seed + args.num_seeds)
     began = time.perf_counter()
     history, best = train(settings, list(seeds))

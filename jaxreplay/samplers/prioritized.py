@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax import lax
 
 from jaxreplay import ring
 from jaxreplay import rings as rings_
@@ -21,8 +22,8 @@ from jaxreplay.samplers.redraw import redraw, rounds
 from jaxreplay.samplers.sum_tree import Tree
 from jaxreplay.types import Rows
 from jaxreplay.views import View
+from jaxreplay.views.base import refuses
 
-MOST = 2.0**100  # of all weights together
 LOST_AT_ONCE = 8  # slices of rows that lose their weight in one pass of a loop
 
 
@@ -69,12 +70,14 @@ def prioritized(
 class Priorities(struct.PyTreeNode):
     """The state of `prioritized`.
 
-    tree: `priority**exponent` of every slot's rows, slot by slot; of a row that the view cannot start from, its
-        negative. largest: float32, `priority**exponent` of the largest priority seen.
+    tree: `priority**exponent` of every slot's rows, slot by slot; 0 for rows that cannot be drawn.
+    kept: `[T*E]` float32, the same for rows that the view cannot start from yet as well; None where it always can.
+    largest: float32, `priority**exponent` of the largest priority seen.
     lost: `[E]` int32, the time before which rows that lost their episode's record have weight zero.
     """
 
     tree: Tree
+    kept: jax.Array | None
     largest: jax.Array
     lost: jax.Array
 
@@ -89,24 +92,32 @@ class Prioritized:
     view: View | None
 
     def init(self, num_slots: int, num_envs: int) -> Priorities:
-        tree = sum_tree.make_tree(num_slots * num_envs)
-        return Priorities(tree=tree, largest=jnp.ones((), jnp.float32), lost=jnp.zeros((num_envs,), jnp.int32))
+        count = num_slots * num_envs
+        return Priorities(
+            tree=sum_tree.make_tree(count),
+            kept=jnp.zeros((count,), jnp.float32) if self._completes else None,
+            largest=jnp.ones((), jnp.float32),
+            lost=jnp.zeros((num_envs,), jnp.int32),
+        )
 
     def on_write(self, state: Priorities, rings: Rings, slots: jax.Array, valid: jax.Array) -> Priorities:
         new = state.largest if self.new_priority is None else self._weight(jnp.float32(self.new_priority), rings)
-        pending = self._completes(rings)
-        values = jnp.where(valid, new if pending is None else -new, 0.0)
-        if slots.shape[0] == 1:
-            tree = sum_tree.set_block(state.tree, slots[0] * rings.num_envs, values[0])
+        weights, start = jnp.where(valid, new, 0.0), slots[0] * rings.num_envs
+        index = (slots[:, None] * rings.num_envs + jnp.arange(rings.num_envs, dtype=jnp.int32)).ravel()
+        single, tree, kept = slots.shape[0] == 1, state.tree, state.kept
+        if kept is not None:
+            if single:
+                kept = lax.dynamic_update_slice(kept, weights[0], (start,))
+            else:
+                kept = kept.at[index].set(weights.ravel(), unique_indices=True, mode="promise_in_bounds")
+            tree = self._open(tree, kept, rings, slots.shape[0])
+        elif single:
+            tree = sum_tree.set_block(tree, start, weights[0])
         else:
-            index = slots[:, None] * rings.num_envs + jnp.arange(rings.num_envs, dtype=jnp.int32)
             num_leaves = rings.num_slots * rings.num_envs
-            tree = sum_tree.set_wrapped(state.tree, index[0, 0], index.ravel(), values.ravel(), num_leaves)
-        if pending is not None:
-            back = range(min(slots.shape[0] + max(pending), rings.num_slots)) if slots.shape[0] > 1 else pending
-            tree = self._open(tree, rings, jnp.array(back, jnp.int32))
+            tree = sum_tree.set_wrapped(tree, start, index, weights.ravel(), num_leaves)
         tree, lost = _close_lost(tree, rings, state.lost)
-        return state.replace(tree=tree, lost=lost)
+        return state.replace(tree=tree, kept=kept, lost=lost)
 
     def on_remove(self, state: Priorities, rings: Rings, rows: Rows) -> Priorities:
         slot, env, held = rings_.place(rings, rows)
@@ -140,45 +151,49 @@ class Prioritized:
 
     def set_priorities(self, state: Priorities, rings: Rings, rows: Rows, priorities: jax.Array) -> Priorities:
         slot, env, _ = rings_.place(rings, rows)
-        known = rings_.is_valid(rings, rows) & (priorities >= 0) & (priorities < jnp.inf)
-        index = _leaf_index(state.tree, rings, slot, env, known)
-        weight = self._weight(priorities, rings)
+        span = rings_.find(rings, rows)
+        known = span.valid & (priorities >= 0) & (priorities < jnp.inf)
+        index, weight = _leaf_index(state.tree, rings, slot, env, known), self._weight(priorities, rings)
         largest = jnp.maximum(state.largest, jnp.max(jnp.where(known, weight, 0), initial=0))
-        if self._completes(rings) is not None:
-            weight = jnp.where(jnp.signbit(sum_tree.get_leaves(state.tree, index)), -weight, weight)
-        index = jnp.where(ring.is_last_of_equals(index), index, sum_tree.nowhere(state.tree))
-        return state.replace(tree=sum_tree.set_leaves(state.tree, index, weight), largest=largest)
+        marked, last = sum_tree.mark_last(state.tree, index)
+        index, kept, in_tree = jnp.where(last, index, sum_tree.nowhere(marked)), state.kept, weight
+        if kept is not None:
+            kept = kept.at[index].set(weight, mode="drop", wrap_negative_indices=False)
+            in_tree = jnp.where(self._usable(span), weight, 0.0)
+        return state.replace(tree=sum_tree.set_leaves(marked, index, in_tree), kept=kept, largest=largest)
 
     def _weight(self, priorities: jax.Array, rings: Rings) -> jax.Array:
         """The numbers in the leaves: bounded, so that the reciprocal of all together is a normal number."""
-        most = MOST / (rings.num_slots * rings.num_envs)
+        most = sum_tree.MOST / (rings.num_slots * rings.num_envs)
         priorities = priorities.astype(jnp.float32)
         return jnp.where(priorities > 0, jnp.minimum(priorities**self.exponent, most), 0.0)
 
-    def _completes(self, rings: Rings) -> tuple[int, ...] | None:
-        """How many steps later the view may become able to start from a row; None where it always is."""
-        if self.view is None:
-            return None
-        one = jax.ShapeDtypeStruct((1,), jnp.int32)
+    @property
+    def _completes(self) -> tuple[int, ...]:
+        """How many steps later the view may become able to start from a row; none where it always is."""
+        if self.view is None or not refuses(self.view):
+            return ()
         view: Any = self.view
-        if jax.eval_shape(lambda x: view.usable(rings_.find(rings, Rows(time=x, env=x))), one) is None:
-            return None
         if not hasattr(view, "completes"):
             raise ValueError(f"prioritized: {view} refuses rows, and has no attribute `completes` to say when it stops")
         return view.completes
 
-    def _open(self, tree: Tree, rings: Rings, back: jax.Array) -> Tree:
-        """Give weight to the rows that the view can start from, and none to others, of those `back` slices ago."""
-        assert self.view is not None
-        time = (rings.clock.time - 1 - back)[:, None]
+    def _usable(self, span: Span) -> jax.Array:
+        view: Any = self.view
+        return span.valid & view.usable(span)
+
+    def _open(self, tree: Tree, kept: jax.Array, rings: Rings, length: int) -> Tree:
+        """Give the newest `length` slices their weight, and older rows that wait, where the view can start there."""
+        pending = self._completes
+        waiting = {step for step in pending if step < rings.num_slots}
+        back = sorted({0} | waiting) if length == 1 else range(min(length + max(pending), rings.num_slots))
+        time = (rings.clock.time - 1 - jnp.array([*back], jnp.int32))[:, None]
         env = jnp.arange(rings.num_envs, dtype=jnp.int32)
         rows = Rows(*(x.ravel() for x in jnp.broadcast_arrays(time, env)))
         slot, env, held = rings_.place(rings, rows)
-        span = rings_.find(rings, rows)
-        usable: Any = self.view.usable(span)
         index = _leaf_index(tree, rings, slot, env, held)
-        weight = jnp.abs(sum_tree.get_leaves(tree, index))
-        return sum_tree.set_leaves(tree, index, jnp.where(span.valid & usable, weight, -weight))
+        weight = kept.at[index].get(mode="fill", fill_value=0, wrap_negative_indices=False)
+        return sum_tree.set_leaves(tree, index, jnp.where(self._usable(rings_.find(rings, rows)), weight, 0.0))
 
 
 def _close_lost(tree: Tree, rings: Rings, lost: jax.Array) -> tuple[Tree, jax.Array]:
@@ -213,7 +228,7 @@ def _close_lost(tree: Tree, rings: Rings, lost: jax.Array) -> tuple[Tree, jax.Ar
 
 def _share(tree: Tree, weight: jax.Array) -> jax.Array:
     """The probability of leaves, given the numbers in them."""
-    return jnp.maximum(weight, 0) / jnp.maximum(sum_tree.total(tree), jnp.finfo(jnp.float32).tiny)
+    return weight / jnp.maximum(sum_tree.total(tree), jnp.finfo(jnp.float32).tiny)
 
 
 def _leaf_index(tree: Tree, rings: Rings, slot: jax.Array, env: jax.Array, known: jax.Array) -> jax.Array:

@@ -3,7 +3,7 @@
 Every node above the leaves is recomputed from its children whenever one of them changes, in the same order in which a
 draw adds them up, so that no rounding error outlives the children it came from. The tree is an array a level, leaves
 first; node i of a level has the children `FAN_OUT * i` and the next ones of the level below, and the last level is the
-children of the root. A leaf may be negative: it counts as nothing, and keeps its number for later.
+children of the root.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from jax import lax
 
 FAN_OUT = 16  # measured, see benchmarks; a node's children are one line of the processor's cache
 RESOLUTION = 2.0**-24  # of a float32 in [0, 1)
+MOST = 2.0**100  # what all leaves together may come to
+MARK = 2.0**101
 
 Tree: TypeAlias = tuple[jax.Array, ...]
 
@@ -56,6 +58,18 @@ def set_leaves(tree: Tree, index: jax.Array, values: jax.Array) -> Tree:
     return tuple(levels)
 
 
+def mark_last(tree: Tree, index: jax.Array) -> tuple[Tree, jax.Array]:
+    """Tell which of `[B]` indices is the last of its equals, on every kind of device; those nowhere are not.
+
+    Each leaves a mark in its leaf above any number, the later the larger, and the last finds its own. That is a scatter
+    and a gather, where a sort would cost more than all the rest. Write to the leaves at once: the marks are in them.
+    """
+    order = lax.bitcast_convert_type(jnp.float32(MARK), jnp.int32) + jnp.arange(index.shape[0], dtype=jnp.int32)
+    marks = lax.bitcast_convert_type(order, jnp.float32)
+    marked = (tree[0].at[index].max(marks, mode="drop", wrap_negative_indices=False), *tree[1:])
+    return marked, get_leaves(marked, index) == marks
+
+
 def set_block(tree: Tree, start: jax.Array, values: jax.Array) -> Tree:
     """Write neighbouring leaves, from `start` on, which is a multiple of their number: contiguous at every level."""
     width, scale = values.shape[0], 1
@@ -92,7 +106,7 @@ def draw(tree: Tree, position: jax.Array, bits: jax.Array) -> tuple[jax.Array, j
     """Find the leaves at positions `[B]` in [0, 1) of the total; return their indices and numbers.
 
     bits: `[B]` random uint32. A position has 24 bits, too few for many leaves or very different ones: so what it leaves
-    open is drawn anew at every level. A leaf of zero (or less) is found only where all are.
+    open is drawn anew at every level. A leaf of zero is found only where all are.
     """
     node = jnp.zeros(position.shape, jnp.int32)
     open_part = jnp.full(position.shape, RESOLUTION)  # how coarse `position` is
@@ -102,7 +116,6 @@ def draw(tree: Tree, position: jax.Array, bits: jax.Array) -> tuple[jax.Array, j
             numbers = jnp.broadcast_to(_children(level), (*position.shape, FAN_OUT))
         else:
             numbers = _gather_children(level, node)
-        numbers = jnp.maximum(numbers, 0)
         position += open_part * unit(scramble(bits, depth))
         position -= jnp.floor(position)
         sums = _running_sums(numbers)
@@ -148,8 +161,8 @@ def _children(level: jax.Array) -> jax.Array:
 
 
 def _sum(children: jax.Array) -> jax.Array:
-    """The sum of `[..., F]`; what is negative counts as nothing."""
-    return _running_sums(jnp.maximum(children, 0))[..., -1]
+    """The sum of `[..., F]`."""
+    return _running_sums(children)[..., -1]
 
 
 def _running_sums(numbers: jax.Array) -> jax.Array:

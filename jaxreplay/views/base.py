@@ -124,6 +124,14 @@ def read(rings_: Rings, span: Span, view: View) -> PyTree:
     return view.batch(_read_columns(rings_, span, view.columns(rings_.layout)), span)
 
 
+def refuses(view: View) -> bool:
+    """Whether there are rows that can be read and that the view cannot start from."""
+    number, flag = (jax.ShapeDtypeStruct((1,), dtype) for dtype in (jnp.int32, jnp.bool_))
+    names = [field.name for field in dataclasses.fields(Span) if field.name != "bits"]
+    span = Span(**{name: flag if name in ("valid", "open") else number for name in names})
+    return jax.eval_shape(view.usable, span) is not None
+
+
 def need_parts(columns: Columns, layout: Layout, view: str) -> Columns:
     """Return `columns`, or raise ValueError naming the parts that the stored structure lacks."""
     unknown = [part for part in columns if not any(trees.is_below(path, part) for path in layout.paths)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import functools
 import pathlib
 import subprocess
@@ -64,12 +65,23 @@ def test_counts_and_learning_of_a_short_run() -> None:
     assert not jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), fresh, state.params))
 
 
-def test_the_training_step_keeps_the_buffer_in_place_also_over_seeds() -> None:
-    step = functools.partial(dqn.train_step, TINY)
-    state = jax.eval_shape(lambda: dqn.start(TINY, jax.random.key(0)))
+@pytest.mark.parametrize("prioritized", [False, True])
+def test_the_training_step_keeps_the_buffer_in_place_also_over_seeds(prioritized: bool) -> None:
+    settings = dataclasses.replace(TINY, capacity=8000, prioritized=prioritized)
+    step = functools.partial(dqn.train_step, settings)
+    state = jax.eval_shape(lambda: dqn.start(settings, jax.random.key(0)))
     assert replay.check_in_place(step, state)
-    seeds = jax.eval_shape(lambda: jax.vmap(lambda s: dqn.start(TINY, jax.random.key(s)))(jnp.arange(2)))
+    seeds = jax.eval_shape(lambda: jax.vmap(lambda s: dqn.start(settings, jax.random.key(s)))(jnp.arange(2)))
     assert replay.check_in_place(jax.vmap(step), seeds)
+
+
+def test_with_priorities_rows_are_drawn_by_their_errors() -> None:
+    settings = dataclasses.replace(TINY, prioritized=True, n_step=3)
+    state, metrics = jax.jit(lambda key: dqn.train(settings, dqn.start(settings, key), 100))(jax.random.key(0))
+    assert np.isfinite(float(metrics.loss))
+    rows, _ = replay.rows(state.buffer)
+    drawn = np.unique(np.asarray(replay.take(state.buffer, rows).probability))
+    assert len(drawn) > 50
 
 
 def test_seeds_trained_in_one_program_train_as_they_do_alone() -> None:

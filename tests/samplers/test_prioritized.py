@@ -331,25 +331,28 @@ def test_each_seed_of_a_vmapped_buffer_has_its_own_priorities() -> None:
         np.testing.assert_allclose(together.probability[i], alone.probability, rtol=1e-6)
 
 
-def test_a_step_that_appends_samples_and_updates_needs_no_copy() -> None:
+@pytest.mark.parametrize("view", [None, SEQUENCE])
+def test_a_step_that_appends_samples_and_updates_needs_no_copy(view: Any) -> None:
+    """By itself, in a scan, and for several seeds."""
+
     def step(buffer: replay.Buffer, xs: Any) -> Any:
-        item, key = xs
-        buffer = replay.append(buffer, item)
-        batch = replay.sample(buffer, key, 16)
+        transition, key = xs
+        buffer = replay.append(buffer, transition)
+        batch = replay.sample(buffer, key, 16, view or views.transition())
         weights = replay.importance_weights(batch, buffer, 0.5)
-        buffer = replay.set_priorities(buffer, batch.rows, jnp.abs(batch.data["x"].astype(jnp.float32)))
-        return buffer, weights.sum()
+        return replay.set_priorities(buffer, batch.rows, weights), weights.sum()
 
     def train(buffer: replay.Buffer, xs: Any) -> Any:
         return jax.lax.scan(step, buffer, xs)
 
-    xs = ({"x": jnp.zeros((5, 8), jnp.int32)}, jax.random.split(KEY, 5))
-    buffer = jax.eval_shape(lambda: replay.create({"x": jnp.int32(0)}, 2**17, 8, sampler=prioritized()))
+    steps = as_transition(steps_of(np.random.default_rng(0), (3, 8), 0.5))
+    xs = (steps, jax.random.split(KEY, 3))
+    one = jax.tree.map(lambda x: x[0], xs)
+    buffer = jax.eval_shape(lambda: empty((2**13, 8, 512), view))
+    assert replay.check_in_place(step, buffer, one)
     assert replay.check_in_place(train, buffer, xs)
-    assert replay.check_in_place(step, buffer, jax.tree.map(lambda x: x[0], xs))
-    seeds = jax.eval_shape(jax.vmap(lambda _: empty((2**12, 8, 512), None)), jnp.arange(3))
-    one = jax.tree.map(lambda x: jnp.stack([x[0]] * 3), as_transition(steps_of(np.random.default_rng(0), (1, 8), 0.5)))
-    assert replay.check_in_place(jax.vmap(replay.append), seeds, one)
+    seeds = jax.eval_shape(jax.vmap(lambda _: empty((2**13, 8, 512), view)), jnp.arange(3))
+    assert replay.check_in_place(jax.vmap(step), seeds, jax.tree.map(lambda x: jnp.stack([x] * 3), one))
 
 
 @pytest.mark.parametrize("view", [SEQUENCE, N_STEP])

@@ -30,10 +30,10 @@ def tree_of(numbers: Any) -> sum_tree.Tree:
 def check_sums(tree: sum_tree.Tree) -> None:
     """Every node is the sum of its children, added up in float64, to 1e-6; and the root that of all leaves."""
     for below, level in itertools.pairwise(tree):
-        exact = np.maximum(np.asarray(below, np.float64), 0).reshape(-1, FAN_OUT).sum(axis=1)
+        exact = np.asarray(below, np.float64).reshape(-1, FAN_OUT).sum(axis=1)
         np.testing.assert_allclose(np.asarray(level)[: exact.size], exact, rtol=1e-6, atol=0)
         assert not np.asarray(level)[exact.size :].any()
-    exact = np.maximum(np.asarray(tree[0], np.float64), 0).sum()
+    exact = np.asarray(tree[0], np.float64).sum()
     np.testing.assert_allclose(float(sum_tree.total(tree)), exact, rtol=1e-6 * len(tree))
 
 
@@ -164,12 +164,15 @@ def test_at_the_edges_no_zero_is_drawn(position: float, size: int) -> None:
             assert numbers[int(index[0])] > 0
 
 
-def test_negative_leaves_count_as_nothing_and_keep_their_number() -> None:
-    tree = tree_of([1.0, -5.0, 2.0, -0.0])
-    index, _ = draw(tree, jax.random.key(0), 1000)
-    assert set(np.asarray(index).tolist()) == {0, 2}
-    assert float(sum_tree.total(tree)) == 3
-    assert sum_tree.get_leaves(tree, jnp.array([1, sum_tree.nowhere(tree)])).tolist() == [-5, 0]
+def test_of_equal_indices_the_last_is_marked() -> None:
+    rng = np.random.default_rng(0)
+    tree = tree_of(np.where(np.arange(40) % 3, 2.0**100 / 40, 0))
+    for _ in range(20):
+        index = rng.integers(0, 12, 30)
+        index[rng.random(30) < 0.2] = sum_tree.nowhere(tree)
+        _, last = jax.jit(sum_tree.mark_last)(tree, jnp.asarray(index))
+        wanted = [x < sum_tree.nowhere(tree) and x not in index[i + 1 :] for i, x in enumerate(index)]
+        np.testing.assert_array_equal(last, wanted)
 
 
 @pytest.mark.parametrize("width", [1, 3, 16, 24, 32, 128])
