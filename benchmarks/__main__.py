@@ -1,22 +1,31 @@
-"""`python -m benchmarks [part ...]`: time this library against its peers in one process, and keep the figures."""
+"""`python -m benchmarks [part ...]`: time this library against its peers in one process, and keep the figures.
+
+`python -m benchmarks compare OLD.json NEW.json` shows what changed between two runs.
+"""
 
 from __future__ import annotations
 
 import argparse
 import pathlib
 import sys
+from collections.abc import Sequence
 
 from benchmarks import machine, results
 from benchmarks.workloads import PARTS
 
+RESULTS = pathlib.Path(__file__).parent / "results"
 
-def main() -> int:
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the parts that are asked for, print their table, and save it with the figures and a plot."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if arguments[:1] == ["compare"]:
+        return compare(arguments[1:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Time jaxreplay against its peers.")
     parser.add_argument("parts", nargs="*", metavar="part", help=f"one or more of {', '.join(PARTS)}; default all")
     parser.add_argument("--quick", action="store_true", help="few rounds, for a first look")
-    folder = pathlib.Path(__file__).parent / "results"
-    parser.add_argument("--out", type=pathlib.Path, default=folder / "latest.json", help="where the figures go")
-    args = parser.parse_args()
+    parser.add_argument("--out", type=pathlib.Path, default=RESULTS / "latest.json", help="where the figures go")
+    args = parser.parse_args(arguments)
     unknown = set(args.parts) - PARTS.keys()
     if unknown:
         parser.error(f"unknown part {', '.join(sorted(unknown))}; there are: {', '.join(PARTS)}")
@@ -27,8 +36,22 @@ def main() -> int:
     found: list[results.Result] = []
     for part in progress([part for part in PARTS if part in args.parts or not args.parts]):
         found += PARTS[part](3 if args.quick else 21)
-    results.save(args.out, machine.describe(), found)
+        results.save(args.out, machine.describe(), found)  # after each part: a run that is cut short keeps what it has
+    results.plot(args.out.with_suffix(".png"), found)
     print(args.out.with_suffix(".md").read_text())
+    return 0
+
+
+def compare(arguments: Sequence[str]) -> int:
+    """Print what changed between two files of results."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks compare")
+    parser.add_argument("old", type=pathlib.Path)
+    parser.add_argument("new", type=pathlib.Path)
+    args = parser.parse_args(arguments)
+    try:
+        print(results.compare(results.load(args.old), results.load(args.new)))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        parser.error(f"cannot read results: {error}")
     return 0
 
 

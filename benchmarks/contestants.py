@@ -20,15 +20,15 @@ Kind = tuple[tuple[int, ...], Any]
 """The shape and dtype of an observation."""
 
 
-def stream(kind: Kind, lead: tuple[int, ...], seed: int = 0) -> replay.Transition:
-    """Random steps with leaves `[*lead, ...]`; one in twenty ends its episode."""
+def stream(kind: Kind, lead: tuple[int, ...], seed: int = 0, end_rate: float = 0.05) -> replay.Transition:
+    """Random steps with leaves `[*lead, ...]`, which end their episodes at a rate."""
     rng, (shape, dtype) = np.random.default_rng(seed), kind
     observation = jnp.asarray(rng.integers(0, 200, (*lead, *shape), np.uint8), dtype)
     return replay.Transition(
         observation=observation,
         action=jnp.asarray(rng.integers(0, 2, lead), jnp.int32),
         reward=jnp.asarray(rng.normal(size=lead), jnp.float32),
-        terminated=jnp.asarray(rng.random(lead) < 0.05),
+        terminated=jnp.asarray(rng.random(lead) < end_rate),
         truncated=jnp.zeros(lead, jnp.bool_),
         next_observation=observation,
     )
@@ -38,8 +38,6 @@ class Contestant(Protocol):
     """A replay buffer as the benchmarks use it; `state` is its own."""
 
     name: str
-
-    def __init__(self, kind: Kind, capacity: int, num_envs: int | None, batch_size: int) -> None: ...
 
     def start(self) -> Any:
         """An empty buffer."""
@@ -139,6 +137,34 @@ class Flashbax:
         return tuple(step[name] for name in ("observation", "action", "reward", "terminated", "truncated"))
 
 
+class Brax:
+    """Brax's uniform queue, which stores both observations of a transition in one row of float32."""
+
+    name = "Brax"
+
+    def __init__(self, kind: Kind, capacity: int, num_envs: int | None, batch_size: int) -> None:
+        make = importlib.import_module("brax.training.replay_buffers").UniformSamplingQueue
+        self.queue = make(capacity, self.step(stream(kind, ())), batch_size)
+
+    def start(self) -> Any:
+        return self.queue.init(jax.random.key(0))
+
+    def step(self, transition: replay.Transition) -> Any:
+        names = ("observation", "action", "reward", "terminated", "truncated", "next_observation")
+        return {name: getattr(transition, name) for name in names}
+
+    def append(self, state: Any, step: Any) -> Any:
+        return self.queue.insert_internal(state, step)
+
+    def fill(self, state: Any, block: replay.Transition) -> Any:
+        steps = self.step(block)
+        return self.append(state, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), steps))
+
+    def sample(self, state: Any, key: jax.Array) -> Any:
+        batch = self.queue.sample_internal(state.replace(key=key))[1]
+        return tuple(batch.values())
+
+
 @functools.cache
 def available() -> tuple[type, ...]:
     """The contestants whose packages are installed, ours first; says once what to install for the others."""
@@ -148,12 +174,12 @@ def available() -> tuple[type, ...]:
     return (Ours, Flashbax)
 
 
-def filled(contestant: Contestant, kind: Kind, capacity: int, num_envs: int | None) -> Any:
+def filled(contestant: Contestant, kind: Kind, capacity: int, num_envs: int | None, end_rate: float = 0.05) -> Any:
     """A full buffer, written in blocks of at most 16 MB."""
     envs = num_envs or 1
     row_bytes = int(np.prod(kind[0])) * np.dtype(kind[1]).itemsize + 16
     length = max(1, min(capacity // envs, 2**24 // (row_bytes * envs)))
-    block = stream(kind, (length,) if num_envs is None else (length, envs))
+    block = stream(kind, (length,) if num_envs is None else (length, envs), end_rate=end_rate)
     fill, state = jax.jit(contestant.fill, donate_argnums=0), contestant.start()
     for _ in range(-(-capacity // envs // length)):
         state = fill(state, block)

@@ -7,13 +7,25 @@ import importlib.metadata
 import os
 import pathlib
 import platform
+import resource
 import time
 from typing import Any
 
 import jax
 import numpy as np
 
-PACKAGES = ("jaxreplay", "jax", "jaxlib", "numpy", "flashbax")
+PACKAGES = (
+    "jaxreplay",
+    "jax",
+    "jaxlib",
+    "numpy",
+    "flashbax",
+    "cpprb",
+    "torchrl",
+    "torch",
+    "stable_baselines3",
+    "brax",
+)
 
 
 def describe() -> dict[str, Any]:
@@ -31,6 +43,7 @@ def describe() -> dict[str, Any]:
         "memory": _line("/proc/meminfo", "MemTotal") or "unknown",
         "system": f"{platform.system()} {platform.machine()}",
         "device": jax.devices()[0].device_kind,
+        "peak_memory_megabytes": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "copy_gigabytes_per_second": round(copy_bandwidth() / 1e9, 1),
         "versions": versions,
     }

@@ -95,6 +95,54 @@ def save(path: pathlib.Path, machine: dict[str, Any], results: list[Result]) -> 
     path.with_suffix(".md").write_text(head + table(results) + "\n")
 
 
+def plot(path: pathlib.Path, results: list[Result]) -> None:
+    """Draw, for every workload, how many times as long as the first contestant each other takes, as a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    bars = [(f"{r.workload}\n{r.mode}", name, r.speedup(name)) for r in results for name in r.micros]
+    shown = [(title, name, over) for title, name, over in bars if over is not None and 0 < over < float("inf")]
+    if not shown:
+        return
+    figure, axes = pyplot.subplots(figsize=(11, 1 + 0.28 * len(shown)))
+    places = range(len(shown))
+    colors = ["tab:blue" if over >= 1 else "tab:orange" for _, _, over in shown]
+    axes.barh(places, [over for _, _, over in shown], color=colors)
+    labels = [f"{title.splitlines()[0]} ({title.splitlines()[1]}): {name}" for title, name, _ in shown]
+    axes.set_yticks(places, labels, fontsize=7)
+    axes.set_xscale("log")
+    axes.axvline(1.0, color="black", linewidth=1)
+    axes.invert_yaxis()
+    axes.set_xlabel("times as long as the first contestant of the workload; right of the line is slower than it")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def compare(old: list[Result], new: list[Result]) -> str:
+    """A Markdown table of two runs: the medians of what both have, and how they and their ratios changed.
+
+    Times drift between machines and runs; the last column is steadier: the change of "over the first".
+    """
+    head = ("workload", "mode", "contestant", "before", "after", "after over before", "over the first: before, after")
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    before = {(r.workload, r.mode): r for r in old}
+    for result in new:
+        other = before.get((result.workload, result.mode))
+        for name in result.micros:
+            if other is None or name not in other.micros:
+                continue
+            a, b = (statistics.median(r.micros[name]) for r in (other, result))
+            ratios = [r.speedup(name) for r in (other, result)]
+            over = "" if None in ratios else ", ".join(f"{x:.2f}x" for x in ratios if x is not None)
+            change = f"{b / a:.2f}x" if a > 0 else ""
+            figures = (f"{_number(a)} {result.unit}", f"{_number(b)} {result.unit}", change, over)
+            lines.append("| " + " | ".join((result.workload, result.mode, name, *figures)) + " |")
+    return "\n".join(lines)
+
+
 def load(path: pathlib.Path) -> list[Result]:
     """Read the results of a file that `save` wrote."""
     out = []

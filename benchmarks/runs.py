@@ -98,8 +98,8 @@ def sample_scan(draw: Callable[[Any, jax.Array], Any], state: Any, length: int, 
     return lambda: compiled(state, keys, jnp.int32(1))
 
 
-def consume_scan(pool: Any, length: int, consume: Consume = peek) -> Run:
-    """The consumer alone: each time another `BATCH` rows of `pool`, leaves `[N, ...]`, as they lie there.
+def consume_scan(pool: Any, length: int, consume: Consume = peek, count: int = BATCH) -> Run:
+    """The consumer alone: each time another `count` rows of `pool`, leaves `[N, ...]`, as they lie there.
 
     A batch that stays the same would be consumed once for all, outside the loop. For `peek` the cut would cost more
     than the consumer, so there it is always the first rows, kept in the loop by the inner one.
@@ -108,11 +108,11 @@ def consume_scan(pool: Any, length: int, consume: Consume = peek) -> Run:
     def draw(pool: Any, key: jax.Array) -> Any:
         if consume is peek:
             return lax.optimization_barrier((pool, key))[0]
-        start = jax.random.key_data(key)[0] % jnp.uint32(len(jax.tree.leaves(pool)[0]) - BATCH)
-        return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, start.astype(jnp.int32), BATCH), pool)
+        start = jax.random.key_data(key)[0] % jnp.uint32(len(jax.tree.leaves(pool)[0]) - count)
+        return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, start.astype(jnp.int32), count), pool)
 
     if consume is peek:
-        pool = jax.tree.map(lambda x: x[:BATCH], pool)
+        pool = jax.tree.map(lambda x: x[:count], pool)
     return sample_scan(draw, pool, length, consume)
 
 

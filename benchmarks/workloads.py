@@ -1,4 +1,4 @@
-"""The workloads: append, sample, both in one step, the cost by capacity, and memory.
+"""The parts: append, sample, both in one step, the cost by capacity, and memory; those of other modules are named.
 
 A part is a function of a number of rounds that returns results; `PARTS` names them all. Adding one is writing such a
 function; adding a contestant is a class in `contestants` and its name in `available`.
@@ -6,6 +6,7 @@ function; adding a contestant is a class in `contestants` and its name in `avail
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 
 import jax
@@ -13,10 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import runs
+from benchmarks.agent import agent
 from benchmarks.contestants import (
     FRAME,
     IMAGE,
     SMALL,
+    Brax,
     Contestant,
     OursStacking,
     OursStackingLast,
@@ -24,9 +27,12 @@ from benchmarks.contestants import (
     filled,
     stream,
 )
+from benchmarks.hosts import hosts
 from benchmarks.prioritized import prioritized
 from benchmarks.results import Goal, Result, micros
 from benchmarks.runs import BATCH
+from benchmarks.sizes import appends, batches, compilation, seeds
+from benchmarks.slices import slices_by_capacity, views
 from benchmarks.timing import interleave, subtract
 
 SMALL_STEPS = 2**20
@@ -59,7 +65,8 @@ def sample(rounds: int) -> list[Result]:
         ("sample 256 of 84x84x4 uint8", IMAGE, 20_000, 10, 30, 20, 2.0),
     ):
         scans, sums, single = {}, {}, {}
-        for make in available():
+        brax = (Brax,) if kind is SMALL and importlib.util.find_spec("brax") else ()
+        for make in (*available(), *brax):
             contestant = make(kind, capacity, num_envs, BATCH)
             state = filled(contestant, kind, capacity, num_envs)
             scans[contestant.name] = runs.sample_scan(contestant.sample, state, length)
@@ -165,6 +172,14 @@ PARTS: dict[str, Callable[[int], list[Result]]] = {
     "sample": sample,
     "stacks": stacks,
     "prioritized": prioritized,
+    "views": views,
+    "slices": slices_by_capacity,
+    "batches": batches,
+    "appends": appends,
+    "seeds": seeds,
+    "hosts": hosts,
+    "agent": agent,
+    "compilation": compilation,
     "step": step,
     "capacity": capacity,
     "memory": memory,

@@ -19,10 +19,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxreplay import ring, rings, trees
 from jaxreplay.layout import Layout
@@ -126,10 +127,11 @@ def read(rings_: Rings, span: Span, view: View) -> PyTree:
 
 def refuses(view: View) -> bool:
     """Whether there are rows that can be read and that the view cannot start from."""
+    usable: Callable[[Span], jax.Array | None] = view.usable
     number, flag = (jax.ShapeDtypeStruct((1,), dtype) for dtype in (jnp.int32, jnp.bool_))
     names = [field.name for field in dataclasses.fields(Span) if field.name != "bits"]
-    span = Span(**{name: flag if name in ("valid", "open") else number for name in names})
-    return jax.eval_shape(view.usable, span) is not None
+    example: dict[str, Any] = {name: flag if name in ("valid", "open") else number for name in names}
+    return jax.eval_shape(usable, Span(**example)) is not None
 
 
 def need_parts(columns: Columns, layout: Layout, view: str) -> Columns:
@@ -164,6 +166,7 @@ def _read_columns(rings_: Rings, span: Span, columns: Columns) -> PyTree:
         if wanted[i]:
             readers.setdefault(i if leaf.next_of is None else leaf.next_of, []).append(i)
     for source, leaves in readers.items():
+        leaves.sort(key=lambda i: stored.leaves[i].next_of is not None)  # so that frames lie in order of time
         keys = {i: _keys(wanted[i], stored.leaves[i].next_of is not None) for i in leaves}
         union = list(dict.fromkeys(key for i in leaves for key in keys[i]))
         shares = len(union) < sum(map(len, keys.values()))
@@ -201,34 +204,40 @@ def _stack(x: jax.Array, columns: tuple[At | Stack, ...]) -> jax.Array:
 
 
 def _places(rings_: Rings, span: Span, keys: list[tuple[At, bool]]) -> tuple[jax.Array, jax.Array]:
-    """The slots and envs of columns, `[B, W]` each."""
-    slots = [_place(rings_, span, *key) for key in keys]
-    slot = jnp.stack(slots, axis=-1)
-    return slot, jnp.broadcast_to(span.env[:, None], slot.shape)
-
-
-def _place(rings_: Rings, span: Span, at: At, follows: bool) -> jax.Array:
-    """The slot of one column, `[B]`; the zero slot for rows that are not valid, and for what is filled with zeros.
+    """The slots and envs of columns, `[B, W]` each; the zero slot for rows that are not valid, and for zero filling.
 
     Of a leaf that follows from another, the value at a step is the other's one step later; after the episode's newest
     step that is in the episode's record.
     """
-    if at == At(0) and not follows:
-        return span.slot
-    steps = jnp.int32(at.steps) if isinstance(at.steps, int) else at.steps(span)
-    nearest = jnp.clip(steps, -span.before, span.after)
-    known = span.valid if at.fill == "edge" else span.valid & (nearest == steps)
-    if at.frame is None:
-        nearest += int(follows)
-    else:
-        frame = nearest + at.frame
-        nearest = jnp.clip(frame, -span.before, span.after + 1)
-        known = known if at.frame_fill == "edge" else known & (nearest == frame)
-    ages = jnp.where(span.valid, ring.age(rings_.clock, span.time) - nearest, 1)
+    if keys == [(At(0), False)]:
+        return span.slot[:, None], span.env[:, None]
+    ats = [at for at, _ in keys]
+    beyond = np.array([follows or at.frame is not None for at, follows in keys])  # may be one step past the newest
+    shift = np.array([int(follows) if at.frame is None else at.frame for at, follows in keys], np.int32)
+    row = jax.tree.map(lambda x: x[:, None], span)
+    steps = _steps(span, [at.steps for at in ats])
+    nearest = jnp.clip(steps, -row.before, row.after)
+    wanted = nearest + shift
+    at = jnp.clip(wanted, -row.before, row.after + beyond)
+    known = row.valid
+    if any(at.fill == "zero" for at in ats):
+        known &= np.array([at.fill == "edge" for at in ats]) | (nearest == steps)
+    if any(at.frame is not None and at.frame_fill == "zero" for at in ats):
+        known &= np.array([at.frame is None or at.frame_fill == "edge" for at in ats]) | (at == wanted)
+    ages = jnp.where(row.valid, ring.age(rings_.clock, row.time) - at, 1)
     slot = ring.slot_of_age(rings_.clock, jnp.maximum(ages, 1), rings_.num_slots)
-    if follows or at.frame is not None:
-        slot = jnp.where(nearest > span.newest, span.record, slot)
-    return jnp.where(known, slot, rings_.num_slots)
+    if beyond.any():
+        slot = jnp.where(beyond & (at > row.newest), row.record, slot)
+    slot = jnp.where(known, slot, rings_.num_slots)
+    return slot, jnp.broadcast_to(row.env, slot.shape)
+
+
+def _steps(span: Span, steps: list[Steps]) -> jax.Array:
+    """How many steps after the row each column is, `[1, W]`, or `[B, W]` where a row decides."""
+    if all(isinstance(step, int) for step in steps):
+        return jnp.array([steps], jnp.int32)
+    shape = span.time.shape
+    return jnp.stack([jnp.full(shape, x, jnp.int32) if isinstance(x, int) else x(span) for x in steps], axis=-1)
 
 
 def check_fill(fill: str | None) -> Fill:

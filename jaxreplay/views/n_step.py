@@ -102,7 +102,8 @@ class NStepView:
         dtype = rewards.dtype if jnp.issubdtype(rewards.dtype, jnp.inexact) else jnp.float32
         wide = jnp.promote_types(dtype, jnp.float32)
         powers = np.power(self.discount, np.arange(self.n + 1))  # [n + 1], in float64 and so rounded once
-        terms = jnp.where(taken, rewards.astype(wide) * jnp.asarray(powers[:-1], wide), 0)
+        parts = (..., *[None] * (rewards.ndim - 2))  # a reward may have axes of its own, one for each agent, say
+        terms = jnp.where(taken[parts], rewards.astype(wide) * jnp.asarray(powers[:-1], wide)[parts], 0)
         terminated = jnp.any(taken & (trees.get_part(step, self.terminated) != 0), axis=1)
         bootstrap = jnp.asarray(powers[1:], jnp.float32)[self._last_step(span)]
         return NStepTransition(

@@ -6,7 +6,8 @@ import pathlib
 
 import pytest
 
-from benchmarks.results import Goal, Result, load, save, table
+from benchmarks import __main__ as command
+from benchmarks.results import Goal, Result, compare, load, plot, save, table
 from benchmarks.timing import interleave, quartiles, ratio, subtract
 
 RESULT = Result("sample", "in lax.scan", {"jaxreplay": [1.0, 2.0, 3.0], "other": [3.0, 4.0, 9.0]}, Goal("other", 2.5))
@@ -64,3 +65,25 @@ def test_contestants_give_the_same_leaves(name: str) -> None:
         state = contestant.append(state, contestant.step(step))
         batch = contestant.sample(state, jax.random.key(0))
         assert [x.shape for x in batch] == [(8, 4), (8,), (8,), (8,), (8,), (8, 4)]
+
+
+def test_two_runs_are_compared_by_medians_and_by_ratios(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slower = Result("sample", "in lax.scan", {"jaxreplay": [4.0, 4.0, 4.0], "other": [4.0, 4.0, 4.0]})
+    text = compare([RESULT], [slower, Result("new", "y", {"jaxreplay": [1.0]})])
+    assert "| jaxreplay | 2 us | 4 us | 2.00x |  |" in text
+    assert "| other | 4 us | 4 us | 1.00x | 3.00x, 1.00x |" in text
+    assert "new" not in text
+    machine = {"processor": "P", "cores": 2, "device": "cpu", "date": "d", "versions": {}}
+    for name, result in (("a", RESULT), ("b", slower)):
+        save(tmp_path / f"{name}.json", machine, [result])
+    assert command.main(["compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")]) == 0
+    assert "2.00x" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        command.main(["compare", str(tmp_path / "a.json"), str(tmp_path / "missing.json")])
+
+
+def test_the_plot_is_a_picture(tmp_path: pathlib.Path) -> None:
+    plot(tmp_path / "r.png", [RESULT])
+    assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")

@@ -98,6 +98,23 @@ def test_names_of_the_users_own_structure_and_rewards_in_their_dtype() -> None:
     assert batch.data.reward.tolist() == [0, 0, 0, 0, 3, 3, 2, 1]
 
 
+def test_a_reward_may_have_axes_of_its_own() -> None:
+    """Two agents, say, whose returns are summed each by itself."""
+    example = {"o": jnp.zeros(2), "a": jnp.int32(0), "r": jnp.zeros(2), "end": jnp.bool_(False), "next": jnp.zeros(2)}
+    buffer = replay.create(example, 8, next_of={"next": "o"}, episode_end=lambda s: s["end"])
+    rewards = np.array([[1, 10], [2, 20], [3, 30], [4, 40]], np.float32)
+    block = jax.tree.map(lambda x: jnp.zeros((4, *x.shape), x.dtype), example)
+    buffer = replay.extend(buffer, block | {"r": jnp.asarray(rewards), "end": jnp.array([False, True, False, False])})
+    view = n_step(2, 0.5, observation="o", action="a", reward="r", terminated="end", next_observation="next")
+    came = replay.take(buffer, _rows(4), view).data
+    np.testing.assert_allclose(came.reward, [[2, 20], [2, 20], [5, 50], [4, 40]])
+    np.testing.assert_allclose(came.discount, [0, 0, 0.25, 0.5])
+
+
+def _rows(count: int) -> replay.Rows:
+    return replay.Rows(time=jnp.arange(count, dtype=jnp.int32), env=jnp.zeros(count, jnp.int32))
+
+
 def test_under_jit_vmap_and_sample() -> None:
     buffer = buffer_of(*map(step, range(8)))
     draw = lambda key: replay.sample(buffer, key, 5, n_step(3, GAMMA))  # noqa: E731
