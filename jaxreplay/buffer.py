@@ -74,6 +74,8 @@ def create(
         below, above = capacity // envs * envs, -(-capacity // envs) * envs
         valid = f"{below} or {above}" if below else str(above)
         raise ValueError(f"capacity: {capacity} is not a multiple of num_envs={envs}; the nearest that are: {valid}")
+    if isinstance(sampler, type) or not callable(getattr(sampler, "draw", None)):
+        raise TypeError(f"sampler: expected a sampler, as samplers.uniform() with its parentheses, got {sampler!r}")
     if isinstance(example, Transition):
         next_of = {"next_observation": "observation"} if next_of is None else next_of
         episode_end = _transition_ended if episode_end is None else episode_end

@@ -35,7 +35,8 @@ def set_priorities(buffer: Buffer, rows: Rows, priorities: Any) -> Buffer:
     if shape != rows.time.shape:
         raise ValueError(f"priorities: expected the shape of rows {list(rows.time.shape)}, got {list(shape)}")
     if trees.is_concrete(priorities):
-        values = np.asarray(priorities, np.float64)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
+            values = np.asarray(priorities).astype(np.float32)
         wrong = ~(np.isfinite(values) & (values >= 0))
         if wrong.any():
             raise ValueError(

@@ -32,7 +32,7 @@ from jaxreplay.sources import (
 )
 from jaxreplay.types import PyTree, Rows, Sample, SourceRows
 from jaxreplay.views import View, transition
-from jaxreplay.views.base import read, refuses
+from jaxreplay.views.base import check_view, read, refuses
 
 VIEW = 2**32 - 1  # what is folded into a sample's key for the view's own draws; no round of redraws is that one
 
@@ -54,7 +54,7 @@ def sample(source: Source, key: jax.Array, batch_size: int, view: View = transit
     """
     batch_size = trees.check_count("batch_size", batch_size)
     trees.check_key(key)
-    batch = _sample(_check_source(source), key, batch_size, view)
+    batch = _sample(_check_source(source), key, batch_size, check_view(view))
     if trees.is_concrete(batch.mask) and not np.asarray(batch.mask).all():
         _check_not_empty(source)
     return batch
@@ -130,6 +130,7 @@ def take(source: Source, rows: Rows | SourceRows, view: View = transition(), key
     `SourceRows`. key: for a view that draws, as `hindsight`. Raises TypeError for rows of another kind.
     """
     rows = _check_rows(_check_source(source), rows)
+    check_view(view)
     if key is not None:
         trees.check_key(key)
     elif getattr(view, "num_bits", 0):
@@ -195,7 +196,7 @@ def epoch(source: Source, key: jax.Array, batch_size: int, view: View = transiti
     trees.check_key(key)
     if isinstance(_check_source(source), Mixture):
         raise TypeError("epoch: a mixture draws in proportions, which an epoch would not keep; concat its sources")
-    return _epoch(source, key, batch_size, view)
+    return _epoch(source, key, batch_size, check_view(view))
 
 
 @functools.partial(jax.jit, static_argnames=("batch_size", "view"), inline=True)

@@ -22,7 +22,7 @@ from jaxreplay.samplers.redraw import redraw, rounds
 from jaxreplay.samplers.sum_tree import Tree
 from jaxreplay.types import Rows
 from jaxreplay.views import View
-from jaxreplay.views.base import refuses
+from jaxreplay.views.base import check_view, refuses
 
 LOST_AT_ONCE = 8  # slices of rows that lose their weight in one pass of a loop
 
@@ -64,7 +64,7 @@ def prioritized(
     if new_priority is not None and not 0 <= float(new_priority) < float("inf"):
         raise ValueError(f"new_priority: expected a number of at least 0, got {new_priority}")
     new = None if new_priority is None else float(new_priority)
-    return Prioritized(float(exponent), new, bool(stratified), view)
+    return Prioritized(float(exponent), new, bool(stratified), None if view is None else check_view(view))
 
 
 class Priorities(struct.PyTreeNode):

@@ -240,6 +240,15 @@ def _steps(span: Span, steps: list[Steps]) -> jax.Array:
     return jnp.stack([jnp.full(shape, x, jnp.int32) if isinstance(x, int) else x(span) for x in steps], axis=-1)
 
 
+def check_view(view: Any) -> View:
+    """Return the view, or raise TypeError saying what came instead."""
+    methods = (getattr(view, name, None) for name in ("columns", "usable", "batch"))
+    if isinstance(view, type) or not all(map(callable, methods)):
+        called = "; call it: the parentheses are missing" if callable(view) else ""
+        raise TypeError(f"view: expected a view, as views.transition(), got {view!r}{called}")
+    return view
+
+
 def check_fill(fill: str | None) -> Fill:
     """Return the fill, "edge" for None (what is read there is of no account), or raise ValueError."""
     if fill not in ("edge", "zero", None):

@@ -254,12 +254,14 @@ def test_stale_void_removed_and_out_of_range_rows_are_ignored() -> None:
     jax.tree.map(np.testing.assert_array_equal, after.sampler_state, buffer.sampler_state)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -1.0])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -1.0, 1e300])
 def test_values_that_are_no_priorities(value: float) -> None:
     buffer = buffer_of(4)
     with pytest.raises(ValueError, match="priorities: expected finite numbers of at least 0"):
-        replay.set_priorities(buffer, rows_of(0, 1), jnp.array([1.0, value]))
-    after = set_priorities(buffer, rows_of(0, 1), jnp.array([2.0, value]))
+        replay.set_priorities(buffer, rows_of(0, 1), np.array([1.0, value]))
+    with np.errstate(over="ignore"):
+        values = np.array([2.0, value]).astype(np.float32)
+    after = set_priorities(buffer, rows_of(0, 1), values)
     alone = set_priorities(buffer, rows_of(0, 2), jnp.array([2.0, 1.0]))
     jax.tree.map(np.testing.assert_array_equal, after.sampler_state, alone.sampler_state)
 
@@ -280,6 +282,10 @@ def test_priorities_of_the_wrong_kind() -> None:
     for options in ({"exponent": -1.0}, {"exponent": float("nan")}, {"new_priority": float("inf")}):
         with pytest.raises(ValueError, match="expected a number of at least 0"):
             prioritized(**options)
+    with pytest.raises(TypeError, match="view: expected a view, as"):
+        prioritized(view="sequence")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="with its parentheses"):
+        replay.create({"x": jnp.int32(0)}, 4, sampler=prioritized)  # type: ignore[arg-type]
 
 
 def test_the_largest_numbers_neither_overflow_nor_break_the_others() -> None:

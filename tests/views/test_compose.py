@@ -128,3 +128,16 @@ def test_stacks_of_images_are_one_gather() -> None:
     gathers = re.findall(r":u8\[(\S+)\] = gather", str(program))
     assert gathers == ["32,5,20,20"]
     assert "while" not in str(program)
+
+
+@pytest.mark.parametrize("view", [views.transition, "transition", None, 3])
+def test_what_is_no_view_is_refused(view: Any) -> None:
+    buffer = replay.append(replay.create({"x": jnp.int32(0)}, 4), {"x": jnp.int32(1)})
+    key, (rows, _) = jax.random.key(0), replay.rows(buffer)
+    for read in (
+        lambda: replay.sample(buffer, key, 2, view),
+        lambda: replay.take(buffer, rows, view),
+        lambda: replay.epoch(buffer, key, 2, view),
+    ):
+        with pytest.raises(TypeError, match="view: expected a view, as"):
+            read()
