@@ -35,6 +35,13 @@ class Constant:
         return Batch(buffer)
 
 
+class ConstantInTurn(Constant):
+    """The same, but learning waits for the step, as it must where the batch may hold it: not side by side with it."""
+
+    def append(self, buffer: Any, transition: Any) -> Any:
+        return jax.lax.optimization_barrier((buffer, transition))[0]
+
+
 class Flashbax:
     """flashbax's flat buffer."""
 
@@ -109,6 +116,7 @@ def agent(rounds: int) -> list[Result]:
     if importlib.util.find_spec("flashbax") is not None:
         loops["flashbax"] = run_agent(Flashbax())
     loops["a constant batch"] = run_agent(Constant())
+    loops["a constant batch, in turn"] = run_agent(ConstantInTurn())
     times = micros(interleave(loops, rounds), STEPS)
     title = "a training step of the main job, 16 envs"
     return [Result(title, "in lax.scan", times, Goal("a constant batch", 1 / 1.1))]

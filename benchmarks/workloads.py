@@ -29,6 +29,7 @@ from benchmarks.contestants import (
 )
 from benchmarks.hosts import hosts
 from benchmarks.prioritized import prioritized
+from benchmarks.recording import recording
 from benchmarks.results import Goal, Result, micros
 from benchmarks.runs import BATCH
 from benchmarks.sizes import appends, batches, compilation, seeds
@@ -180,6 +181,7 @@ PARTS: dict[str, Callable[[int], list[Result]]] = {
     "hosts": hosts,
     "agent": agent,
     "compilation": compilation,
+    "recording": recording,
     "step": step,
     "capacity": capacity,
     "memory": memory,

@@ -1,5 +1,9 @@
 """Replay and trajectory data for reinforcement and imitation learning, written for JAX."""
 
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
+
 from jaxreplay import samplers, views
 from jaxreplay.buffer import Buffer, append, clear, create, extend, put, remove
 from jaxreplay.contents import can_sample, capacity, rows, size, stats
@@ -10,6 +14,9 @@ from jaxreplay.sampling import epoch, pop, sample, sample_episodes, take
 from jaxreplay.sources import concat, mixture, split, subset
 from jaxreplay.spaces import example_transition
 from jaxreplay.types import Episodes, Rows, Sample, SourceRows, Stats, Transition
+
+if TYPE_CHECKING:
+    from jaxreplay import convert, datasets, record
 
 __version__ = "0.1.0"
 
@@ -27,7 +34,9 @@ __all__ = [
     "check_in_place",
     "clear",
     "concat",
+    "convert",
     "create",
+    "datasets",
     "episode_data",
     "episodes",
     "epoch",
@@ -38,6 +47,7 @@ __all__ = [
     "num_episodes",
     "pop",
     "put",
+    "record",
     "remove",
     "rows",
     "sample",
@@ -53,3 +63,10 @@ __all__ = [
     "take",
     "views",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Import the parts that the core does not need when they are first used."""
+    if name in ("convert", "datasets", "record"):
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

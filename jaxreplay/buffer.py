@@ -17,7 +17,7 @@ from jaxreplay.layout import Layout
 from jaxreplay.numbering import removed_word
 from jaxreplay.rings import Rings
 from jaxreplay.samplers import Sampler, uniform
-from jaxreplay.types import PyTree, Rows, Transition
+from jaxreplay.types import PyTree, Rows, SourceRows, Transition
 
 MAX_INT32 = 2**31 - 1
 
@@ -178,7 +178,7 @@ def _extend(buffer: Buffer, leaves: list[jax.Array], mask: jax.Array, block: boo
     return buffer.replace(rings=written, sampler_state=state)
 
 
-def put(buffer: Buffer, rows: Rows, leaves: PyTree) -> Buffer:
+def put(buffer: Buffer, rows: Rows | SourceRows, leaves: PyTree) -> Buffer:
     """Overwrite chosen leaves of stored rows.
 
     rows: `[...]`. leaves: a part of the step's structure, as `{"reward": r}` with leaves `[..., *shape]`.
@@ -213,7 +213,7 @@ def _put(buffer: Buffer, rows: Rows, values: dict[int, jax.Array]) -> Buffer:
     return buffer.replace(rings=stored.replace(arrays=tuple(arrays)))
 
 
-def remove(buffer: Buffer, rows: Rows) -> Buffer:
+def remove(buffer: Buffer, rows: Rows | SourceRows) -> Buffer:
     """Take rows `[...]` out: they are gone for `rows`, `take` and every sampler.
 
     They still serve their neighbours as context: as a frame, a next observation, a step inside a window. Rows that are
@@ -259,7 +259,8 @@ def check_rows(buffer: Buffer, rows: Any) -> Rows:
     Any values are allowed; a number that does not fit in int32 makes a row that is never held.
     """
     if not isinstance(rows, Rows):
-        raise TypeError(f"rows: expected Rows(time, env), got {type(rows).__name__}")
+        hint = "; those of one buffer are rows.of(source)" if isinstance(rows, SourceRows) else ""
+        raise TypeError(f"rows: expected Rows(time, env), got {type(rows).__name__}{hint}")
     narrow, fits = {}, []
     for name, value in (("time", rows.time), ("env", rows.env)):
         _, dtype = trees.shape_dtype(f"rows.{name}", value)

@@ -12,10 +12,10 @@ import numpy as np
 from jaxreplay import trees
 from jaxreplay.buffer import Buffer, check_rows
 from jaxreplay.sources import Source
-from jaxreplay.types import Rows, Sample
+from jaxreplay.types import Rows, Sample, SourceRows
 
 
-def set_priorities(buffer: Buffer, rows: Rows, priorities: Any) -> Buffer:
+def set_priorities(buffer: Buffer, rows: Rows | SourceRows, priorities: Any) -> Buffer:
     """Set the priorities of rows `[...]` to plain magnitudes `[...]`, as `abs(td_error) + 1e-6`; floating.
 
     Stale, void, removed and out-of-range rows are ignored, so a slow learner cannot poison newer data; of a row given

@@ -124,6 +124,10 @@ class Prioritized:
         index = _leaf_index(state.tree, rings, slot, env, held)
         return state.replace(tree=sum_tree.set_leaves(state.tree, index, jnp.zeros(index.shape, jnp.float32)))
 
+    def on_close(self, state: Priorities, rings: Rings) -> Priorities:
+        """Take note that open episodes were closed without a write: rows may have waited for that."""
+        return state if state.kept is None else state.replace(tree=self._open(state.tree, state.kept, rings, 1))
+
     def draw(
         self, state: Priorities, rings: Rings, key: jax.Array, batch_size: int, find: Find, narrowed: bool
     ) -> tuple[Span, jax.Array]:

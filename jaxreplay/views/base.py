@@ -172,7 +172,7 @@ def _read_columns(rings_: Rings, span: Span, columns: Columns) -> PyTree:
         shares = len(union) < sum(map(len, keys.values()))
         for group in [leaves] if shares else [[i] for i in leaves]:  # what shares frames is one gather
             asked = union if shares else keys[group[0]]
-            got = rings.gather_bits(rings_, source, *_places(rings_, span, asked))
+            got = rings.gather_bits(rings_, source, *places(rings_, span, asked))
             for i in group:
                 picked = got if keys[i] == asked else _pick(got, [asked.index(key) for key in keys[i]])
                 leaf = _stack(rings.decode_leaf(rings_, source, picked), wanted[i])
@@ -203,7 +203,7 @@ def _stack(x: jax.Array, columns: tuple[At | Stack, ...]) -> jax.Array:
     return jnp.moveaxis(x, 2, stack.axis if stack.axis < 0 else 2 + stack.axis)
 
 
-def _places(rings_: Rings, span: Span, keys: list[tuple[At, bool]]) -> tuple[jax.Array, jax.Array]:
+def places(rings_: Rings, span: Span, keys: list[tuple[At, bool]]) -> tuple[jax.Array, jax.Array]:
     """The slots and envs of columns, `[B, W]` each; the zero slot for rows that are not valid, and for zero filling.
 
     Of a leaf that follows from another, the value at a step is the other's one step later; after the episode's newest

@@ -1,0 +1,74 @@
+"""To Grain: a data source with random access."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxreplay.convert.containers import need
+from jaxreplay.convert.sources import read_rows
+from jaxreplay.convert.tables import Table
+from jaxreplay.types import PyTree
+from jaxreplay.views import View, transition
+
+SAMPLE = 4096  # rows of each array that the fingerprint looks at
+
+
+def to_grain_source(source: Any, view: View = transition(), key: Any = None) -> GrainSource:  # noqa: B008
+    """Read a source through a view into a data source for Grain, as `grain.MapDataset.source` and `DataLoader` take.
+
+    source: a buffer, a `subset` of one, or a `Dataset`. key: for a view that draws, as `hindsight`.
+    Item i is what `take` gives of the i-th row that can be read and that the view can start from, in order of time and
+    then env: the view's own structure (a `Transition`, a `Window`) with NumPy arrays as leaves, so that a batch goes
+    into a jitted step as it is. PRNG keys come as their words, and infos are left out, for they are no arrays.
+
+    The source is copied to the host when this is called, as `to_torch_dataset` says; it can be pickled, and each of
+    Grain's worker processes receives a copy. Iterators over it are checkpointed by Grain's `get_state` and `set_state`;
+    a `DataLoader` refuses the state of one over other data, which it tells by the `repr` of the source.
+
+    Raises ValueError where no row can be read, TypeError for another source, ImportError without Grain.
+    """
+    need("grain", "Grain", "grain", "to_grain_source")
+    return GrainSource(read_rows("to_grain_source", source, view, key))
+
+
+class GrainSource:
+    """Items of NumPy arrays, one for each row of a source. `table.time` and `table.env` `[N]` say which row it is."""
+
+    def __init__(self, table: Table):
+        self.table = table
+        self._fingerprint = _fingerprint(table)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, index: int) -> PyTree:
+        """One item, leaves `[...]`. Raises IndexError for a number that is none of an item."""
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[PyTree]:
+        """Several items, read together."""
+        arrays = self.table.read(indices)
+        return [self._item(arrays, n) for n in range(len(indices))]
+
+    def _item(self, arrays: list[np.ndarray], number: int) -> PyTree:
+        return jax.tree.map(lambda column: arrays[column][number, ...], self.table.structure)
+
+    _getitems = __getitems__  # the name by which Grain asks for several
+
+    def __repr__(self) -> str:
+        return f"GrainSource({len(self)} items, {self._fingerprint:08x})"
+
+
+def _fingerprint(table: Table) -> int:
+    """A number that tells sources apart: of the structure, the rows, and evenly spaced values of every array."""
+    number = zlib.crc32(repr(table.structure).encode())
+    for array in (table.time, table.env, *(column.values for column in table.columns)):
+        some = array[:: max(1, len(array) // SAMPLE)]
+        number = zlib.crc32(f"{array.dtype}{array.shape}".encode(), number)
+        number = zlib.crc32(np.ascontiguousarray(some).tobytes(), number)
+    return number

@@ -1,0 +1,178 @@
+"""Hugging Face's data sets, both ways: a row is an episode."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxreplay.convert.containers import need
+from jaxreplay.convert.sources import read_dataset
+from jaxreplay.datasets import Dataset, Trajectory
+from jaxreplay.datasets.files import plain
+from jaxreplay.types import PyTree
+
+PARTS = ("observations", "actions", "rewards", "extras")
+FLAGS = ("terminated", "truncated")
+TEXTS = ("infos", "episode_data")  # anything that is data: kept as JSON
+MOST_AXES = 5  # of Hugging Face's arrays, that over steps included
+MOST_NUMBERS = 2**30  # of one array in one piece, because Arrow counts them with 31 bits
+
+
+def to_hugging_face(source: Any) -> Any:
+    """Give the episodes of a source as a `datasets.Dataset` of Hugging Face, one row an episode.
+
+    source: a buffer, or a `Dataset`. Each array has a column of its own, named by its path: `observations.camera`,
+    `actions`, `extras[0]`. Features say its dtype and shape, with as many entries as the episode has observations or
+    steps. `terminated` and `truncated` are bools; `infos` and `episode_data` are JSON texts, null where there are none.
+
+    Raises ValueError naming the path of what such a data set cannot hold: dtypes that Arrow lacks (bfloat16,
+    complex), arrays without entries, more than 4 axes a step, lists, names with brackets or dots; TypeError for infos
+    that are no data. Raises ImportError without `datasets`.
+    """
+    library = need("datasets", "Hugging Face's datasets", "huggingface", "to_hugging_face")
+    episodes = list(read_dataset("to_hugging_face", source))
+    rows = [_flatten_episode(episode) for episode in episodes]
+    features = {name: _feature(library, name, value) for name, value in rows[0].items()}
+    features |= {name: library.Value("bool") for name in FLAGS} | {name: library.Value("string") for name in TEXTS}
+    schema = library.Features(features).arrow_schema
+    for i, (row, episode) in enumerate(zip(rows, episodes, strict=True)):
+        row |= {name: getattr(episode, name) for name in FLAGS}
+        row |= {name: _text(f"episode {i}: {name}", getattr(episode, name)) for name in TEXTS}
+    return library.Dataset(_table(schema, rows))
+
+
+def from_hugging_face(dataset: Any) -> Dataset:
+    """Read a data set that `to_hugging_face` made, selected from or shuffled or not, into a `Dataset`.
+
+    Columns that are no part of an episode raise ValueError: remove them first, with `dataset.remove_columns`.
+    """
+    need("datasets", "Hugging Face's datasets", "huggingface", "from_hugging_face")
+    names = set(dataset.column_names)
+    for name in FLAGS:
+        if name not in names:
+            raise ValueError(f"from_hugging_face: expected a column {name}, got: {', '.join(sorted(names))}")
+    arrays = names - {*FLAGS, *TEXTS}
+    for name in sorted(arrays):
+        if re.split(r"[.\[]", name)[0] not in PARTS:
+            raise ValueError(f"from_hugging_face: {name} is no part of an episode; remove the column first")
+    table = dataset.with_format("arrow")[:]
+    columns = {name: _split(name, table[name], dataset.features[name]) for name in sorted(arrays)}
+    flags = {name: table[name].to_pylist() for name in FLAGS}
+    texts = {name: [_value(text) for text in table[name].to_pylist()] for name in TEXTS if name in names}
+    episodes = []
+    for i in range(len(table)):
+        parts = {part: _unflatten(part, {name: columns[name][i] for name in arrays}) for part in PARTS}
+        others = {name: values[i] for name, values in (flags | texts).items()}
+        episodes.append(Trajectory(**parts, **others))
+    return Dataset(episodes)
+
+
+def _flatten_episode(episode: Trajectory) -> dict[str, np.ndarray]:
+    flat: dict[str, np.ndarray] = {}
+    for part in PARTS:
+        _flatten(part, getattr(episode, part), flat)
+    return flat
+
+
+def _flatten(path: str, node: PyTree, flat: dict[str, np.ndarray]) -> None:
+    """Name arrays by where they are: `.name` in a dict, `[0]` in a tuple."""
+    if isinstance(node, np.ndarray):
+        flat[path] = node
+    elif type(node) is tuple and node:
+        for i, inner in enumerate(node):
+            _flatten(f"{path}[{i}]", inner, flat)
+    elif isinstance(node, Mapping) and node:
+        for name, inner in node.items():
+            if not isinstance(name, str) or not name or re.search(r"[.\[\]]", name):
+                raise ValueError(f"to_hugging_face: {path}: {name!r} cannot be part of a column's name")
+            _flatten(f"{path}.{name}", inner, flat)
+    elif node is not None:
+        raise ValueError(
+            f"to_hugging_face: {path}: expected arrays in dicts and tuples, got {type(node).__name__}"
+            f"{'' if isinstance(node, list) else ' without any'}"
+        )
+
+
+def _unflatten(part: str, columns: Mapping[str, np.ndarray]) -> PyTree:
+    """Undo `_flatten`: what stands at a path, None where there is nothing."""
+    if part in columns:
+        return columns[part]
+    inner: dict[str, None] = {}
+    for name in columns:
+        if found := re.match(r"\.[^.\[]+|\[\d+\]", name[len(part) :]) if name.startswith(part) else None:
+            inner[found[0]] = None
+    children = {step: _unflatten(part + step, columns) for step in inner}
+    if not children:
+        return None
+    if all(step.startswith("[") for step in children):
+        return tuple(children[f"[{i}]"] for i in range(len(children)))
+    return {step[1:]: child for step, child in children.items()}
+
+
+def _feature(library: Any, name: str, value: np.ndarray) -> Any:
+    if value.dtype.kind not in "biuf" or value.dtype.isbuiltin != 1:
+        raise ValueError(f"to_hugging_face: {name}: Arrow has no arrays of {value.dtype}; convert it, or leave it out")
+    if value.ndim > MOST_AXES or 0 in value.shape:
+        raise ValueError(
+            f"to_hugging_face: {name}: expected at most {MOST_AXES - 1} axes a step, none empty, got {value.shape[1:]}"
+        )
+    kind = value.dtype.name
+    if value.ndim == 1:
+        return library.List(library.Value(kind))
+    return getattr(library, f"Array{value.ndim}D")((None, *value.shape[1:]), kind)
+
+
+def _text(path: str, value: Any) -> str | None:
+    return None if value is None else json.dumps(plain.encode(value, f"to_hugging_face: {path}"))
+
+
+def _table(schema: Any, rows: list[dict[str, Any]]) -> Any:
+    """Make an Arrow table of the arrays' memory, in pieces of bounded size: Python's numbers lose bits of NaN."""
+    import pyarrow
+
+    largest = [max(x.size for x in row.values() if isinstance(x, np.ndarray)) for row in rows]
+    piece = np.cumsum(largest, dtype=np.int64) // MOST_NUMBERS
+    tables = []
+    for number in np.unique(piece):
+        mine = [rows[i] for i in np.flatnonzero(piece == number)]
+        columns = [_column(field.type, [row[field.name] for row in mine]) for field in schema]
+        tables.append(pyarrow.Table.from_arrays(columns, schema=schema))
+    return pyarrow.concat_tables(tables)
+
+
+def _column(kind: Any, values: list[Any]) -> Any:
+    import pyarrow
+
+    if not isinstance(values[0], np.ndarray):
+        return pyarrow.array(values, kind)
+    nested = pyarrow.array(np.concatenate([value.ravel() for value in values]))
+    for size in reversed(values[0].shape[1:]):
+        nested = pyarrow.ListArray.from_arrays(np.arange(0, len(nested) + 1, size, dtype=np.int32), nested)
+    ends = np.cumsum([0] + [len(value) for value in values], dtype=np.int32)
+    nested = pyarrow.ListArray.from_arrays(ends, nested)
+    return pyarrow.ExtensionArray.from_storage(kind, nested) if hasattr(kind, "storage_type") else nested
+
+
+def _value(text: str | None) -> Any:
+    return None if text is None else plain.decode(json.loads(text))
+
+
+def _split(name: str, column: Any, feature: Any) -> list[np.ndarray]:
+    """One array an episode of an Arrow column of nested lists, in the column's own dtype."""
+    shape = tuple(getattr(feature, "shape", (None,)))[1:]
+    arrays: list[np.ndarray] = []
+    for chunk in column.chunks:
+        nested = getattr(chunk, "storage", chunk)
+        lengths = np.asarray(nested.value_lengths())
+        flat = nested
+        while hasattr(flat, "flatten") and hasattr(flat, "value_lengths"):
+            flat = flat.flatten()
+        values = flat.to_numpy(zero_copy_only=False).reshape(-1, *shape)
+        if len(values) != lengths.sum():
+            raise ValueError(f"from_hugging_face: {name}: expected {list(shape)} a step everywhere")
+        arrays += np.split(values, np.cumsum(lengths)[:-1])
+    return arrays

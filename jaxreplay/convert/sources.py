@@ -1,0 +1,139 @@
+"""What every converter takes: a JAX buffer, a subset of one, or a data set; read as a table of rows or as episodes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+import jaxreplay as replay
+from jaxreplay import trees
+from jaxreplay.convert.containers import plain
+from jaxreplay.convert.reading import read_table
+from jaxreplay.convert.tables import Column, Table
+from jaxreplay.datasets import Dataset, Trajectory
+from jaxreplay.sources import Concat, Mixture, Subset
+from jaxreplay.types import PyTree, Transition
+from jaxreplay.views import View
+from jaxreplay.views.transition import TransitionView
+
+
+def read_rows(what: str, source: Any, view: View, key: Any = None) -> Table:
+    """Read a source through a view: a table with the view's own containers.
+
+    The steps of a data set are read as they are, whatever their dtypes; through any other view they pass through
+    `to_buffer`. Raises TypeError for another source, ValueError where there is no row to read.
+    """
+    check_source(what, source)
+    if not isinstance(source, Dataset):
+        return read_table(source, view, key)
+    if not len(source):
+        raise ValueError(f"{what}: the data set is empty")
+    if isinstance(view, TransitionView):
+        return _steps(list(source))
+    buffer = source.to_buffer()
+    table, infos = read_table(buffer, view, key), _infos(list(source))
+    if infos is None:
+        return table
+    rows, mask = replay.rows(buffer)
+    step = np.searchsorted(np.asarray(rows.time)[np.asarray(mask)], table.time)  # there are void rows between episodes
+    return dataclasses.replace(table, infos=[infos[i] for i in step])
+
+
+def plain_rows(what: str, source: Any, view: View, key: Any = None) -> Table:
+    """Read a source as `read_rows` does, with containers that every library knows; infos only where items are dicts."""
+    table = read_rows(what, source, view, key)
+    structure = plain(table.structure)
+    named = isinstance(structure, dict)
+    if named and table.infos is not None and "infos" in structure:
+        raise ValueError(f"{what}: the items have infos of their own beside those of the episodes; rename them")
+    return dataclasses.replace(table, structure=structure, infos=table.infos if named else None)
+
+
+def check_source(what: str, source: Any) -> None:
+    """Raise TypeError for what no converter takes."""
+    if isinstance(source, replay.Buffer | Subset | Dataset):
+        return
+    hint = ""
+    if isinstance(source, Concat | Mixture):
+        hint = "; convert its sources one by one, and join the results"
+    raise TypeError(f"{what}: expected a buffer, a subset of one, or a Dataset, got {type(source).__name__}{hint}")
+
+
+def _steps(episodes: list[Trajectory]) -> Table:
+    """The steps of episodes as transitions: each observation once, `[sum of T + 1, ...]`."""
+    lengths = np.array([len(episode) for episode in episodes])
+    count, step = int(lengths.sum()), np.cumsum(lengths) - lengths
+    number = np.arange(count) + np.repeat(np.arange(len(episodes)), lengths)  # one observation more in each episode
+    columns: list[Column] = []
+
+    def join(part: str, index: np.ndarray | None) -> PyTree:
+        parts = [getattr(episode, part) for episode in episodes]
+
+        def add(*leaves: Any) -> int:
+            columns.append(Column(np.concatenate([np.asarray(leaf) for leaf in leaves]), index))
+            return len(columns) - 1
+
+        return jax.tree.map(add, *parts)
+
+    def flag(part: str) -> int:
+        values = np.zeros(count, np.bool_)
+        values[step + lengths - 1] = [getattr(episode, part) for episode in episodes]
+        columns.append(Column(values))
+        return len(columns) - 1
+
+    observation = join("observations", number)
+    following = [len(columns) + i for i in range(len(columns))]
+    columns += [dataclasses.replace(column, index=number + 1) for column in columns]
+    extras = join("extras", None)
+    structure = Transition(
+        observation=observation,
+        action=join("actions", None),
+        reward=join("rewards", None),
+        terminated=flag("terminated"),
+        truncated=flag("truncated"),
+        next_observation=jax.tree.unflatten(jax.tree.structure(observation), following),
+        extras={} if extras is None else extras,
+    )
+    time = np.arange(count, dtype=np.int32)
+    return Table(structure, tuple(columns), time, np.zeros_like(time), _infos(episodes))
+
+
+def _infos(episodes: list[Trajectory]) -> list[dict[str, Any]] | None:
+    """The infos of all steps, empty where an episode has none; None where no episode has any."""
+    if all(episode.infos is None for episode in episodes):
+        return None
+    return [info for episode in episodes for info in (episode.infos or [{}] * len(episode))]
+
+
+def read_dataset(what: str, source: Any) -> Dataset:
+    """The episodes of a buffer or a data set. Raises TypeError for another source, ValueError where there is none."""
+    check_source(what, source)
+    if isinstance(source, Subset):
+        raise TypeError(f"{what}: expected a buffer or a Dataset, got a subset, whose rows need not be whole episodes")
+    dataset = source if isinstance(source, Dataset) else Dataset.from_buffer(source)
+    if not dataset.num_episodes:
+        raise ValueError(f"{what}: the source is empty: it has no episode")
+    return dataset
+
+
+def refuse_unheld(
+    what: str, target: str, episodes: Sequence[Trajectory], parts: Sequence[str], drop: Sequence[str]
+) -> None:
+    """Raise ValueError naming the first leaf of the `parts` of episodes for which there is no place, unless dropped.
+
+    parts: fields of `Trajectory`. Raises ValueError for a name in `drop` that is none of them as well.
+    """
+    if isinstance(drop, str) or not set(drop) <= set(parts):
+        raise ValueError(f"{what}: drop: expected some of {tuple(parts)}, got {drop!r}")
+    for i, episode in enumerate(episodes):
+        for part in parts:
+            value = getattr(episode, part)
+            if part not in drop and value is not None and jax.tree.leaves(value):
+                path = f"{part}.{trees.paths(value)[0][0]}".removesuffix(".the item")
+                raise ValueError(
+                    f"{what}: episode {i}: {target} has no place for {path}; to leave it out, pass drop=({part!r},)"
+                )

@@ -1,0 +1,260 @@
+"""A data set: an immutable collection of episodes in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxreplay import trees
+from jaxreplay.buffer import Buffer
+from jaxreplay.datasets import batches, buffers, choosing, loading, reading, split, store
+from jaxreplay.datasets.batches import Batch
+from jaxreplay.datasets.files import archive
+from jaxreplay.datasets.report import Report
+from jaxreplay.datasets.store import Store
+from jaxreplay.datasets.trajectory import Trajectory
+from jaxreplay.samplers import Sampler, uniform
+from jaxreplay.types import Transition
+from jaxreplay.views import View
+
+
+class Dataset:
+    """Episodes of one structure, in order; never changed, so what makes a new one shares the arrays of the old.
+
+    Made from trajectories, whose arrays are kept as they are (JAX arrays are brought to the host), by `Dataset.load`,
+    and by `Dataset.from_buffer`. Its length is that of its steps. Raises ValueError naming the first trajectory and
+    leaf that differ from the first.
+
+    report: what was left out when it was loaded, clipped or read from a buffer; None if it was made otherwise.
+
+    >>> import numpy as np
+    >>> episode = Trajectory(np.arange(4.0), actions=np.arange(3), terminated=True)
+    >>> dataset = Dataset([episode, episode])
+    >>> len(dataset), dataset.num_episodes
+    (6, 2)
+    >>> float(dataset[2]["next_observation"]), dataset[2:4].terminated.tolist()
+    (3.0, [True, False])
+    """
+
+    def __init__(self, trajectories: Iterable[Trajectory] = ()) -> None:
+        self._store = store.make_store(trajectories)
+        self.report: Report | None = None
+
+    @classmethod
+    def _of(cls, held: Store, report: Report | None = None) -> Dataset:
+        made = cls()
+        made._store, made.report = held, report
+        return made
+
+    @classmethod
+    def load(
+        cls,
+        paths: Any,
+        *,
+        workers: int = 1,
+        progress: bool | None = None,
+        on_error: str = "raise",
+        allow_pickle: bool = False,
+        missing_final: str = "drop",
+    ) -> Dataset:
+        """Read files and folders, and those in them, in order of their names: one path, or a list of them.
+
+        The content says which format it is: an own `.npz` (`save`), a Minari data set (its folder), HDF5 in D4RL's
+        layout, a folder that `imitation` saved, or, with `allow_pickle`, a pickle, of which only arrays and plain
+        containers are made; nothing is ever run. `report` says how episodes end, and what was left out.
+
+        workers: threads that read files at once. progress: a bar; None for one where tqdm is installed.
+        on_error: "raise" a ValueError that names the file, or "skip" it, which `report.skipped` tells.
+        missing_final: of D4RL files without `next_observations`, what to do with an episode's last row, as what
+            followed is not known: "drop" it, or "repeat" its observation as the final one.
+        """
+        held, report = loading.load_store(
+            paths,
+            workers=workers,
+            progress=progress,
+            on_error=on_error,
+            allow_pickle=allow_pickle,
+            missing_final=missing_final,
+        )
+        return cls._of(held, report)
+
+    @classmethod
+    def from_buffer(cls, buffer: Buffer) -> Dataset:
+        """The episodes that a buffer of `Transition`s holds, env by env, oldest first: `to_buffer` undone, bit for bit.
+
+        Of an episode whose first steps were overwritten the rest is kept, and one with removed steps is cut in two
+        there: `report` counts these rows as dropped. Open episodes, and those that a void row closed, are unfinished.
+        Raises TypeError for other steps than `Transition`s.
+        """
+        return cls._of(*reading.read_buffer(buffer))
+
+    def save(self, path: Any, one_file_per_episode: bool = False) -> None:
+        """Write one `.npz` file, or a folder with one for each episode.
+
+        Atomic: under `path` there is the old or the new, whole. A folder must not exist, or be empty. Only data are
+        written: dicts with str keys, tuples, lists and arrays; infos and episode data may hold numbers and str as well.
+        Raises TypeError naming what is none of these.
+        """
+        (archive.save_folder if one_file_per_episode else archive.save)(self._store, path)
+
+    def __len__(self) -> int:
+        return self._store.num_steps
+
+    @property
+    def num_episodes(self) -> int:
+        return self._store.num_episodes
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays that it keeps, those of steps that were filtered out of a shared array included."""
+        return sum(x.nbytes for chunk in self._store.chunks for _, x in chunk.columns())
+
+    @property
+    def episodes(self) -> Episodes:
+        """The episodes, to choose from: `episodes[3]` is a `Trajectory`, `episodes[:8]` a `Dataset`."""
+        return Episodes(self)
+
+    def episode(self, i: int) -> Trajectory:
+        """Episode `i` (negative from the end), as views of the data set's arrays: do not write to them."""
+        return self._store.trajectory(choosing.index("episode", i, self.num_episodes))
+
+    def __iter__(self) -> Iterator[Trajectory]:
+        return (self.episode(i) for i in range(self.num_episodes))
+
+    def __getitem__(self, rows: Any) -> Any:
+        """Steps, counted over all episodes in order: an int gives one, as a dict of arrays by `Transition`'s names.
+
+        A slice, a bool array `[len]` or an int array `[B]` gives a `Transition` of arrays `[B, ...]`. `terminated` and
+        `truncated` are True only at an episode's last step; `reward` is None and `extras` is {} where there are none.
+        """
+        if hasattr(rows, "__index__") and not isinstance(rows, np.ndarray | jax.Array):
+            row = choosing.index("step", rows, len(self))
+            step = jax.tree.map(lambda x: x[0], store.gather(self._store, np.array([row])))
+            return {name: getattr(step, name) for name in Transition.__dataclass_fields__}
+        index = choosing.indices(rows, len(self), "step")
+        if not self._store.chunks:
+            raise ValueError("the data set is empty")
+        return store.gather(self._store, index)
+
+    def append(self, trajectory: Trajectory) -> Dataset:
+        """A data set with one more episode; nothing that was there is copied."""
+        return self.extend([trajectory])
+
+    def extend(self, trajectories: Iterable[Trajectory] | Dataset) -> Dataset:
+        """A data set with more episodes; nothing that was there is copied."""
+        more = trajectories if isinstance(trajectories, Dataset) else Dataset(trajectories)
+        return self._of(store.concat([self._store, more._store]))
+
+    def compact(self) -> Dataset:
+        """The same in one piece of memory: batches of many small files or trajectories are read faster. One copy."""
+        return self._of(store.compact(self._store), self.report)
+
+    def random_split(self, key: jax.Array, lengths: Sequence[int | float]) -> tuple[Dataset, ...]:
+        """Part it at random by whole episodes; each is in one part, and keeps its place among those.
+
+        lengths: the wished steps of each part, ints that add up to `len`, or fractions that add up to 1. No move of one
+        episode to another part, and no swap of two, comes nearer to them in the sum of absolute deviations; the very
+        best parting is NP-hard to find. The key decides everything. Raises ValueError for other lengths.
+        """
+        owner = split.assign(key, self._store.table.length, lengths)
+        return tuple(self._of(self._store.take(np.flatnonzero(owner == i))) for i in range(len(lengths)))
+
+    def filter(
+        self,
+        predicate: Callable[[Trajectory], bool] | None = None,
+        *,
+        min_return: float | None = None,
+        max_return: float | None = None,
+        min_length: int | None = None,
+        max_length: int | None = None,
+    ) -> Dataset:
+        """The episodes for which all that is given holds; bounds are inclusive. Raises ValueError without rewards."""
+        bounds = choosing.Bounds(min_return, max_return, min_length, max_length)
+        return self._of(self._store.take(choosing.choose(self._store, predicate, bounds)))
+
+    def clip(self, k: int, kinds: Sequence[str] = ("terminated", "truncated")) -> Dataset:
+        """Leave out the last `k` steps of the episodes that ended in one of these ways: their dead ends.
+
+        What they did in the end is then not known, so both flags are False; the observation that followed the last step
+        kept is the last. Episodes of `k` steps or fewer are gone. `report` counts all this. Nothing is copied.
+        """
+        return self._of(*choosing.clip(self._store, k, kinds))
+
+    def to_buffer(
+        self,
+        num_envs: int | None = None,
+        *,
+        sampler: Sampler = uniform(),  # noqa: B008  (a frozen dataclass)
+        capacity: int | None = None,
+        max_episodes: int | None = None,
+        narrow: bool = False,
+        episode_data: bool | None = None,
+    ) -> Buffer:
+        """A JAX buffer of `Transition`s that holds every step, for sampling, views and samplers inside jit.
+
+        num_envs: E, over how many streams to spread the episodes, the longest first so that all are about as long; None
+            for a single stream, which keeps their order. capacity: by default just what is needed; more leaves room to
+            append. max_episodes: by default as many as there are.
+        narrow: make 64-bit leaves 32-bit ones, where every integer fits; without it they raise TypeError.
+        episode_data: whether to keep it. None: if it is numbers of one structure; True: or raise ValueError.
+
+        It goes to the device in one piece, or in pieces of 128 MiB, so that little more memory is needed than the
+        buffer's own. An episode that did not end is closed by a void row, and takes one row more: its last step keeps
+        both flags False, and the true observation after it. Infos stay behind. Raises ValueError for no episodes.
+
+        >>> import jax, numpy as np, jaxreplay as replay
+        >>> episode = Trajectory(np.arange(4.0, dtype=np.float32), actions=np.arange(3, dtype=np.int32))
+        >>> buffer = Dataset([episode, episode]).to_buffer()
+        >>> int(replay.size(buffer)), replay.sample(buffer, jax.random.key(0), 32).data.action.shape
+        (6, (32,))
+        """
+        return buffers.make_buffer(self._store, num_envs, sampler, capacity, max_episodes, narrow, episode_data)
+
+    def batches(
+        self,
+        key: jax.Array,
+        batch_size: int,
+        view: View | None = None,
+        epochs: int = 1,
+        *,
+        drop_remainder: bool = False,
+        prefetch: int = 2,
+        narrow: bool = False,
+    ) -> Iterator[Batch]:
+        """Go through all steps, in an order that the key decides for each epoch, as `Batch(data, mask)` on the device.
+
+        Without a view the data are `Transition`s, read on the host, with `prefetch` batches made ahead by a thread and
+        sent to the device: the data set may be larger than the device. With a view it is brought there whole, as by
+        `to_buffer`, and the steps are those that the view can start from. The last batch of an epoch is filled up
+        with zeros, `mask` False; or left out, with `drop_remainder`. narrow: as in `to_buffer`.
+        """
+        batches.check_arguments(key, batch_size, epochs, prefetch)
+        if view is None:
+            return batches.transition_batches(self._store, key, batch_size, epochs, drop_remainder, prefetch, narrow)
+        buffer = self.to_buffer(narrow=narrow)
+        return batches.view_batches(buffer, key, batch_size, view, epochs, drop_remainder)
+
+    def __repr__(self) -> str:
+        columns = self._store.chunks[0].columns() if self._store.chunks else []
+        described = ", ".join(f"{path}: {trees.describe(x.shape[1:], x.dtype)}" for path, x in columns)
+        return f"Dataset({self.num_episodes} episodes, {len(self)} steps; {described})"
+
+
+class Episodes(Sequence[Trajectory]):
+    """The episodes of a data set, to count, go through and choose from."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return self._dataset.num_episodes
+
+    def __getitem__(self, chosen: Any) -> Any:
+        """An int gives a `Trajectory`; a slice, a bool array `[N]` or an int array a `Dataset`."""
+        if hasattr(chosen, "__index__") and not isinstance(chosen, np.ndarray | jax.Array):
+            return self._dataset.episode(chosen)
+        held = self._dataset._store
+        return Dataset._of(held.take(choosing.indices(chosen, len(self), "episode")))

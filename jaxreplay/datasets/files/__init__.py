@@ -1,0 +1,1 @@
+"""Formats of files: the library's own, and those it reads."""

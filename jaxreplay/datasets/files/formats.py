@@ -1,0 +1,78 @@
+"""Which format a file or folder has, told by its content, and reading it."""
+
+from __future__ import annotations
+
+import pathlib
+import pickle
+from collections.abc import Callable
+from typing import NamedTuple
+
+from jaxreplay.datasets.choosing import summarise
+from jaxreplay.datasets.files import archive_reader, d4rl, imitation, minari, pickles
+from jaxreplay.datasets.report import Report
+from jaxreplay.datasets.store import Store
+
+KNOWN = "an .npz of Dataset.save, HDF5 in Minari's or D4RL's layout, a folder that imitation saved, or a pickle"
+
+
+class Options(NamedTuple):
+    """What the caller allows: pickles, and what to do where an episode's final observation is not known."""
+
+    allow_pickle: bool
+    missing_final: str
+
+
+def is_folder_format(path: pathlib.Path) -> bool:
+    """Whether a folder is one data set of a known format, and not a folder of files."""
+    return minari.is_folder(path) or imitation.is_folder(path)
+
+
+def is_beside(path: pathlib.Path) -> bool:
+    """Whether a file in a folder of data sets is none of them, but known to lie there."""
+    return minari.is_metadata(path)
+
+
+def read(path: pathlib.Path, options: Options) -> tuple[Store, Report]:
+    """Read one file, or a folder of a known format. Raises ValueError naming it, whatever is wrong with its content."""
+    try:
+        store, report = _reader(path)(path, options)
+        return store, summarise(store) + report
+    except (FileNotFoundError, PermissionError, ModuleNotFoundError):
+        raise
+    except MemoryError as error:
+        raise ValueError(f"{path}: it does not fit in memory") from error
+    except Exception as error:
+        kind = "" if isinstance(error, ValueError | pickle.UnpicklingError) else f"{type(error).__name__}: "
+        raise ValueError(f"{path}: {kind}{error}") from error
+
+
+def _reader(path: pathlib.Path) -> Callable[[pathlib.Path, Options], tuple[Store, Report]]:
+    if path.is_dir():
+        return _minari if minari.is_folder(path) else _imitation
+    with path.open("rb") as file:
+        start = file.read(8)
+    if start[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+        return lambda path, options: (archive_reader.read(path), Report())
+    if start == b"\x89HDF\r\n\x1a\n":
+        return _minari if minari.is_file(path) else _d4rl
+    if pickles.is_pickle(start, path):
+        return _pickle
+    raise ValueError(f"it is of no known format: expected {KNOWN}")
+
+
+def _minari(path: pathlib.Path, options: Options) -> tuple[Store, Report]:
+    return minari.read(path)
+
+
+def _imitation(path: pathlib.Path, options: Options) -> tuple[Store, Report]:
+    return imitation.read(path)
+
+
+def _d4rl(path: pathlib.Path, options: Options) -> tuple[Store, Report]:
+    return d4rl.read(path, options.missing_final)
+
+
+def _pickle(path: pathlib.Path, options: Options) -> tuple[Store, Report]:
+    if not options.allow_pickle:
+        raise ValueError("it is a pickle; pass allow_pickle=True to read its arrays and plain containers")
+    return pickles.read(path)

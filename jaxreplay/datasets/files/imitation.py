@@ -1,0 +1,125 @@
+"""Trajectories that the `imitation` package saved: a folder of Hugging Face's Arrow files. Nothing in it is run.
+
+`imitation` keeps each info as a string of jsonpickle, which can make any object. These are read as JSON, and what
+stands for an object stays what it is there: a dict with a `py/...` name.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxreplay.datasets.report import Report
+from jaxreplay.datasets.store import Store, make_store
+from jaxreplay.datasets.trajectory import Trajectory
+
+COLUMNS = {"obs", "acts", "terminal"}
+TIME_LIMIT = "TimeLimit.truncated"  # how Gym's and Stable-Baselines3's infos say that an episode was truncated
+
+
+def is_folder(path: pathlib.Path) -> bool:
+    """Whether a folder is what Hugging Face's `save_to_disk` writes."""
+    return (path / "state.json").is_file() and (path / "dataset_info.json").is_file()
+
+
+def read(path: pathlib.Path) -> tuple[Store, Report]:
+    """Read a folder. Raises ValueError for columns that are not `imitation`'s."""
+    return make_store(trajectory_of(row) for row in _rows(path)), Report()
+
+
+def trajectory_of(row: dict[str, Any]) -> Trajectory:
+    """A trajectory from `imitation`'s fields: `obs`, `acts`, `terminal`, and `infos`, `rews` where there are some.
+
+    `terminal` says only that the episode ended: it counts as truncated where the last step's infos say that the time
+    limit did it, else as terminated. Infos that are all empty are None: `imitation` writes these for none.
+    """
+    infos = row.get("infos")
+    infos = None if infos is None or not any(infos) else list(infos)
+    ended = bool(row["terminal"])
+    truncated = ended and bool(infos and infos[-1].get(TIME_LIMIT, False))
+    return Trajectory(
+        observations=row["obs"],
+        actions=row["acts"],
+        rewards=row.get("rews"),
+        terminated=ended and not truncated,
+        truncated=truncated,
+        infos=infos,
+    )
+
+
+def _rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
+    try:
+        import pyarrow
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"{path}: reading it needs pyarrow: pip install 'jaxreplay[datasets]'") from error
+    for name in _data_files(path):
+        with pyarrow.memory_map(str(path / name)) as source, pyarrow.ipc.open_stream(source) as stream:
+            missing = COLUMNS - set(stream.schema.names)
+            if missing:
+                raise ValueError(f"{name}: there is no column {', '.join(sorted(missing))}: not what imitation saves")
+            for batch in stream:
+                batch.validate(full=True)
+                columns = {name: batch.column(name) for name in batch.schema.names}
+                for i in range(batch.num_rows):
+                    yield {name: _value(name, column[i]) for name, column in columns.items()}
+
+
+def _data_files(path: pathlib.Path) -> Sequence[str]:
+    """The names of the Arrow files in a folder, in order."""
+    state = json.loads((path / "state.json").read_bytes())
+    names = [entry["filename"] for entry in state["_data_files"]]
+    if state.get("_indices_data_files"):
+        raise ValueError("state.json: the rows are in another order than on disk; call flatten_indices() before saving")
+    for name in names:
+        if pathlib.Path(name).name != name:
+            raise ValueError(f"state.json: {name!r} is not in this folder")
+    return names
+
+
+def _value(name: str, scalar: Any) -> Any:
+    """A field of one trajectory: arrays, a bool, or the infos."""
+    if name == "terminal":
+        return scalar.as_py()
+    if name == "infos":
+        return [_info(i, text) for i, text in enumerate(scalar.as_py() or [])]
+    if not scalar.is_valid:
+        return None
+    return _array(name, scalar.values)
+
+
+def _info(i: int, text: Any) -> dict[str, Any]:
+    info = json.loads(text)
+    if not isinstance(info, dict):
+        raise ValueError(f"infos.{i}: expected a dict, got {text[:40]!r}")
+    return info
+
+
+def _array(name: str, values: Any) -> np.ndarray:
+    """Nested lists of one length on each level as one array; nothing is made a Python object."""
+    import pyarrow
+
+    shape = [len(values)]
+    while isinstance(values, pyarrow.ExtensionArray):
+        values = values.storage
+    while pyarrow.types.is_nested(values.type):
+        if not hasattr(values, "flatten") or not hasattr(values.type, "value_type") or values.null_count:
+            raise ValueError(f"{name}: expected lists of numbers, got {values.type}")
+        inner = values.flatten()
+        if len(values) == 0 or len(inner) % len(values):
+            raise ValueError(f"{name}: its lists have different lengths")
+        width = len(inner) // len(values)
+        if not pyarrow.types.is_fixed_size_list(values.type):
+            lengths = values.value_lengths().to_numpy(zero_copy_only=False)
+            if (lengths != width).any():
+                raise ValueError(f"{name}: its lists have different lengths")
+        shape.append(width)
+        values = inner
+        while isinstance(values, pyarrow.ExtensionArray):
+            values = values.storage
+    if values.null_count:
+        raise ValueError(f"{name}: a number is missing")
+    return np.array(values.to_numpy(zero_copy_only=False)).reshape(shape)

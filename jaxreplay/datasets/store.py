@@ -1,0 +1,264 @@
+"""Where episodes are kept: chunks of columns that data sets share, and a table that says where each episode lies."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxreplay import trees
+from jaxreplay.datasets.trajectory import Trajectory
+from jaxreplay.types import PyTree, Transition
+
+PARTS = ("observations", "actions", "rewards", "extras")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Chunk:
+    """Columns of one or more episodes, NumPy arrays that are never written to.
+
+    An episode of T steps is T + 1 consecutive rows of `observations` and T of each of the others; `rewards` and
+    `extras` may be None.
+    """
+
+    observations: PyTree
+    actions: PyTree
+    rewards: PyTree = None
+    extras: PyTree = None
+
+    def columns(self) -> list[tuple[str, np.ndarray]]:
+        """`(path, array)` of every column: `observations.camera`."""
+        named = trees.paths({part: getattr(self, part) for part in PARTS})
+        order = {part: i for i, part in enumerate(PARTS)}
+        return sorted(named, key=lambda item: order[item[0].split(".")[0]])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Table:
+    """Where N episodes lie and how each went, `[N]` each.
+
+    chunk: its number. observation, step: int64, its first row among the chunk's observations and other columns.
+    length: int64, T. terminated, truncated: bool. infos, episode_data: objects, as in `Trajectory`.
+    """
+
+    chunk: np.ndarray
+    observation: np.ndarray
+    step: np.ndarray
+    length: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    infos: np.ndarray
+    episode_data: np.ndarray
+
+    def map(self, fn: Callable[[np.ndarray], np.ndarray]) -> Table:
+        return Table(**{field.name: fn(getattr(self, field.name)) for field in dataclasses.fields(self)})
+
+
+def objects(values: Sequence[Any]) -> np.ndarray:
+    """An array of objects, whatever they are."""
+    out = np.empty(len(values), object)
+    for i, value in enumerate(values):
+        out[i] = value
+    return out
+
+
+def consecutive(lengths: Any, terminated: Any, truncated: Any, infos: Any = None, data: Any = None) -> Table:
+    """The table of episodes that lie one after the other in one chunk."""
+    length = np.asarray(lengths, np.int64)
+    count, step = len(length), np.cumsum(length) - length
+    return Table(
+        chunk=np.zeros(count, np.int64),
+        observation=step + np.arange(count),
+        step=step,
+        length=length,
+        terminated=np.asarray(terminated, bool),
+        truncated=np.asarray(truncated, bool),
+        infos=objects([None] * count if infos is None else infos),
+        episode_data=objects([None] * count if data is None else data),
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Store:
+    """Episodes of one structure: chunks, and the table of the episodes chosen from them."""
+
+    chunks: tuple[Chunk, ...]
+    table: Table
+
+    def __post_init__(self) -> None:
+        ends = np.cumsum(self.table.length)
+        object.__setattr__(self, "ends", ends)
+
+    ends: np.ndarray = dataclasses.field(init=False, repr=False)
+    """`[N]` int64: the number of steps up to each episode's end."""
+
+    @property
+    def num_steps(self) -> int:
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    @property
+    def num_episodes(self) -> int:
+        return len(self.ends)
+
+    def take(self, chosen: Any) -> Store:
+        """The episodes that an index array, a mask or a slice chooses; chunks without one are let go."""
+        table = self.table.map(lambda x: x[chosen])
+        used, chunk = np.unique(table.chunk, return_inverse=True)
+        return Store(tuple(self.chunks[i] for i in used), dataclasses.replace(table, chunk=chunk))
+
+    def trajectory(self, i: Any) -> Trajectory:
+        """Episode i, as views of its chunk."""
+        table, chunk = self.table, self.chunks[self.table.chunk[i]]
+        infos: Any = table.infos[i]
+        first, length, before = int(table.step[i]), int(table.length[i]), int(table.observation[i])
+        steps = lambda tree: jax.tree.map(lambda x: x[first : first + length], tree)  # noqa: E731
+        return Trajectory(
+            observations=jax.tree.map(lambda x: x[before : before + length + 1], chunk.observations),
+            actions=steps(chunk.actions),
+            rewards=steps(chunk.rewards),
+            terminated=bool(table.terminated[i]),
+            truncated=bool(table.truncated[i]),
+            extras=steps(chunk.extras),
+            infos=infos,
+            episode_data=table.episode_data[i],
+        )
+
+
+def make_store(trajectories: Iterable[Trajectory]) -> Store:
+    """Keep trajectories as they are: each its own chunk, nothing copied from host arrays.
+
+    Raises ValueError or TypeError naming the first that differs from the one before it in structure.
+    """
+    stores = []
+    for i, trajectory in enumerate(trajectories):
+        if not isinstance(trajectory, Trajectory):
+            raise TypeError(f"trajectories.{i}: expected a Trajectory, got {type(trajectory).__name__}")
+        stores.append(_single(trajectory))
+    return concat(stores, [f"trajectories.{i}" for i in range(len(stores))])
+
+
+def concat(stores: Sequence[Store], names: Sequence[str] = ("the data set", "what was added")) -> Store:
+    """All episodes of stores of one structure, in order; chunks are shared. ValueError names two that differ."""
+    held = [(i, store) for i, store in enumerate(stores) if store.num_episodes]
+    for i, store in held[1:]:
+        _check_same(held[0][1].chunks[0], store.chunks[0], names[held[0][0]], names[i])
+    if not held:
+        return Store((), consecutive([], [], []))
+    if len(held) == 1:
+        return held[0][1]
+    before = np.cumsum([0] + [len(store.chunks) for _, store in held])
+    tables = [dataclasses.replace(store.table, chunk=store.table.chunk + b) for (_, store), b in zip(held, before[:-1])]
+    names = [field.name for field in dataclasses.fields(Table)]
+    table = Table(**{name: np.concatenate([getattr(t, name) for t in tables]) for name in names})
+    return Store(tuple(chunk for _, store in held for chunk in store.chunks), table)
+
+
+def _single(trajectory: Trajectory) -> Store:
+    parts = {part: jax.tree.map(_to_host, getattr(trajectory, part)) for part in PARTS}
+    table = consecutive(
+        [len(trajectory)],
+        [trajectory.terminated],
+        [trajectory.truncated],
+        [trajectory.infos],
+        [trajectory.episode_data],
+    )
+    return Store((Chunk(**parts),), table)
+
+
+def _to_host(leaf: Any) -> np.ndarray:
+    if isinstance(leaf, jax.Array) and trees.is_key_dtype(leaf.dtype):
+        raise TypeError("a data set holds NumPy arrays, and PRNG keys are none: store jax.random.key_data of them")
+    return np.asarray(leaf)
+
+
+def _check_same(expected: Chunk, came: Chunk, first: str, name: str) -> None:
+    """Raise ValueError naming the first column of `came` that is not like `expected`'s."""
+    wanted = {path: (x.shape[1:], x.dtype) for path, x in expected.columns()}
+    got = {path: (x.shape[1:], x.dtype) for path, x in came.columns()}
+    for path in [*wanted, *got]:
+        a, b = wanted.get(path), got.get(path)
+        if a != b:
+            mine = f"{path} is {trees.describe(*b)} a step" if b else f"there is no {path}"
+            other = f"it is {trees.describe(*a)}" if a else "there is none"
+            raise ValueError(f"{name}: {mine}, in {first} {other}; all must have one structure")
+    for part in PARTS:
+        a, b = jax.tree.structure(getattr(expected, part)), jax.tree.structure(getattr(came, part))
+        if a != b:
+            raise ValueError(f"{name}: the containers of {part} differ: got {b}, in {first} it is {a}")
+
+
+def gather(store: Store, rows: np.ndarray) -> Transition:
+    """Read steps by their number in the store, int64 `[B]`: a `Transition` of NumPy arrays `[B, ...]`."""
+    table = store.table
+    episode = np.searchsorted(store.ends, rows, side="right")
+    at = rows - (store.ends[episode] - table.length[episode])
+    last = at == table.length[episode] - 1
+    chunk, step, observation = table.chunk[episode], table.step[episode] + at, table.observation[episode] + at
+    read = _reader(store, chunk)
+    extras = read("extras", step)
+    return Transition(
+        observation=read("observations", observation),
+        action=read("actions", step),
+        reward=read("rewards", step),
+        terminated=table.terminated[episode] & last,
+        truncated=table.truncated[episode] & last,
+        next_observation=read("observations", observation + 1),
+        extras={} if extras is None else extras,
+    )
+
+
+def _reader(store: Store, chunk: np.ndarray) -> Callable[[str, np.ndarray], PyTree]:
+    """A function that reads one part at an index into each row's chunk."""
+    if len(store.chunks) == 1:
+        only = store.chunks[0]
+        return lambda part, index: jax.tree.map(lambda x: np.take(x, index, axis=0), getattr(only, part))
+    order = np.argsort(chunk, kind="stable")
+    used, first = np.unique(chunk[order], return_index=True)
+    groups = list(zip(used.tolist(), np.split(order, first[1:])))
+
+    def read(part: str, index: np.ndarray) -> PyTree:
+        def column(*leaves: np.ndarray) -> np.ndarray:
+            out = np.empty((len(index), *leaves[0].shape[1:]), leaves[0].dtype)
+            for leaf, (_, rows) in zip(leaves, groups):
+                out[rows] = leaf[index[rows]]
+            return out
+
+        trees_ = [getattr(store.chunks[c], part) for c, _ in groups] or [
+            jax.tree.map(lambda x: x[:0], getattr(store.chunks[0], part))
+        ]
+        return jax.tree.map(column, *trees_)
+
+    return read
+
+
+def compact(store: Store) -> Store:
+    """The same episodes in one chunk."""
+    if not store.num_episodes:
+        return store
+    table = consecutive(
+        store.table.length, store.table.terminated, store.table.truncated, store.table.infos, store.table.episode_data
+    )
+    parts = {part: _joined(store, part) for part in PARTS}
+    return Store((Chunk(**parts),), table)
+
+
+def _joined(store: Store, part: str) -> PyTree:
+    leaves = [jax.tree.flatten(getattr(chunk, part)) for chunk in store.chunks]
+    columns = [np.concatenate(list(pieces(store, part, i))) for i in range(len(leaves[0][0]))]
+    return jax.tree.unflatten(leaves[0][1], columns)
+
+
+def pieces(store: Store, part: str, leaf: int) -> Iterator[np.ndarray]:
+    """The rows of one leaf of a part, as views; episodes that lie one after the other come in one piece."""
+    table = store.table
+    first = table.observation if part == "observations" else table.step
+    last = first + table.length + (part == "observations")
+    joins = (table.chunk[1:] == table.chunk[:-1]) & (first[1:] == last[:-1])
+    begins = np.flatnonzero(np.concatenate([[True], ~joins]))
+    ends = np.append(begins[1:], len(first)) - 1
+    columns = [jax.tree.leaves(getattr(chunk, part))[leaf] for chunk in store.chunks]
+    for begin, end in zip(begins, ends):
+        yield columns[table.chunk[begin]][first[begin] : last[end]]

@@ -1,0 +1,160 @@
+"""A trajectory: one episode, or the part of one that was recorded, as arrays over its steps."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxreplay import trees
+from jaxreplay.types import PyTree
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trajectory:
+    """T steps of one episode and the observations around them; NumPy arrays on the host, or JAX arrays.
+
+    observations: any nesting of dicts, tuples and lists of arrays, leaves `[T + 1, ...]`: the last follows the last
+        step. actions: likewise, leaves `[T, ...]`. rewards: `[T]` floating, or None where there are none.
+    terminated, truncated: whether the last step ended the episode so. Both may be False: the recording stops there.
+    extras: more of each step, leaves `[T, ...]`. infos: T dicts of anything. episode_data: anything, of the episode.
+
+    It is checked when made, and the message names the leaf, what came and what was expected: TypeError for what is no
+    array of numbers, ValueError for lengths and the rest. Extras without a leaf become None. It is no pytree, because
+    infos may be anything; `map_arrays` maps its arrays. `len` is T. Two are equal only if they are one object.
+
+    >>> import numpy as np
+    >>> episode = Trajectory(np.zeros((4, 2)), actions=np.zeros(3, np.int32), rewards=np.ones(3), terminated=True)
+    >>> len(episode)
+    3
+    """
+
+    observations: PyTree
+    actions: PyTree
+    rewards: Any = None
+    terminated: bool = False
+    truncated: bool = False
+    extras: PyTree = None
+    infos: Sequence[dict[str, Any]] | None = None
+    episode_data: PyTree = None
+
+    def __post_init__(self) -> None:
+        length = _find_length(self.actions)
+        _check_leaves("observations", self.observations, length + 1, f"T + 1 = {length + 1}", length)
+        _check_leaves("actions", self.actions, length, f"T = {length}", length)
+        _check_leaves("extras", self.extras, length, f"T = {length}", length)
+        if not jax.tree.leaves(self.observations):
+            raise ValueError("observations: expected at least one array [T + 1, ...], got a structure without leaves")
+        if not jax.tree.leaves(self.extras):
+            object.__setattr__(self, "extras", None)
+        _check_rewards(self.rewards, length)
+        for name in ("terminated", "truncated"):
+            object.__setattr__(self, name, _check_flag(name, getattr(self, name)))
+        if self.infos is not None:
+            object.__setattr__(self, "infos", _check_infos(self.infos, length))
+
+    def __len__(self) -> int:
+        return len(jax.tree.leaves(self.actions)[0])
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last step is the episode's last."""
+        return self.terminated or self.truncated
+
+    def map_arrays(self, fn: Any) -> Trajectory:
+        """Apply `fn` to every array of observations, actions, rewards and extras; `map_arrays(jnp.asarray)`."""
+        changed = {name: jax.tree.map(fn, getattr(self, name)) for name in ("observations", "actions", "extras")}
+        rewards = None if self.rewards is None else fn(self.rewards)
+        return dataclasses.replace(self, **changed, rewards=rewards)
+
+
+def steps_of(trajectory: Trajectory, first: int, last: int) -> Trajectory:
+    """The steps `[first, last)` of a trajectory, as views of its arrays; it ends as the whole does if `last` is T.
+
+    Elsewhere it stops unfinished. Raises ValueError unless `0 <= first < last <= T`.
+    """
+    length = len(trajectory)
+    if not 0 <= first < last <= length:
+        raise ValueError(f"steps: expected 0 <= first < last <= T = {length}, got first={first}, last={last}")
+    whole = last == length
+    return dataclasses.replace(
+        trajectory,
+        observations=jax.tree.map(lambda x: x[first : last + 1], trajectory.observations),
+        actions=jax.tree.map(lambda x: x[first:last], trajectory.actions),
+        rewards=None if trajectory.rewards is None else trajectory.rewards[first:last],
+        extras=jax.tree.map(lambda x: x[first:last], trajectory.extras),
+        infos=None if trajectory.infos is None else trajectory.infos[first:last],
+        terminated=trajectory.terminated and whole,
+        truncated=trajectory.truncated and whole,
+    )
+
+
+def _find_length(actions: PyTree) -> int:
+    """T, the length of the first leaf of actions."""
+    named = trees.paths(actions)
+    if not named:
+        raise ValueError("actions: expected at least one array [T, ...], got a structure without leaves")
+    path, leaf = _named("actions", named[0])
+    shape = _check_array(path, leaf)
+    if not shape or shape[0] == 0:
+        raise ValueError(f"{path}: expected [T, ...] with at least one step, got {trees.describe(shape, leaf.dtype)}")
+    return shape[0]
+
+
+def _check_leaves(name: str, tree: PyTree, expected: int, rule: str, length: int) -> None:
+    for path, leaf in (_named(name, item) for item in trees.paths(tree)):
+        shape = _check_array(path, leaf)
+        if not shape or shape[0] != expected:
+            raise ValueError(
+                f"{path}: expected {rule} along the first axis (T = {length} steps, by actions), got "
+                f"{trees.describe(shape, leaf.dtype)}"
+            )
+
+
+def _named(name: str, item: tuple[str, Any]) -> tuple[str, Any]:
+    path, leaf = item
+    return (name if path == "the item" else f"{name}.{path}"), leaf
+
+
+def _check_array(path: str, leaf: Any) -> tuple[int, ...]:
+    """The shape of an array of numbers, or TypeError."""
+    if not isinstance(leaf, np.ndarray | jax.Array):
+        raise TypeError(f"{path}: expected a NumPy or JAX array, got {type(leaf).__name__}; np.asarray it")
+    dtype = leaf.dtype
+    if not trees.is_key_dtype(dtype) and not (jnp.issubdtype(dtype, np.number) or dtype == np.bool_):
+        raise TypeError(f"{path}: expected an array of numbers, got dtype {dtype}")
+    if not trees.is_key_dtype(dtype) and not dtype.isnative:
+        raise TypeError(f"{path}: expected the machine's byte order, got dtype {dtype}; convert it with astype")
+    return tuple(leaf.shape)
+
+
+def _check_rewards(rewards: Any, length: int) -> None:
+    if rewards is None:
+        return
+    shape = _check_array("rewards", rewards)
+    if not jnp.issubdtype(rewards.dtype, np.floating):
+        raise TypeError(f"rewards: expected a floating dtype, got {rewards.dtype}; convert them with astype")
+    if shape != (length,):
+        raise ValueError(f"rewards: expected [T] = [{length}], got {trees.describe(shape, rewards.dtype)}")
+
+
+def _check_flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool | np.bool_) and not (getattr(value, "shape", None) == () and value.dtype == np.bool_):
+        came = trees.describe(value.shape, value.dtype) if hasattr(value, "shape") else f"{type(value).__name__}"
+        raise TypeError(f"{name}: expected one bool, about the last step, got {came}")
+    return bool(value)
+
+
+def _check_infos(infos: Any, length: int) -> list[dict[str, Any]]:
+    if isinstance(infos, dict | str) or not isinstance(infos, Sequence | np.ndarray):
+        raise TypeError(f"infos: expected a list of T = {length} dicts, got {type(infos).__name__}")
+    if len(infos) != length:
+        raise ValueError(f"infos: expected a list of T = {length} dicts, got {len(infos)}")
+    for i, info in enumerate(infos):
+        if not isinstance(info, dict):
+            raise TypeError(f"infos.{i}: expected a dict, got {type(info).__name__}")
+    return list(infos)

@@ -1,0 +1,235 @@
+"""`python -m jaxreplay.demo.behaviour_cloning`: imitate the agent of `python -m jaxreplay`, from its recordings.
+
+The expert plays CartPole; its episodes become a data set on disk; a Flax policy learns from it, in one jitted program
+that samples from `to_buffer()`, and, where PyTorch is installed, once more from the batches of a torch `DataLoader`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import pathlib
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxreplay as replay
+from jaxreplay.datasets import Dataset, Trajectory, statistics
+from jaxreplay.types import PyTree
+
+try:
+    import optax
+
+    from jaxreplay.demo import cartpole, dqn, report
+except ImportError as error:
+    raise ImportError(f"{error}: the demo needs optax, Gymnasium and more: pip install 'jaxreplay[demo]'") from error
+
+REPORT_EPISODES = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What shapes the programs. `steps` counts updates."""
+
+    steps: int = 2000
+    batch_size: int = 256
+    hidden: int = 64
+    learning_rate: float = 1e-3
+
+
+class Policy(nn.Module):
+    """The logits `[..., 2]` of actions for CartPole observations `[..., 4]`."""
+
+    hidden: int
+
+    @nn.compact
+    def __call__(self, observation: jax.Array) -> jax.Array:
+        x = nn.tanh(nn.Dense(self.hidden)(observation))
+        x = nn.tanh(nn.Dense(self.hidden)(x))
+        return nn.Dense(2)(x)
+
+
+State = tuple[PyTree, PyTree]
+"""Parameters, and the optimizer's state."""
+
+
+def optimizer(settings: Settings) -> optax.GradientTransformation:
+    return optax.adam(optax.cosine_decay_schedule(settings.learning_rate, settings.steps))
+
+
+def start(settings: Settings, key: jax.Array) -> State:
+    params = Policy(settings.hidden).init(key, jnp.zeros(4))
+    return params, optimizer(settings).init(params)
+
+
+def logits(settings: Settings, params: PyTree, observation: jax.Array) -> jax.Array:
+    return jnp.asarray(Policy(settings.hidden).apply(params, observation))
+
+
+def update(settings: Settings, state: State, observation: jax.Array, action: jax.Array) -> tuple[State, jax.Array]:
+    """Learn from one batch: the cross entropy of the expert's actions `[B]`."""
+    params, optimizer_state = state
+
+    def loss(params: PyTree) -> jax.Array:
+        values = logits(settings, params, observation)
+        return optax.softmax_cross_entropy_with_integer_labels(values, action).mean()
+
+    value, gradient = jax.value_and_grad(loss)(params)
+    updates, optimizer_state = optimizer(settings).update(gradient, optimizer_state, params)
+    return (optax.apply_updates(params, updates), optimizer_state), value
+
+
+def train_from_buffer(settings: Settings, buffer: replay.Buffer, key: jax.Array) -> PyTree:
+    """Train in one jitted program: sample, learn, and again."""
+
+    @jax.jit
+    def run(buffer: replay.Buffer, key: jax.Array) -> PyTree:
+        key, start_key = jax.random.split(key)
+
+        def step(state: State, key: jax.Array) -> tuple[State, jax.Array]:
+            batch = replay.sample(buffer, key, settings.batch_size)
+            return update(settings, state, batch.data.observation, batch.data.action)
+
+        (params, _), _ = jax.lax.scan(step, start(settings, start_key), jax.random.split(key, settings.steps))
+        return params
+
+    return run(buffer, key)
+
+
+def train_from_batches(settings: Settings, batches: Iterable[tuple[Any, Any]], key: jax.Array) -> PyTree:
+    """Train from batches that come from outside, `(observation, action)` each; every update is one jitted call."""
+    step = jax.jit(lambda state, observation, action: update(settings, state, observation, action), donate_argnums=0)
+    state = jax.jit(lambda key: start(settings, key))(jax.random.split(key)[1])
+    for observation, action in batches:
+        state, _ = step(state, observation, action)
+    return state[0]
+
+
+def torch_batches(settings: Settings, dataset: Dataset, seed: int) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+    """`steps` shuffled batches of a torch `DataLoader`, as arrays. Raises ImportError without PyTorch."""
+    from jaxreplay import convert
+
+    items = convert.to_torch_dataset(dataset, replay.views.select("observation", "action"))
+    import torch
+
+    loader = torch.utils.data.DataLoader(
+        items,
+        batch_size=settings.batch_size,
+        shuffle=True,
+        drop_last=True,
+        collate_fn=convert.collate,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    count = 0
+    while count < settings.steps:
+        for batch in loader:
+            yield batch["observation"].numpy(), batch["action"].numpy()
+            count += 1
+            if count == settings.steps:
+                return
+
+
+def play(choose: Any, key: jax.Array, num_episodes: int) -> Dataset:
+    """Play fresh episodes at once, each in an env of its own, with `choose(observation [E, 4]) -> action [E]`."""
+
+    @jax.jit
+    def run(key: jax.Array) -> replay.Transition:
+        def step(envs: cartpole.Envs, _: None) -> tuple[cartpole.Envs, replay.Transition]:
+            return cartpole.step(envs, choose(cartpole.observe(envs)).astype(jnp.int32), key)
+
+        return jax.lax.scan(step, cartpole.reset(key, num_episodes), length=cartpole.TIME_LIMIT)[1]
+
+    steps = jax.tree.map(np.asarray, run(key))
+    return Dataset(_first_episode(jax.tree.map(lambda x, env=env: x[:, env], steps)) for env in range(num_episodes))
+
+
+def _first_episode(steps: replay.Transition) -> Trajectory:
+    """The steps `[T]` up to the first end; what comes after belongs to the next episode."""
+    last = int(np.argmax(np.logical_or(steps.terminated, steps.truncated)))
+    return Trajectory(
+        observations=np.concatenate([steps.observation[: last + 1], steps.next_observation[last : last + 1]]),
+        actions=steps.action[: last + 1],
+        rewards=steps.reward[: last + 1],
+        terminated=steps.terminated[last],
+        truncated=steps.truncated[last],
+    )
+
+
+def score(settings: Settings, params: PyTree, key: jax.Array) -> float:
+    """The mean return of the greedy policy over fresh episodes."""
+    played = play(lambda observation: logits(settings, params, observation).argmax(-1), key, REPORT_EPISODES)
+    return mean_return(played)
+
+
+def mean_return(dataset: Dataset) -> float:
+    returns = statistics(dataset).returns
+    return returns.mean if returns else 0.0
+
+
+def load_expert(path: pathlib.Path | None, seed: int) -> PyTree:
+    """The parameters of `python -m jaxreplay`: read, or trained now."""
+    if path is not None:
+        return report.load_parameters(path)
+    from jaxreplay.demo.main import train
+
+    print("training the expert (python -m jaxreplay saves one, for --expert)")
+    best = train(dqn.Settings(), [seed])[1]
+    return jax.tree.map(lambda x: x[0], best.params)
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m jaxreplay.demo.behaviour_cloning")
+    parser.add_argument("--expert", type=pathlib.Path, help="parameters_seed0.msgpack of a run (default: train one)")
+    parser.add_argument("--episodes", type=int, default=20, help="of the expert to learn from (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=Settings.steps, help="updates (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of all randomness (default %(default)s)")
+    parser.add_argument(
+        "--out", type=pathlib.Path, default=pathlib.Path("runs/behaviour_cloning"), help="output folder"
+    )
+    args = parser.parse_args(argv)
+    for name in ("episodes", "steps"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name}: expected at least 1, got {getattr(args, name)}")
+    if args.expert is not None and not args.expert.is_file():
+        parser.error(f"--expert: there is no file {args.expert}")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Record, train twice, and report; return 1 if a policy misses 90 percent of the expert's return."""
+    args = parse(argv)
+    settings = Settings(steps=args.steps)
+    record_key, buffer_key, torch_key, score_key = jax.random.split(jax.random.key(args.seed), 4)
+    expert = load_expert(args.expert, args.seed)
+    hidden = dqn.Settings()
+    recorded = play(lambda x: dqn.action_values(hidden, expert, x).argmax(-1), record_key, args.episodes)
+    args.out.mkdir(parents=True, exist_ok=True)
+    recorded.save(args.out / "expert.npz")
+    dataset = Dataset.load(args.out / "expert.npz")
+    wanted = mean_return(dataset)
+    print(f"the expert's episodes, in {args.out / 'expert.npz'}:\n{statistics(dataset)}")
+
+    def report_on(name: str, train: Any) -> bool:
+        began = time.perf_counter()
+        reached = score(settings, train(), score_key)
+        took = time.perf_counter() - began
+        print(f"{name}: mean return {reached:.1f} over {REPORT_EPISODES} fresh episodes, {took:.1f} s in all")
+        return reached >= 0.9 * wanted
+
+    good = report_on("from a buffer, inside jit", lambda: train_from_buffer(settings, dataset.to_buffer(), buffer_key))
+    try:
+        batches = torch_batches(settings, dataset, args.seed)
+        good &= report_on("from a torch DataLoader", lambda: train_from_batches(settings, batches, torch_key))
+    except ImportError as error:
+        print(f"from a torch DataLoader: left out, {error}")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""Running a policy in a Gymnasium environment while every step is recorded."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gymnasium
+import jax
+import numpy as np
+from gymnasium.vector import VectorEnv
+
+from jaxreplay import trees
+from jaxreplay.buffer import Buffer
+from jaxreplay.record.transitions import RecordTransitions, autoreset_of
+from jaxreplay.types import PyTree
+
+Policy = Callable[[Any, jax.Array], Any]
+"""Gives the action for an observation, batched for a vector environment, and a key of its own each time."""
+
+KEYS_AT_ONCE = 32
+
+
+def collect(
+    env: Any,
+    policy: Policy,
+    buffer: Buffer | None = None,
+    *,
+    num_steps: int | None = None,
+    num_episodes: int | None = None,
+    key: jax.Array | int = 0,
+    seed: int | None = None,
+    progress: bool = True,
+) -> Buffer:
+    """Reset an environment, run a policy in it, and return the buffer with every step.
+
+    env: `gymnasium.Env` or `VectorEnv`, in any autoreset mode.
+    policy: `policy(observation, key) -> action`, on what `env` gives and takes; batched, `[E, ...]`, for a vector
+        environment. Of a Flax network: `functools.partial(act, params)`, with `act` jitted and ending in the action.
+    buffer: see `RecordTransitions`; it stays as it is, so one copy is made. None where `env` is a `RecordTransitions`,
+        or wraps one: then it is recorded there, in place, and wrappers above it are seen by the policy alone.
+    num_steps: stop when so many steps were recorded, over all envs; num_episodes: when so many ended. Exactly one of
+        them. All envs are stepped together, so a vector environment may go beyond either by less than `num_envs`. The
+        first episodes to end are the short ones: with many envs and few episodes these are no fair sample.
+    key: of the policy's randomness. seed: of the environment's first reset.
+    progress: show a bar, which needs tqdm.
+
+    When anything raises, or is interrupted, what was recorded is in the exception's attribute `buffer`.
+
+    >>> import gymnasium, jaxreplay as replay
+    >>> from jaxreplay import record
+    >>> env = gymnasium.make("CartPole-v1")
+    >>> buffer = replay.create(replay.example_transition(env), 1000)
+    >>> to_the_left = lambda observation, key: 0
+    >>> buffer = record.collect(env, to_the_left, buffer, num_episodes=3, seed=0, progress=False)
+    >>> replay.num_episodes(buffer).item()
+    3
+    """
+    if (num_steps is None) == (num_episodes is None):
+        raise ValueError(f"give one of num_steps and num_episodes, got {num_steps} and {num_episodes}")
+    name, goal = ("num_steps", num_steps) if num_episodes is None else ("num_episodes", num_episodes)
+    goal, wanted = trees.check_count(name, goal), name.removeprefix("num_")
+    env = _find_recorder(env)[0] if buffer is None else RecordTransitions(env, buffer)
+    recording = _find_recorder(env)[1]
+    del buffer
+    try:
+        with _bar(progress, goal, wanted) as advance:
+            _run(
+                env, recording, policy, lambda: getattr(recording._recorder, name), goal, make_keys(key), seed, advance
+            )
+    except BaseException as error:
+        with contextlib.suppress(Exception):
+            error.buffer = recording.buffer  # type: ignore[attr-defined]
+            error.add_note("what was recorded before is in the attribute `buffer` of this exception")
+        raise
+    return recording.buffer
+
+
+def _run(
+    env: Any,
+    recording: RecordTransitions,
+    policy: Policy,
+    count: Callable[[], int],
+    goal: int,
+    keys: Iterator[jax.Array],
+    seed: int | None,
+    advance: Callable[[int], None],
+) -> None:
+    many, by_hand = isinstance(env, VectorEnv), autoreset_of(env) == "disabled"
+    observation, _ = env.reset(seed=seed)
+    first = before = count()
+    while before < first + goal:
+        action = jax.tree.map(_to_numpy, policy(observation, next(keys)))
+        observation, _, terminated, truncated, _ = env.step(action)
+        advance(count() - before)
+        before = count()
+        if by_hand and before < first + goal and np.any(ended := np.logical_or(terminated, truncated)):
+            observation, _ = env.reset(options={"reset_mask": np.array(ended)}) if many else env.reset()
+
+
+def _find_recorder(env: Any) -> tuple[Any, RecordTransitions]:
+    inner = env
+    while not isinstance(inner, RecordTransitions):
+        if not isinstance(inner, gymnasium.Wrapper | gymnasium.vector.VectorWrapper):
+            raise ValueError(f"buffer: expected one to record into, as {env} is no RecordTransitions, nor wraps one")
+        inner = inner.env
+    return env, inner
+
+
+def make_keys(key: jax.Array | int) -> Iterator[jax.Array]:
+    """Give keys without end, many split at once, because a split outside jit costs more than a step."""
+    if isinstance(key, int | np.integer):
+        key = jax.random.key(key)
+    trees.check_key(key)
+    while True:
+        key, *found = _split(key)
+        yield from found
+
+
+@functools.partial(jax.jit)
+def _split(key: jax.Array) -> tuple[jax.Array, ...]:
+    keys = jax.random.split(key, KEYS_AT_ONCE + 1)
+    return tuple(keys[i] for i in range(KEYS_AT_ONCE + 1))
+
+
+def _to_numpy(leaf: PyTree) -> Any:
+    """Environments take NumPy's arrays and scalars."""
+    return np.asarray(leaf)[()] if isinstance(leaf, jax.Array) else leaf
+
+
+@contextlib.contextmanager
+def _bar(progress: bool, goal: int, unit: str) -> Iterator[Callable[[int], None]]:
+    if not progress:
+        yield lambda count: None
+        return
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise ImportError(
+            "the progress bar needs tqdm: pip install 'jaxreplay[gym]', or pass progress=False"
+        ) from error
+    with tqdm(total=goal, unit=unit.removesuffix("s"), unit_scale=unit == "steps") as bar:
+
+        def advance(count: int) -> None:
+            bar.update(min(count, goal - bar.n))
+
+        yield advance

@@ -1,0 +1,199 @@
+"""Running a policy in a functional JAX environment as one compiled program that ends in one write."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from jaxreplay import trees
+from jaxreplay.buffer import Buffer, extend
+from jaxreplay.record.functional import Functional, as_functional
+from jaxreplay.record.keeper import close_episodes
+from jaxreplay.types import PyTree, Transition
+
+
+class RolloutState(struct.PyTreeNode):
+    """Where the envs are, `[E, ...]` each: their states, what they show, and int32 steps in the running episode."""
+
+    env: PyTree
+    observation: PyTree
+    elapsed: jax.Array
+
+
+def rollout(
+    env: Any,
+    policy: Callable[[Any, jax.Array], Any],
+    buffer: Buffer,
+    key: jax.Array,
+    num_steps: int,
+    state: RolloutState | None = None,
+    *,
+    params: PyTree = None,
+    time_limit: int | None = None,
+) -> tuple[Buffer, RolloutState]:
+    """Step functional envs with a policy and append what happened; return the buffer, and the state to go on with.
+
+    env: a `gymnasium.experimental.functional.FuncEnv`, or one with gymnax's `reset` and `step`; of one env, as many of
+        them as the buffer has are stepped together. An episode that ends is followed by another in the next step;
+        `next_observation` at its end is the true final one.
+    policy: `policy(observation, key) -> action`, on observations `[E, ...]` (`[...]` for a single stream). The arrays
+        in a `functools.partial(act, params)` are arguments of the program: new parameters do not compile it anew.
+    buffer: of `Transition` steps; its extras, by name, are fields of the step's info.
+    num_steps: over all envs, so a multiple of their number. state: from the last call; None resets every env.
+    params: the environment's, if not its default. time_limit: truncate episodes of so many steps, beside the limits of
+        the environment's own.
+
+    A pure function: outside jit it copies the buffer, as `append` does; donate it in a jitted function of your own.
+    Raises ValueError or TypeError for counts that do not divide, and for what does not fit the buffer.
+
+    >>> import jax, jaxreplay as replay
+    >>> from jaxreplay import record
+    >>> from gymnasium.envs.phys2d.cartpole import CartPoleFunctional
+    >>> env = CartPoleFunctional()
+    >>> buffer = replay.create(replay.example_transition(env), 1024, num_envs=4)
+    >>> policy = lambda observation, key: jax.random.randint(key, observation.shape[:1], 0, 2)
+    >>> buffer, state = record.rollout(env, policy, buffer, jax.random.key(0), 400, time_limit=500)
+    >>> replay.size(buffer).item(), state.observation.shape
+    (400, (4, 4))
+    """
+    step = jax.tree.unflatten(buffer.rings.layout.treedef, buffer.rings.layout.leaves)
+    if not isinstance(step, Transition):
+        raise ValueError(f"buffer: expected one of Transition steps, got {type(step).__name__}")
+    trees.check_key(key)
+    num_steps, num_envs = trees.check_count("num_steps", num_steps), buffer.rings.num_envs
+    if num_steps % num_envs:
+        below, above = num_steps // num_envs * num_envs, -(-num_steps // num_envs) * num_envs
+        raise ValueError(
+            f"num_steps: {num_steps} is not a multiple of num_envs={num_envs}; try {below or above} or {above}"
+        )
+    limit = None if time_limit is None else trees.check_count("time_limit", time_limit)
+    leaves, treedef, static = _split_policy(policy)
+    return _rollout(env, (treedef, static), leaves, buffer, key, state, params, num_steps // num_envs, limit)
+
+
+def _split_policy(policy: Any) -> tuple[list[Any], Any, tuple[Any, ...]]:
+    """The arrays and floats in a partial function, and the rest, which must be hashable: it shapes the program."""
+    if isinstance(policy, functools.partial):
+        policy = jax.tree_util.Partial(policy.func, *policy.args, **policy.keywords)
+        leaves, treedef = jax.tree.flatten(policy)
+    else:
+        leaves, treedef = [policy], jax.tree.structure(0)
+    traced = [isinstance(x, jax.Array | np.ndarray | float) for x in leaves]
+    dynamic = [x for x, is_traced in zip(leaves, traced, strict=True) if is_traced]
+    return dynamic, treedef, tuple(_TRACED if is_traced else x for x, is_traced in zip(leaves, traced, strict=True))
+
+
+_TRACED = "traced"
+
+
+@functools.partial(jax.jit, static_argnames=("env", "policy", "length", "time_limit"), inline=True)
+def _rollout(
+    env: Any,
+    policy: tuple[Any, tuple[Any, ...]],
+    policy_leaves: list[Any],
+    buffer: Buffer,
+    key: jax.Array,
+    state: RolloutState | None,
+    params: PyTree,
+    length: int,
+    time_limit: int | None,
+) -> tuple[Buffer, RolloutState]:
+    treedef, static = policy
+    dynamic = iter(policy_leaves)
+    act = jax.tree.unflatten(treedef, [next(dynamic) if x is _TRACED else x for x in static])
+    reset_key, key = jax.random.split(key)
+    lead = () if buffer.single else (buffer.rings.num_envs,)
+    functional = _functional(env, params, buffer, reset_key)
+    over = (lambda f: f) if buffer.single else jax.vmap
+    if state is None:
+        buffer = close_episodes(buffer, jnp.ones((buffer.rings.num_envs,), jnp.bool_))
+        env_state, observation = over(functional.reset)(_keys(reset_key, lead))
+        state = RolloutState(env_state, observation, jnp.zeros(lead, jnp.int32))
+
+    def body(state: RolloutState, key: jax.Array) -> tuple[RolloutState, Transition]:
+        act_key, step_key, again_key = jax.random.split(key, 3)
+        action = act(state.observation, act_key)
+
+        def one(step_key: jax.Array, again_key: jax.Array, state: RolloutState, action: PyTree) -> Any:
+            return _step(functional, buffer, time_limit, step_key, again_key, state, action)
+
+        return over(one)(_keys(step_key, lead), _keys(again_key, lead), state, action)
+
+    state, steps = jax.lax.scan(body, state, jax.random.split(key, length))
+    return extend(buffer, steps), state
+
+
+def _functional(env: Any, params: PyTree, buffer: Buffer, key: jax.Array) -> Functional:
+    layout = buffer.rings.layout
+    example = jax.tree.unflatten(layout.treedef, [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in layout.leaves])
+    return as_functional(env, params, key, example.action)
+
+
+def _keys(key: jax.Array, lead: tuple[int, ...]) -> jax.Array:
+    return jax.random.split(key, lead) if lead else key
+
+
+def _step(
+    functional: Functional,
+    buffer: Buffer,
+    time_limit: int | None,
+    step_key: jax.Array,
+    again_key: jax.Array,
+    state: RolloutState,
+    action: PyTree,
+) -> tuple[RolloutState, Transition]:
+    """One step of one env, and the next episode's beginning where it ended."""
+    stepped, elapsed = functional.step(step_key, state.env, action), state.elapsed + 1
+    terminated, truncated = stepped.terminated != 0, stepped.truncated != 0
+    late = jnp.zeros_like(terminated)
+    if time_limit is not None:
+        late = (elapsed >= time_limit) & ~terminated & ~truncated
+    example = jax.tree.unflatten(buffer.rings.layout.treedef, buffer.rings.layout.leaves)
+    transition = Transition(
+        observation=state.observation,
+        action=action,
+        reward=stepped.reward,
+        terminated=terminated,
+        truncated=truncated | late,
+        next_observation=stepped.final_observation,
+        extras=_choose("extras", example.extras, stepped.info),
+    )
+    ended = terminated | truncated | late
+    again = late if stepped.reset else ended
+    fresh = functional.reset(again_key)
+    going = (stepped.state, stepped.observation)
+    env_state, observation = jax.tree.map(lambda a, b: jnp.where(again, a, b), fresh, going)
+    after = RolloutState(env_state, observation, jnp.where(ended, 0, elapsed))
+    return after, _cast(transition, buffer)
+
+
+def _choose(path: str, wanted: PyTree, info: Any) -> PyTree:
+    """The fields of an info that the buffer keeps."""
+    if not isinstance(wanted, dict):
+        return info
+    missing = [name for name in wanted if not isinstance(info, dict) or name not in info]
+    if missing:
+        has = sorted(map(str, info)) if isinstance(info, dict) else "no fields"
+        raise ValueError(f"{path}: the step's info has no {missing}, but {has}; leave it out of the buffer's extras")
+    return {name: _choose(f"{path}.{name}", inner, info[name]) for name, inner in wanted.items()}
+
+
+def _cast(transition: Transition, buffer: Buffer) -> Transition:
+    """Round floats to the buffer's dtypes, and widen what they hold exactly; `extend` refuses the rest by name."""
+    layout = buffer.rings.layout
+    leaves = trees.check_structure("the environment's step", transition, layout.treedef, layout.paths)
+    cast = []
+    for leaf, value in zip(layout.leaves, map(jnp.asarray, leaves), strict=True):
+        floats = jnp.issubdtype(value.dtype, jnp.floating) and jnp.issubdtype(leaf.dtype, jnp.floating)
+        cast.append(value.astype(leaf.dtype) if floats or _holds(leaf.dtype, value.dtype) else value)
+    return jax.tree.unflatten(layout.treedef, cast)
+
+
+def _holds(dtype: Any, came: Any) -> bool:
+    return dtype.kind in "biuf" and came.kind in "biuf" and np.can_cast(came, dtype, "safe")

@@ -1,0 +1,151 @@
+"""The data set: indexing, what it shares, filters, clips and what it says of itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxreplay.datasets import Dataset, Trajectory, flatten
+from tests.datasets.episodes import all_same, same, same_tree, simple, trajectories
+
+
+def three() -> Dataset:
+    return Dataset([simple(2, 0.0, terminated=True), simple(1, 10.0), simple(3, 20.0, truncated=True)])
+
+
+@given(made=trajectories(infos=True))
+@settings(settings.get_profile("short"))
+def test_what_goes_in_comes_out(made: list[Trajectory]) -> None:
+    dataset = Dataset(made)
+    all_same(dataset, made)
+    all_same(dataset.compact(), made)
+    all_same(dataset.episodes[::-1], made[::-1])
+    assert (len(dataset), dataset.num_episodes) == (sum(map(len, made)), len(made))
+
+
+@given(made=trajectories(infos=False), data=st.data())
+@settings(settings.get_profile("short"))
+def test_any_index_gives_the_rows_that_flattening_gives(made: list[Trajectory], data: Any) -> None:
+    dataset, whole = Dataset(made), flatten(made)
+    count = len(dataset)
+    rows = data.draw(st.lists(st.integers(-count, count - 1), max_size=8))
+    mask = np.array(data.draw(st.lists(st.booleans(), min_size=count, max_size=count)))
+    part = data.draw(st.slices(count))
+    import jax
+
+    for chosen in (np.array(rows, np.int64), mask, part, rows, mask.tolist()):
+        index = np.array(chosen) if isinstance(chosen, list) and chosen else chosen
+        index = np.zeros(0, np.int64) if isinstance(index, list) else index
+        for held in (dataset, dataset.compact()):
+            same_tree(held[chosen], jax.tree.map(lambda x, index=index: x[index], whole), "batch")
+    for row in rows[:2]:
+        same_tree(dataset[row], vars(jax.tree.map(lambda x, row=row: x[row], whole)), "step")
+
+
+def test_a_step_and_a_batch() -> None:
+    step = three()[-1]
+    assert {name: np.asarray(x).tolist() for name, x in step.items() if name != "extras"} == {
+        "observation": 22,
+        "action": 2,
+        "reward": 3,
+        "terminated": False,
+        "truncated": True,
+        "next_observation": 23,
+    }
+    assert step["extras"] == {}
+    assert three()[jnp.array([2, 0])].observation.tolist() == [10, 0]
+
+
+def test_an_index_that_is_none() -> None:
+    for wrong, error, message in (
+        (6, IndexError, "step: 6 is out of range, there are 6"),
+        (-7, IndexError, "step: -7 is out of range"),
+        ([0, 6], IndexError, "step: 6 is out of range"),
+        (np.zeros(5, bool), ValueError, r"steps: expected a mask bool\[6\], got bool\[5\]"),
+        (np.zeros((2, 2), int), TypeError, "steps: expected an int, a slice"),
+        (np.zeros(2), TypeError, "steps: expected an int, a slice"),
+        ("a", TypeError, "steps: expected an int"),
+    ):
+        with pytest.raises(error, match=message):
+            three()[wrong]
+    for wrong in (3, -4):
+        with pytest.raises(IndexError, match=r"episode: .* is out of range, there are 3"):
+            three().episodes[wrong]
+    with pytest.raises(ValueError, match="the data set is empty"):
+        Dataset()[:]
+
+
+def test_appending_and_extending_copy_nothing_and_change_nothing() -> None:
+    first, more = three(), [simple(4, 30.0), simple(1, 40.0)]
+    longer = first.append(more[0])
+    longest = longer.extend([more[1]]).extend(first)
+    assert (first.num_episodes, longer.num_episodes, longest.num_episodes) == (3, 4, 8)
+    all_same(longest, [*first, *more, *first])
+    for i in (0, 5):
+        assert np.shares_memory(longest.episode(i).observations, first.episode(0).observations)
+    assert np.shares_memory(longest.episode(3).rewards, more[0].rewards)
+    assert np.shares_memory(first.filter(min_length=2).episode(1).actions, first.episode(2).actions)
+    with pytest.raises(ValueError, match="what was added: observations is float64"):
+        first.append(Trajectory(np.zeros(2), np.zeros(1, np.int32), np.zeros(1, np.float32)))
+
+
+def test_episodes_are_chosen_by_number() -> None:
+    dataset = three()
+    assert len(dataset.episodes) == 3
+    same(dataset.episodes[-1], dataset.episode(2))
+    assert [t.observations[0] for t in dataset.episodes[[2, 0]]] == [20, 0]
+    assert [t.observations[0] for t in dataset.episodes[np.array([False, True, True])]] == [10, 20]
+    assert dataset.episodes[:0].num_episodes == 0
+    assert [len(t) for t in reversed(dataset.episodes)] == [3, 1, 2]
+
+
+def test_filters_are_inclusive_and_all_must_hold() -> None:
+    dataset = three()  # lengths 2, 1, 3; returns 3, 1, 6
+    assert [len(t) for t in dataset.filter(min_return=3)] == [2, 3]
+    assert [len(t) for t in dataset.filter(max_return=3, min_length=2)] == [2]
+    assert [len(t) for t in dataset.filter(max_length=2)] == [2, 1]
+    assert [len(t) for t in dataset.filter(lambda t: t.ended, max_length=2)] == [2]
+    assert dataset.filter(lambda t: False).num_episodes == 0
+    with pytest.raises(ValueError, match="filter by return: these episodes have no rewards"):
+        Dataset([Trajectory(np.zeros(2), np.zeros(1))]).filter(min_return=1)
+
+
+def test_a_clip_takes_the_dead_ends_and_says_so() -> None:
+    infos = [{"i": i} for i in range(4)]
+    dataset = Dataset([simple(4, terminated=True, infos=infos), simple(2, truncated=True), simple(5)])
+    clipped = dataset.clip(2)
+    assert [len(t) for t in clipped] == [2, 5]
+    first = clipped.episode(0)
+    assert first.observations.tolist() == [0, 1, 2]
+    assert first.infos == infos[:2]
+    assert not first.ended
+    assert clipped.report is not None
+    assert (clipped.report.dropped_rows, clipped.report.dropped_episodes, clipped.report.clipped_episodes) == (4, 1, 1)
+    assert "dropped rows: 4" in str(clipped.report)
+    assert [len(t) for t in dataset.clip(1, kinds=["truncated"])] == [4, 1, 5]
+    all_same(dataset.clip(0), dataset)
+    for wrong in ("terminated", ["died"]):
+        with pytest.raises(ValueError, match="kinds: expected some of"):
+            dataset.clip(1, kinds=wrong)
+
+
+def test_it_says_what_it_holds() -> None:
+    assert (
+        repr(three()) == "Dataset(3 episodes, 6 steps; observations: float32[], actions: int32[], rewards: float32[])"
+    )
+    assert three().nbytes == 4 * (9 + 6 + 6)
+    assert repr(Dataset()) == "Dataset(0 episodes, 0 steps; )"
+
+
+def test_device_arrays_come_to_the_host_and_keys_do_not() -> None:
+    import jax
+
+    dataset = Dataset([Trajectory(jnp.arange(3), jnp.arange(2))])
+    assert isinstance(dataset.episode(0).observations, np.ndarray)
+    with pytest.raises(TypeError, match=r"store jax.random.key_data of them"):
+        Dataset([Trajectory(jnp.arange(3), jax.random.split(jax.random.key(0), 2))])

@@ -1,0 +1,37 @@
+"""What can be made of a record: a shorter one, and a policy."""
+
+from __future__ import annotations
+
+import pytest
+
+gymnasium = pytest.importorskip("gymnasium")
+
+from jaxreplay.record.action_record import as_policy, clip  # noqa: E402
+from tests.record.records import nested, record_of  # noqa: E402
+from tests.record.test_nested_values import assert_same  # noqa: E402
+
+wrappers = gymnasium.wrappers
+
+
+def test_clip_gives_the_first_steps_marked_as_cut() -> None:
+    record = record_of(list(range(5)))
+    clipped = clip(record, 3)
+    assert (clipped.actions, clipped.end, clipped.replayable) == ((0, 1, 2), "cut", True)
+    assert clipped.episode_return == sum(record.rewards[:3].tolist())
+    assert clip(record, 5) is record
+    assert clip(record, 9) is record
+    assert clip(nested(), 2).base_steps.tolist() == [6, 0, 0]  # pyright: ignore
+    for count, error in ((0, ValueError), (-1, ValueError), (1.5, TypeError)):
+        with pytest.raises(error, match="max_steps: expected"):
+            clip(record, count)  # pyright: ignore
+
+
+def test_a_record_is_a_policy_that_repeats_its_actions() -> None:
+    record = nested()
+    policy = as_policy(record)
+    given = [policy(observation=None, key=i) for i in range(5)]
+    assert_same(tuple(given), record.actions)
+    given[0]["arm"][:] = 9
+    assert_same(as_policy(record)(None), record.actions[0])
+    with pytest.raises(ValueError, match=r"the record has 5 actions, and all were given \(terminated\)"):
+        policy(None)

@@ -1,0 +1,297 @@
+"""Functional environments rolled out in one program: every transition is the one that happened."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+
+import jaxreplay as replay
+from jaxreplay import record
+from jaxreplay.record import rollouts
+
+gymnasium = pytest.importorskip("gymnasium")
+FuncEnv = pytest.importorskip("gymnasium.experimental.functional").FuncEnv
+KEY = jax.random.key(0)
+
+
+class State(struct.PyTreeNode):
+    """Which episode (a random number), and its step."""
+
+    episode: jax.Array
+    time: jax.Array
+
+
+def length_of(episode: jax.Array) -> jax.Array:
+    return 1 + episode % 7
+
+
+class Counter(FuncEnv):
+    """Episodes of 1 to 7 steps; an observation tells the episode and the step."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(10)
+
+    def initial(self, rng: Any, params: Any = None) -> State:
+        return State(jax.random.randint(rng, (), 0, 1000), jnp.int32(0))
+
+    def transition(self, state: State, action: Any, rng: Any, params: Any = None) -> State:
+        return state.replace(time=state.time + 1)
+
+    def observation(self, state: State, rng: Any, params: Any = None) -> jax.Array:
+        return jnp.stack([state.episode, state.time]).astype(jnp.float32)
+
+    def reward(self, state: State, action: Any, next_state: State, rng: Any, params: Any = None) -> jax.Array:
+        return state.episode + next_state.time + 0.5 + (0 if params is None else params)
+
+    def terminal(self, state: State, rng: Any, params: Any = None) -> jax.Array:
+        return state.time >= length_of(state.episode)
+
+    def transition_info(self, state: State, action: Any, next_state: State, params: Any = None) -> dict[str, Any]:
+        return {"twice": 2 * action, "unused": 0}
+
+
+class Params(struct.PyTreeNode):
+    max_steps_in_episode: int = 4
+
+
+class OldGymnax:
+    """The convention before gymnax 1.0: one `done` for both ends, and `step` resets."""
+
+    default_params = Params()
+    observation_space, action_space = Counter.observation_space, Counter.action_space
+
+    def reset(self, key: jax.Array, params: Any) -> Any:
+        return self.reset_env(key, params)
+
+    def reset_env(self, key: jax.Array, params: Any) -> Any:
+        state = State(jax.random.randint(key, (), 0, 1000), jnp.int32(0))
+        return self.observe(state), state
+
+    def step_env(self, key: jax.Array, state: State, action: Any, params: Any) -> Any:
+        after = state.replace(time=state.time + 1)
+        done = (after.time >= length_of(after.episode)) | (after.time >= params.max_steps_in_episode)
+        return self.observe(after), after, state.episode + after.time + 0.5, done, {"twice": 2 * action}
+
+    def step(self, key: jax.Array, state: State, action: Any, params: Any) -> Any:
+        observation, after, reward, done, info = self.step_env(key, state, action, params)
+        fresh = self.reset_env(key, params)
+        pick = functools.partial(jax.tree.map, lambda a, b: jnp.where(done, a, b))
+        return pick(fresh[0], observation), pick(fresh[1], after), reward, done, info
+
+    def observe(self, state: State) -> jax.Array:
+        return jnp.stack([state.episode, state.time]).astype(jnp.float32)
+
+
+class NewGymnax(OldGymnax):
+    """The convention from gymnax 1.0: both ends told apart, and the final observation in `info`."""
+
+    def step(self, key: jax.Array, state: State, action: Any, params: Any) -> Any:
+        observation, after, reward, _, info = self.step_env(key, state, action, params)
+        terminated, truncated = after.time >= length_of(after.episode), after.time >= params.max_steps_in_episode
+        fresh = self.reset_env(key, params)
+        pick = functools.partial(jax.tree.map, lambda a, b: jnp.where(terminated | truncated, a, b))
+        info = {**info, "final_observation": observation}
+        return pick(fresh[0], observation), pick(fresh[1], after), reward, terminated, truncated, info
+
+
+def at_random(observation: jax.Array, key: jax.Array) -> jax.Array:
+    return jax.random.randint(key, observation.shape[:-1], 0, 10)
+
+
+def buffer_of(env: Any, num_envs: int | None, slots: int = 60) -> replay.Buffer:
+    capacity = slots * (num_envs or 1)
+    example = replay.example_transition(env, {"twice": jnp.int32(0)})
+    return replay.create(example, capacity, num_envs, max_episodes=capacity)
+
+
+ENVS = {
+    "FuncEnv": (Counter(), 3, 4, {"time_limit": 4}),
+    "FuncEnv without a limit": (Counter(), None, 99, {}),
+    "gymnax": (NewGymnax(), None, 4, {}),
+    "gymnax with another limit": (NewGymnax(), 3, 3, {"time_limit": 3}),
+    "old gymnax with another limit": (OldGymnax(), None, 3, {"time_limit": 3}),
+    "old gymnax with parameters": (OldGymnax(), 3, 5, {"params": Params(5)}),
+}
+
+
+def assert_consistent(buffer: replay.Buffer, limit: int, num_envs: int) -> None:
+    """Every row follows from the one before in its env, and each episode's end is where and what it must be."""
+    rows, mask = replay.rows(buffer)
+    data = jax.tree.map(np.asarray, replay.take(buffer, rows).data)
+    assert np.asarray(mask).all()
+    for env in range(num_envs):
+        mine = jax.tree.map(lambda x, env=env: x[env::num_envs], data)
+        count = len(mine.reward)
+        starts = 0
+        for i in range(count):
+            (episode, step), (next_episode, next_step) = mine.observation[i], mine.next_observation[i]
+            assert (next_episode, next_step) == (episode, step + 1)
+            assert mine.reward[i] == episode + step + 1 + 0.5
+            assert mine.extras["twice"][i] == 2 * mine.action[i]
+            length = 1 + int(episode) % 7
+            assert mine.terminated[i] == (step + 1 >= length)
+            assert mine.truncated[i] == (step + 1 >= limit and (step + 1 < length or limit_is_raw(mine, i)))
+            if i + 1 < count:
+                ended = mine.terminated[i] or mine.truncated[i]
+                assert mine.observation[i + 1][1] == (0 if ended else step + 1)
+                assert ended or mine.observation[i + 1][0] == episode
+                starts += ended
+        assert starts > count / 8
+
+
+def limit_is_raw(mine: Any, i: int) -> bool:
+    """gymnax says both where both hold."""
+    return bool(mine.truncated[i] and mine.terminated[i])
+
+
+@pytest.mark.parametrize("name", ENVS)
+def test_every_transition_is_the_one_that_happened(name: str) -> None:
+    env, num_envs, limit, options = ENVS[name]
+    envs = num_envs or 1
+    buffer, state = record.rollout(env, at_random, buffer_of(env, num_envs), KEY, 40 * envs, **options)
+    buffer, state = record.rollout(env, at_random, buffer, jax.random.key(1), 20 * envs, state, **options)
+    assert int(replay.size(buffer)) == 60 * envs
+    assert_consistent(buffer, limit, envs)
+    newest = replay.Rows(jnp.full(envs, 59, jnp.int32), jnp.arange(envs, dtype=jnp.int32))
+    last = replay.take(buffer, newest).data
+    goes_on = ~(last.terminated | last.truncated)
+    shown = state.observation.reshape(envs, 2)
+    np.testing.assert_array_equal(shown[goes_on], last.next_observation[goes_on])
+    np.testing.assert_array_equal(shown[~goes_on][:, 1], 0)
+    np.testing.assert_array_equal(state.elapsed.reshape(envs)[goes_on], last.next_observation[goes_on][:, 1])
+
+
+def test_it_is_what_stepping_by_hand_gives() -> None:
+    """The recorded actions applied to the recorded observations of CartPole, whose observation is its state."""
+    from gymnasium.envs.phys2d.cartpole import CartPoleFunctional
+
+    env = CartPoleFunctional()
+    example = replay.example_transition(env)
+    policy = lambda o, key: jax.random.randint(key, o.shape[:-1], 0, 2)  # noqa: E731
+    buffer, _ = record.rollout(env, policy, replay.create(example, 400, 4), KEY, 400, time_limit=20)
+    rows, _ = replay.rows(buffer)
+    data = replay.take(buffer, rows).data
+    after = jax.jit(jax.vmap(env.transition))(data.observation, data.action)
+    np.testing.assert_allclose(data.next_observation, after, rtol=1e-6, atol=1e-7)
+    np.testing.assert_array_equal(data.terminated, jax.vmap(lambda s: env.terminal(s, None))(data.next_observation))
+    assert bool(data.truncated.any())
+    assert bool(data.terminated.any())
+    assert (data.reward == 1).all()
+
+
+def test_keys_decide_everything() -> None:
+    env = Counter()
+    one, two, other = (record.rollout(env, at_random, buffer_of(env, 3), jax.random.key(k), 60)[0] for k in (0, 0, 1))
+    jax.tree.map(np.testing.assert_array_equal, one, two)
+    assert any((a != b).any() for a, b in zip(jax.tree.leaves(one.rings.arrays), jax.tree.leaves(other.rings.arrays)))
+
+
+def test_a_fresh_start_joins_no_episodes() -> None:
+    env = Counter()
+    buffer, state = record.rollout(env, at_random, buffer_of(env, 3), KEY, 9)
+    running = np.asarray(state.observation[:, 1] > 0)
+    assert running.any()
+    again, _ = record.rollout(env, at_random, buffer, KEY, 9)
+    newest = replay.Rows(jnp.full(3, 2, jnp.int32), jnp.arange(3, dtype=jnp.int32))
+    assert np.asarray(replay.take(again, newest).data.truncated)[running].all()
+    rows, _ = replay.rows(again)
+    data, count = replay.take(again, rows), replay.episodes(again)
+    starts = int((np.asarray(data.data.observation[:, 1] == 0) & np.asarray(data.mask)).sum())
+    assert int(count.mask.sum()) == starts
+
+
+def test_inside_a_jitted_vmapped_program_that_trains() -> None:
+    """Two seeds in one program, with the policy's parameters traced, and the buffer donated."""
+    env = Counter()
+
+    def act(params: jax.Array, observation: jax.Array, key: jax.Array) -> jax.Array:
+        return jnp.full(observation.shape[:-1], params.astype(jnp.int32))
+
+    def train(buffer: replay.Buffer, params: jax.Array, key: jax.Array) -> Any:
+        def body(carry: Any, key: jax.Array) -> Any:
+            buffer, state, params = carry
+            buffer, state = record.rollout(env, functools.partial(act, params), buffer, key, 6, state)
+            return (buffer, state, params + 1), None
+
+        buffer, state = record.rollout(env, functools.partial(act, params), buffer, key, 6)
+        return jax.lax.scan(body, (buffer, state, params + 1), jax.random.split(key, 4))[0][0]
+
+    buffers = jax.vmap(lambda _: buffer_of(env, 3))(jnp.arange(2))
+    trained = jax.jit(jax.vmap(train), donate_argnums=0)(buffers, jnp.array([0.0, 3.0]), jax.random.split(KEY, 2))
+    for i, first in enumerate((0, 3)):
+        buffer = jax.tree.map(lambda x, i=i: x[i], trained)
+        rows, mask = replay.rows(buffer)
+        actions = np.asarray(replay.take(buffer, rows).data.action)[np.asarray(mask)]
+        assert actions.tolist() == [first + k for k in range(5) for _ in range(6)]
+
+
+def test_new_parameters_compile_nothing() -> None:
+    env, compiled = Counter(), []
+
+    def act(params: jax.Array, observation: jax.Array, key: jax.Array) -> jax.Array:
+        compiled.append(None)
+        return jnp.full(observation.shape[:-1], params.astype(jnp.int32))
+
+    for value in range(3):
+        buffer, _ = record.rollout(env, functools.partial(act, jnp.float32(value)), buffer_of(env, 3), KEY, 6)
+        assert int(buffer.rings.clock.time) == 2
+    assert len(compiled) <= 2
+
+
+def test_the_ring_stays_in_place() -> None:
+    env = Counter()
+    buffer = replay.create(replay.example_transition(env), 100_000, 10)
+    _, state = record.rollout(env, at_random, buffer, KEY, 10)
+    step = lambda buffer, state, key: record.rollout(env, at_random, buffer, key, 100, state)  # noqa: E731
+    report = jax.jit(step, donate_argnums=0).lower(buffer, state, KEY).compile().memory_analysis()
+    assert report.temp_size_in_bytes < 100_000
+
+
+def test_wrong_calls() -> None:
+    env, buffer = Counter(), buffer_of(Counter(), 3)
+    gap = replay.create(replay.example_transition(env, {"speed": jnp.int32(0)}), 30, 3)
+    wide = replay.create(replay.example_transition(env).replace(action=jnp.uint8(0)), 30, 3)
+
+    class Wrapped:
+        def __init__(self, inner: Any) -> None:
+            self.inner = inner
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.inner, name)
+
+    class Three(OldGymnax):
+        def step(self, *_: Any) -> Any:
+            return 1, 2, 3
+
+    for arguments, options, error, message in (
+        (
+            (env, at_random, buffer, KEY, 10),
+            {},
+            ValueError,
+            "num_steps: 10 is not a multiple of num_envs=3; try 9 or 12",
+        ),
+        ((env, at_random, buffer, KEY, 2), {}, ValueError, "try 3 or 3"),
+        ((env, at_random, buffer, KEY, 0), {}, ValueError, "num_steps: expected at least 1"),
+        ((env, at_random, buffer, 3, 9), {}, TypeError, "key: expected a PRNG key"),
+        ((env, at_random, buffer, KEY, 9), {"time_limit": 0}, ValueError, "time_limit: expected at least 1"),
+        ((object(), at_random, buffer, KEY, 9), {}, TypeError, "env: expected a gymnasium FuncEnv, or reset and step"),
+        ((Wrapped(OldGymnax()), at_random, buffer, KEY, 9), {}, TypeError, "no step_env and reset_env of its own"),
+        ((Three(), at_random, buffer, KEY, 9), {}, TypeError, "step gives 3 values"),
+        ((env, at_random, gap, KEY, 9), {}, ValueError, r"extras: the step's info has no \['speed'\]"),
+        ((env, at_random, wide, KEY, 9), {}, TypeError, r"action: expected uint8\[3,3\], got int32\[3,3\]"),
+        (
+            (env, at_random, replay.create({"x": jnp.int32(0)}, 3, 3), KEY, 9),
+            {},
+            ValueError,
+            "expected one of Transition",
+        ),
+    ):
+        with pytest.raises(error, match=message):
+            record.rollout(*arguments, **options)
+    assert rollouts.rollout is record.rollout
