@@ -15,6 +15,7 @@ from jaxreplay.convert import minari_values
 from jaxreplay.convert.containers import need
 from jaxreplay.convert.sources import read_dataset, refuse_unheld
 from jaxreplay.datasets import Dataset, Trajectory
+from jaxreplay.datasets.files.minari_episodes import read_episodes
 
 PATH_VARIABLE = "MINARI_DATASETS_PATH"
 OWN = ("id", "total_steps", "rewards", "terminations", "truncations")  # attributes that Minari sets itself
@@ -87,15 +88,7 @@ def from_minari(dataset: Any, *, path: Any = None, download: bool = False, rewar
     if isinstance(dataset, str):
         with _kept_in(path):
             dataset = minari.load_dataset(dataset, download=download)
-    indices = [int(i) for i in dataset.episode_indices]
-    found = dataset.storage.get_episode_metadata(indices)
-    episodes = []
-    for episode, attributes in zip(dataset.iterate_episodes(), found, strict=True):
-        try:
-            episodes.append(_trajectory(episode, attributes, reward_dtype))
-        except (ValueError, TypeError) as error:
-            raise type(error)(f"from_minari: episode {episode.id}: {error}") from error
-    return Dataset(episodes)
+    return Dataset(read_episodes(dataset, reward_dtype))
 
 
 def _check_id(minari: Any, dataset_id: str) -> None:
@@ -139,28 +132,6 @@ def _fields(i: int, episode: Trajectory, drop: Sequence[str]) -> tuple[dict[str,
         "infos": minari_values.join_infos(what, extras, infos, reset_infos),
     }
     return fields, minari_values.attributes(f"{what}episode_data", data)
-
-
-def _trajectory(episode: Any, attributes: dict[str, Any], reward_dtype: Any) -> Trajectory:
-    length = len(episode.rewards)
-    for name, flags in (("terminations", episode.terminations), ("truncations", episode.truncations)):
-        if np.any(flags[:-1]):
-            raise ValueError(f"{name}: step {int(np.argmax(flags))} of {length} ends the episode, and it goes on")
-    extras, infos, reset_infos, rest = minari_values.part_infos(episode.infos, length)
-    data = {name: value for name, value in attributes.items() if name != "total_steps"} | {"id": int(episode.id)}
-    data |= {} if reset_infos is None else {"reset_infos": reset_infos}
-    data |= {} if rest is None else {"infos": rest}
-    rewards = np.asarray(episode.rewards)
-    return Trajectory(
-        observations=episode.observations,
-        actions=episode.actions,
-        rewards=rewards if reward_dtype is None else rewards.astype(reward_dtype),
-        terminated=bool(episode.terminations[-1]),
-        truncated=bool(episode.truncations[-1]),
-        extras=extras,
-        infos=infos,
-        episode_data=data,
-    )
 
 
 @contextlib.contextmanager

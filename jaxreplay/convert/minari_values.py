@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from jaxreplay.datasets.files.minari_episodes import WRAPPED
 from jaxreplay.types import PyTree
-
-WRAPPED = {"extras", "infos", "reset_infos"}  # the groups of our own that keep extras and infos apart
 
 
 def check_arrays(path: str, tree: PyTree) -> Any:
@@ -115,32 +113,6 @@ def _describe(tree: PyTree) -> Any:
     return treedef, [(np.shape(x), np.asarray(x).dtype) for x in leaves]
 
 
-def part_infos(infos: Any, length: int) -> tuple[PyTree, list[dict[str, Any]] | None, Any, Any]:
-    """Minari's infos as `(extras, infos, reset_infos, rest)`, whichever there are."""
-    infos = _decode(infos) if infos else None
-    if not infos:
-        return None, None, None, None
-    if infos.keys() <= WRAPPED:
-        reset = infos.get("reset_infos")
-        each = infos.get("infos")
-        return (
-            infos.get("extras"),
-            None if each is None else [_nth(each, i) for i in range(length)],
-            None if reset is None else _nth(reset, 0),
-            None,
-        )
-    leaves = jax.tree.leaves(infos)
-    counts = {x.shape[0] if getattr(x, "ndim", 0) else None for x in leaves}
-    if len(counts) > 1 or counts not in ({length}, {length + 1}):
-        return None, None, None, infos
-    extra = counts == {length + 1}
-    reset = _nth(infos, 0) if extra else None
-    steps = jax.tree.map(lambda x: x[1:], infos) if extra else infos
-    if all(x.dtype.kind in "biufc" for x in leaves):
-        return steps, None, reset, None
-    return None, [_nth(steps, i) for i in range(length)], reset, None
-
-
 def _stack(path: str, infos: list[Any]) -> Any:
     """T dicts as one of arrays `[T, ...]`, or raise ValueError naming where they do not line up."""
     first = infos[0]
@@ -163,20 +135,3 @@ def _stack(path: str, infos: list[Any]) -> Any:
     if len(kinds) > 1 or None in kinds:
         raise ValueError(f"{path}: Minari holds numbers, texts, or arrays of one shape and dtype in every step")
     return _check_array(path, np.stack([array for array in arrays if array is not None]))
-
-
-def _nth(tree: Any, i: int) -> Any:
-    return jax.tree.map(lambda x: x[i], tree)
-
-
-def _decode(node: Any) -> Any:
-    """Groups of numbered members as tuples, and bytes as texts."""
-    if isinstance(node, dict):
-        if node and all(re.fullmatch(r"_index_\d+", name) for name in node):
-            return tuple(_decode(node[f"_index_{i}"]) for i in range(len(node)))
-        return {name: _decode(inner) for name, inner in node.items()}
-    array = np.asarray(node)
-    if array.dtype.kind == "O":
-        texts = [x.decode() if isinstance(x, bytes) else x for x in array.ravel()]
-        return np.array([*texts, None], dtype=object)[:-1].reshape(array.shape)
-    return array

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pathlib
 
+from jaxreplay.datasets.files.minari_episodes import read_episodes
 from jaxreplay.datasets.report import Report
 from jaxreplay.datasets.store import Store, make_store
 
@@ -45,7 +46,4 @@ def read(path: pathlib.Path) -> tuple[Store, Report]:
         from minari import MinariDataset
     except ImportError as error:
         raise ModuleNotFoundError(f"{path}: reading it needs Minari: pip install 'jaxreplay[minari]'") from error
-    # The one import that goes up, when called: Minari's spaces and images are understood in a single place.
-    from jaxreplay.convert import from_minari
-
-    return make_store(from_minari(MinariDataset(str(folder)))), Report()
+    return make_store(read_episodes(MinariDataset(str(folder)))), Report()
