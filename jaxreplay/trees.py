@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -106,7 +106,9 @@ def is_concrete(tree: PyTree) -> bool:
 def get_part(step: PyTree, part: str) -> PyTree:
     """Return the part of a step at a path of names."""
     for name in part.split("."):
-        if hasattr(step, name):
+        if isinstance(step, Mapping):  # before its attributes: a key may be called "values"
+            step = step[name]
+        elif hasattr(step, name):
             step = getattr(step, name)
         else:
             step = step[int(name) if isinstance(step, list | tuple) else name]

@@ -141,3 +141,20 @@ def test_what_is_no_view_is_refused(view: Any) -> None:
     ):
         with pytest.raises(TypeError, match="view: expected a view, as"):
             read()
+
+
+def test_parts_may_be_named_as_the_methods_of_a_dict_are() -> None:
+    example = {
+        "values": jnp.float32(0),
+        "items": jnp.float32(0),
+        "keys": {"pop": jnp.int32(0)},
+        "end": jnp.bool_(False),
+    }
+    example["copy"] = jnp.float32(0)  # the next of "items"
+    buffer = replay.create(example, 8, next_of={"copy": "items"}, episode_end=lambda step: step["end"])
+    buffer = replay.append(buffer, example | {"values": jnp.float32(2), "keys": {"pop": jnp.int32(3)}})
+    rows = replay.Rows(time=jnp.array([0]), env=jnp.array([0]))
+    assert replay.take(buffer, rows, views.select("keys.pop")).data["keys.pop"].tolist() == [3]
+    names = {"observation": "items", "action": "keys", "next_observation": "copy", "terminated": "end"}
+    assert replay.take(buffer, rows, views.n_step(2, 0.9, reward="values", **names)).data.reward.tolist() == [2]
+    assert replay.episodes(buffer).final_observation.shape == (2,)

@@ -1,0 +1,111 @@
+"""The examples of the README run as they stand there, given what they say is the reader's own."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jaxreplay as replay
+
+README = pathlib.Path(__file__).parents[1] / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+
+
+def run(contains: str, **given: Any) -> dict[str, Any]:
+    """Run the one block that contains a text, with names that it takes as given."""
+    (block,) = [block for block in BLOCKS if contains in block]
+    scope = {"jax": jax, "jnp": jnp, "replay": replay, **given}
+    exec(block, scope)
+    return scope
+
+
+@functools.cache
+def filled() -> replay.Buffer:
+    zeros, flag = jnp.zeros((40, 2, 3)), jnp.zeros((40, 2), bool)
+    steps = replay.Transition(zeros, zeros[..., 0], zeros[..., 0], flag.at[9::10].set(True), flag, zeros)
+    example = jax.tree.map(lambda x: x[0, 0], steps)
+    return replay.extend(replay.create(example, 80, 2, sampler=replay.samplers.prioritized()), steps)
+
+
+def test_the_first_example(capsys: pytest.CaptureFixture[str]) -> None:
+    run("rollout = jax.tree.map")
+    assert capsys.readouterr().out == "(256, 4) (256,) 1408\n"
+
+
+def test_the_jitted_loop(capsys: pytest.CaptureFixture[str]) -> None:
+    gymnasium = pytest.importorskip("gymnasium")
+    from jaxreplay.demo import cartpole
+
+    def step_envs(envs: Any, action: jax.Array) -> Any:
+        return cartpole.step(envs, action, jax.random.key(0))
+
+    scope = run(
+        "def train_step",
+        env=gymnasium.make("CartPole-v1"),
+        envs=cartpole.reset(jax.random.key(0), 16),
+        step_envs=step_envs,
+        policy=lambda params, envs, key: jax.random.randint(key, (16,), 0, 2),
+        update=lambda params, data: params + data.reward.sum(),
+        params=jnp.float32(0),
+        key=jax.random.key(0),
+    )
+    assert capsys.readouterr().out.startswith("in place")
+    assert callable(scope["train"])
+
+
+def test_any_structure() -> None:
+    scalar, obs = jnp.float32(0), jnp.zeros(3)
+    scope = run("next_of={", obs=obs, action=scalar, reward=scalar, done=jnp.bool_(False))
+    step = {"obs": obs, "next_obs": obs, "action": scalar, "reward": scalar, "done": jnp.bool_(True)}
+    buffer = replay.append(scope["buffer"], step)
+    assert replay.sample(buffer, jax.random.key(0), 4, scope["view"]).data.reward.shape == (4,)
+
+
+def test_several_sources() -> None:
+    rows, _ = replay.rows(filled())
+    key, priorities = jax.random.key(0), jnp.ones(256)
+    scope = run("RLPD", online=filled(), offline=filled(), key=key, rows=rows, priorities=priorities)
+    assert scope["batch"].rows.source.shape == (256,)
+
+
+def test_priorities() -> None:
+    rollout = jax.tree.map(lambda x: jnp.zeros((4, 128, *x.shape), x.dtype), replay.take(filled(), _row()).data)
+    example, errors = jax.tree.map(lambda x: x[0, 0], rollout), -jnp.arange(256.0)
+    scope = run(
+        "sampler=replay.samplers.prioritized(0.6)",
+        example=example,
+        rollout=rollout,
+        key=jax.random.key(0),
+        td_errors=errors,
+    )
+    after = replay.take(scope["buffer"], scope["batch"].rows).probability
+    assert after[255] > after[1] > 0
+
+
+def _row() -> replay.Rows:
+    return replay.Rows(time=jnp.int32(0), env=jnp.int32(0))
+
+
+def test_a_recorded_environment() -> None:
+    pytest.importorskip("gymnasium")
+    scope = run("env = record.RecordTransitions(env, buffer)")
+    assert scope["batch"].data.observation.shape == (256, 4)
+
+
+def test_a_data_set(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    scope = run("dataset.save(")
+    assert scope["batch"].data.observation.shape == (256, 4)
+
+
+def test_action_records(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    pytest.importorskip("gymnasium")
+    monkeypatch.chdir(tmp_path)
+    run("record.load_actions(")
+    assert capsys.readouterr().out.count("as recorded") == 3
