@@ -18,10 +18,18 @@ from jaxreplay.views import View, transition
 SAMPLE = 4096  # rows of each array that the fingerprint looks at
 
 
-def to_grain_source(source: Any, view: View = transition(), key: Any = None) -> GrainSource:  # noqa: B008
+def to_grain_source(
+    source: Any,
+    view: View = transition(),  # noqa: B008  (a frozen dataclass)
+    key: Any = None,
+    *,
+    narrow: bool = False,
+) -> GrainSource:
     """Read a source through a view into a data source for Grain, as `grain.MapDataset.source` and `DataLoader` take.
 
     source: a buffer, a `subset` of one, or a `Dataset`. key: for a view that draws, as `hindsight`.
+    narrow: make 64-bit leaves of a `Dataset` 32-bit ones, as `Dataset.to_buffer` does. Without it `transition()` gives
+    them as they are, and for any other view, which JAX makes, they raise TypeError.
     Item i is what `take` gives of the i-th row that can be read and that the view can start from, in order of time and
     then env: the view's own structure (a `Transition`, a `Window`) with NumPy arrays as leaves, so that a batch goes
     into a jitted step as it is. PRNG keys come as their words, and infos are left out, for they are no arrays.
@@ -33,7 +41,7 @@ def to_grain_source(source: Any, view: View = transition(), key: Any = None) -> 
     Raises ValueError where no row can be read, TypeError for another source, ImportError without Grain.
     """
     need("grain", "Grain", "grain", "to_grain_source")
-    return GrainSource(read_rows("to_grain_source", source, view, key))
+    return GrainSource(read_rows("to_grain_source", source, view, key, narrow))
 
 
 class GrainSource:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxreplay.convert.containers import need
-from jaxreplay.convert.sources import read_dataset
+from jaxreplay.convert.sources import read_dataset, reported
 from jaxreplay.datasets import Dataset, Trajectory
 from jaxreplay.datasets.files import plain
 from jaxreplay.types import PyTree
@@ -48,7 +48,8 @@ def to_hugging_face(source: Any) -> Any:
 def from_hugging_face(dataset: Any) -> Dataset:
     """Read a data set that `to_hugging_face` made, selected from or shuffled or not, into a `Dataset`.
 
-    Columns that are no part of an episode raise ValueError: remove them first, with `dataset.remove_columns`.
+    The `report` of the result says how the episodes end. Columns that are no part of an episode raise ValueError:
+    remove them first, with `dataset.remove_columns`.
     """
     need("datasets", "Hugging Face's datasets", "huggingface", "from_hugging_face")
     names = set(dataset.column_names)
@@ -68,7 +69,7 @@ def from_hugging_face(dataset: Any) -> Dataset:
         parts = {part: _unflatten(part, {name: columns[name][i] for name in arrays}) for part in PARTS}
         others = {name: values[i] for name, values in (flags | texts).items()}
         episodes.append(Trajectory(**parts, **others))
-    return Dataset(episodes)
+    return reported(episodes)
 
 
 def _flatten_episode(episode: Trajectory) -> dict[str, np.ndarray]:

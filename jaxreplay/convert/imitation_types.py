@@ -9,9 +9,9 @@ import numpy as np
 
 from jaxreplay import trees
 from jaxreplay.convert.containers import need
-from jaxreplay.convert.pieces import follows, pieces, with_final
-from jaxreplay.convert.sources import read_dataset, refuse_unheld
-from jaxreplay.datasets import Dataset, Trajectory
+from jaxreplay.convert.sources import read_dataset, refuse_unheld, reported
+from jaxreplay.datasets import Report, Trajectory
+from jaxreplay.datasets.pieces import follows, pieces, with_final
 
 KINDS = ("Trajectory", "TrajectoryWithRew", "TransitionsMinimal", "Transitions", "TransitionsWithRew")
 TIME_LIMIT = "TimeLimit.truncated"  # how Gym's and Stable-Baselines3's infos say that an episode was truncated
@@ -99,7 +99,8 @@ def from_imitation(data: Any, unknown_end: str = "terminated") -> Any:
 
     data: one `Trajectory` or a list of them, with rewards or without; or `Transitions`, with rewards or without. A
     `DictObs` becomes a dict. Transitions are joined to episodes where one goes on with the other: until one is done, or
-    its next observation is not the following one's observation, bit for bit.
+    its next observation is not the following one's observation, bit for bit: a discontinuity, which the `report` of the
+    result counts.
 
     `imitation` says of an episode only that it ended. It counts as truncated where the infos of the last step have
     `"TimeLimit.truncated": True`, else as `unknown_end` says: "terminated" or "truncated".
@@ -120,7 +121,7 @@ def from_imitation(data: Any, unknown_end: str = "terminated") -> Any:
         if len(every) > 1:
             raise TypeError("from_imitation: expected one object of transitions, or a list of trajectories")
         return _from_transitions(every[0], unknown_end)
-    return Dataset([_from_trajectory(i, each, unknown_end) for i, each in enumerate(every)])
+    return reported([_from_trajectory(i, each, unknown_end) for i, each in enumerate(every)])
 
 
 def _from_trajectory(i: int, each: Any, unknown_end: str) -> Trajectory:
@@ -141,10 +142,11 @@ def _from_transitions(data: Any, unknown_end: str) -> Any:
     observation, action, infos = _unwrap(data.obs), np.asarray(data.acts), list(data.infos)
     if not hasattr(data, "next_obs"):
         return {"observation": observation, "action": action, "infos": infos}
-    following, dones = _unwrap(data.next_obs), np.asarray(data.dones)
+    following, dones = _unwrap(data.next_obs), np.asarray(data.dones, bool)
     rewards = getattr(data, "rews", None)
     episodes = []
-    for first, last in pieces(~dones[:-1] & follows(observation, following)):
+    same = follows(observation, following)
+    for first, last in pieces(~dones[:-1] & same):
         mine = infos[first:last]
         episodes.append(
             Trajectory(
@@ -155,7 +157,7 @@ def _from_transitions(data: Any, unknown_end: str) -> Any:
                 **_flags(bool(dones[last - 1]), mine, unknown_end),
             )
         )
-    return Dataset(episodes)
+    return reported(episodes, Report(discontinuities=int((~dones[:-1] & ~same).sum())))
 
 
 def _flags(ended: bool, infos: Sequence[Mapping[str, Any]] | None, unknown_end: str) -> dict[str, bool]:

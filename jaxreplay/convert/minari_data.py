@@ -13,9 +13,10 @@ import numpy as np
 
 from jaxreplay.convert import minari_values
 from jaxreplay.convert.containers import need
-from jaxreplay.convert.sources import read_dataset, refuse_unheld
+from jaxreplay.convert.sources import read_dataset, refuse_unheld, reported
 from jaxreplay.datasets import Dataset, Trajectory
 from jaxreplay.datasets.files.minari_episodes import read_episodes
+from jaxreplay.record.inferred_spaces import infer_space
 
 PATH_VARIABLE = "MINARI_DATASETS_PATH"
 OWN = ("id", "total_steps", "rewards", "terminations", "truncations")  # attributes that Minari sets itself
@@ -60,8 +61,8 @@ def to_minari(
         attributes.append(more)
     if env is None:
         first = parts[0]
-        observation_space = observation_space or minari_values.infer_space("observations", first.observations)
-        action_space = action_space or minari_values.infer_space("actions", first.actions)
+        observation_space = observation_space or infer_space("observations", first.observations)
+        action_space = action_space or infer_space("actions", first.actions)
     options = {"jpeg_encoding": False} | metadata
     with _kept_in(path), _whole_or_not(minari, dataset_id):
         made = minari.create_dataset_from_buffers(
@@ -81,14 +82,15 @@ def from_minari(dataset: Any, *, path: Any = None, download: bool = False, rewar
 
     Minari's infos of the T steps become extras; where there is one more, that of the reset, it is in
     `episode_data["reset_infos"]`. `episode_data` holds the `id`, and `seed`, `options` and all other attributes where
-    the episode has them. What `to_minari` wrote comes back as it was, but for that id. Raises ValueError naming the
+    the episode has them. What `to_minari` wrote comes back as it was, but for that id. The `report` of the result says
+    how the episodes end. Raises ValueError naming the
     episode for what a `Trajectory` cannot hold, as texts for observations.
     """
     minari = need("minari", "Minari", "minari", "from_minari")
     if isinstance(dataset, str):
         with _kept_in(path):
             dataset = minari.load_dataset(dataset, download=download)
-    return Dataset(read_episodes(dataset, reward_dtype))
+    return reported(read_episodes(dataset, reward_dtype))
 
 
 def _check_id(minari: Any, dataset_id: str) -> None:

@@ -41,25 +41,6 @@ def _check_array(path: str, value: Any) -> np.ndarray:
     return array
 
 
-def infer_space(path: str, tree: Any) -> Any:
-    """A Gymnasium space of the shape and dtype of one step of arrays `[T, ...]`: boxes without bounds."""
-    from gymnasium import spaces
-
-    if isinstance(tree, dict):
-        return spaces.Dict({name: infer_space(f"{path}.{name}", inner) for name, inner in tree.items()})
-    if isinstance(tree, tuple):
-        return spaces.Tuple([infer_space(f"{path}.{i}", inner) for i, inner in enumerate(tree)])
-    dtype = tree.dtype
-    if dtype.kind == "c":
-        raise ValueError(f"{path}: no Gymnasium space has dtype {dtype}; give the space, or convert it")
-    if dtype.kind == "f":
-        low, high = -np.inf, np.inf
-    else:
-        low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-    shape = tree.shape[1:]
-    return spaces.Box(np.full(shape, low, dtype), np.full(shape, high, dtype), shape, dtype)
-
-
 def check_seed(what: str, seed: Any) -> int | None:
     if seed is None:
         return None

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 
 from jaxreplay import trees
-from jaxreplay.convert.pieces import follows, pieces, with_final
-from jaxreplay.convert.sources import read_dataset, refuse_unheld
+from jaxreplay.convert.sources import read_dataset, refuse_unheld, reported
 from jaxreplay.datasets import Dataset, Report, Trajectory
+from jaxreplay.datasets.pieces import follows, pieces, with_final
 from jaxreplay.types import PyTree
 
 FLAGS = {"terminals": "terminated", "timeouts": "truncated"}
@@ -86,9 +86,7 @@ def from_numpy(arrays: Mapping[str, Any], missing_final: str = "drop") -> Datase
             continue
         after = columns["observations"] if following is None else following
         episodes.append(_episode(columns, with_final(columns["observations"], after, first, last), first, last))
-    dataset = Dataset(episodes)
-    dataset.report = report + _count(episodes)
-    return dataset
+    return reported(episodes, report)
 
 
 def _columns(arrays: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -143,14 +141,3 @@ def _episode(columns: dict[str, Any], observations: PyTree, first: int, last: in
     if rewards is not None:
         rewards = rewards.reshape(len(rewards), *[n for n in rewards.shape[1:] if n != 1])  # some are `[N, 1]`
     return Trajectory(observations, steps("actions"), rewards, extras=steps("extras"), **flags)
-
-
-def _count(episodes: list[Trajectory]) -> Report:
-    """How many there are, and how they end."""
-    return Report(
-        episodes=len(episodes),
-        steps=sum(len(episode) for episode in episodes),
-        terminated=sum(episode.terminated for episode in episodes),
-        truncated=sum(episode.truncated for episode in episodes),
-        unfinished=sum(not episode.ended for episode in episodes),
-    )

@@ -18,10 +18,18 @@ if TYPE_CHECKING:
     from jaxreplay.convert.pytorch_rows import RowsDataset
 
 
-def to_torch_dataset(source: Any, view: View = transition(), key: Any = None) -> RowsDataset:  # noqa: B008
+def to_torch_dataset(
+    source: Any,
+    view: View = transition(),  # noqa: B008  (a frozen dataclass)
+    key: Any = None,
+    *,
+    narrow: bool = False,
+) -> RowsDataset:
     """Read a source through a view into a map-style `torch.utils.data.Dataset`, for a `DataLoader` with `collate`.
 
     source: a buffer, a `subset` of one, or a `Dataset`. key: for a view that draws, as `hindsight`.
+    narrow: make 64-bit leaves of a `Dataset` 32-bit ones, as `Dataset.to_buffer` does. Without it `transition()` gives
+    them as they are, and for any other view, which JAX makes, they raise TypeError.
     Item i is what `take` gives of the i-th row that can be read and that the view can start from, in order of time and
     then env, as nested dicts (lists and tuples stay) of NumPy arrays. PRNG keys come as their words. Where the episodes
     of a `Dataset` have infos and the item is a dict, its "infos" is the row's. `table.time` and `table.env` `[N]` of
@@ -38,7 +46,7 @@ def to_torch_dataset(source: Any, view: View = transition(), key: Any = None) ->
     need("torch", "PyTorch", "torch", "to_torch_dataset")
     from jaxreplay.convert.pytorch_rows import RowsDataset
 
-    return RowsDataset(plain_rows("to_torch_dataset", source, view, key))
+    return RowsDataset(plain_rows("to_torch_dataset", source, view, key, narrow))
 
 
 def collate(items: Sequence[Any]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -14,18 +14,21 @@ from jaxreplay import trees
 from jaxreplay.convert.containers import plain
 from jaxreplay.convert.reading import read_table
 from jaxreplay.convert.tables import Column, Table
-from jaxreplay.datasets import Dataset, Trajectory
+from jaxreplay.datasets import Dataset, Report, Trajectory
+from jaxreplay.datasets.choosing import summarise
+from jaxreplay.datasets.narrow import narrow_tree
 from jaxreplay.sources import Concat, Mixture, Subset
 from jaxreplay.types import PyTree, Transition
 from jaxreplay.views import View
 from jaxreplay.views.transition import TransitionView
 
 
-def read_rows(what: str, source: Any, view: View, key: Any = None) -> Table:
+def read_rows(what: str, source: Any, view: View, key: Any = None, narrow: bool = False) -> Table:
     """Read a source through a view: a table with the view's own containers.
 
     The steps of a data set are read as they are, whatever their dtypes; through any other view they pass through
-    `to_buffer`. Raises TypeError for another source, ValueError where there is no row to read.
+    `to_buffer`. narrow: make 64-bit leaves of a data set 32-bit ones. Raises TypeError for another source, ValueError
+    where there is no row to read.
     """
     check_source(what, source)
     if not isinstance(source, Dataset):
@@ -33,8 +36,8 @@ def read_rows(what: str, source: Any, view: View, key: Any = None) -> Table:
     if not len(source):
         raise ValueError(f"{what}: the data set is empty")
     if isinstance(view, TransitionView):
-        return _steps(list(source))
-    buffer = source.to_buffer()
+        return _steps(list(source), narrow)
+    buffer = source.to_buffer(narrow=narrow)
     table, infos = read_table(buffer, view, key), _infos(list(source))
     if infos is None:
         return table
@@ -43,9 +46,9 @@ def read_rows(what: str, source: Any, view: View, key: Any = None) -> Table:
     return dataclasses.replace(table, infos=[infos[i] for i in step])
 
 
-def plain_rows(what: str, source: Any, view: View, key: Any = None) -> Table:
+def plain_rows(what: str, source: Any, view: View, key: Any = None, narrow: bool = False) -> Table:
     """Read a source as `read_rows` does, with containers that every library knows; infos only where items are dicts."""
-    table = read_rows(what, source, view, key)
+    table = read_rows(what, source, view, key, narrow)
     structure = plain(table.structure)
     named = isinstance(structure, dict)
     if named and table.infos is not None and "infos" in structure:
@@ -63,7 +66,7 @@ def check_source(what: str, source: Any) -> None:
     raise TypeError(f"{what}: expected a buffer, a subset of one, or a Dataset, got {type(source).__name__}{hint}")
 
 
-def _steps(episodes: list[Trajectory]) -> Table:
+def _steps(episodes: list[Trajectory], narrow: bool) -> Table:
     """The steps of episodes as transitions: each observation once, `[sum of T + 1, ...]`."""
     lengths = np.array([len(episode) for episode in episodes])
     count, step = int(lengths.sum()), np.cumsum(lengths) - lengths
@@ -72,12 +75,14 @@ def _steps(episodes: list[Trajectory]) -> Table:
 
     def join(part: str, index: np.ndarray | None) -> PyTree:
         parts = [getattr(episode, part) for episode in episodes]
+        joined = {part: jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)}
+        joined = narrow_tree(joined, narrow=True) if narrow else joined
 
-        def add(*leaves: Any) -> int:
-            columns.append(Column(np.concatenate([np.asarray(leaf) for leaf in leaves]), index))
+        def add(values: np.ndarray) -> int:
+            columns.append(Column(values, index))
             return len(columns) - 1
 
-        return jax.tree.map(add, *parts)
+        return jax.tree.map(add, joined[part])
 
     def flag(part: str) -> int:
         values = np.zeros(count, np.bool_)
@@ -117,6 +122,13 @@ def read_dataset(what: str, source: Any) -> Dataset:
     dataset = source if isinstance(source, Dataset) else Dataset.from_buffer(source)
     if not dataset.num_episodes:
         raise ValueError(f"{what}: the source is empty: it has no episode")
+    return dataset
+
+
+def reported(episodes: Iterable[Trajectory], report: Report | None = None) -> Dataset:
+    """A data set of imported episodes, whose report says how they end, and in `report` what was left out."""
+    dataset = Dataset(episodes)
+    dataset.report = summarise(dataset._store) + (report or Report())
     return dataset
 
 

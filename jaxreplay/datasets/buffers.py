@@ -45,7 +45,7 @@ def make_buffer(
     most = max(len(mine) for mine, _ in slots) * envs
     if max_episodes is None:
         max_episodes = most if capacity == needed else max(most, capacity // 8)
-    elif max_episodes < most:
+    elif trees.check_count("max_episodes", max_episodes) < most:
         raise ValueError(f"max_episodes: the data set needs {most}, got {max_episodes}")
     kept = None if episode_data is False else _stack_episode_data(store, narrow, required=bool(episode_data))
     example = jax.tree.map(lambda x: x[0], _block(store, np.zeros(1, np.int64), narrow))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,9 +17,16 @@ from jaxreplay.datasets.trajectory import Trajectory
 KINDS = ("terminated", "truncated")
 
 
+def is_single(chosen: Any) -> bool:
+    """Whether what was given as an index stands for one element, as an int and an int array without axes do."""
+    return hasattr(chosen, "__index__") and getattr(chosen, "ndim", 0) == 0
+
+
 def index(what: str, i: Any, count: int) -> int:
-    """An int from `-count` to `count - 1` as one from 0, or IndexError."""
-    at = int(i.__index__())
+    """An int from `-count` to `count - 1` as one from 0. Raises IndexError for others, TypeError for what is none."""
+    if not is_single(i) or isinstance(i, bool):
+        raise TypeError(f"{what}: expected an int, got {type(i).__name__} {i!r}")
+    at = int(operator.index(i))
     if not -count <= at < count:
         raise IndexError(f"{what}: {at} is out of range, there are {count}")
     return at % count
@@ -90,6 +98,7 @@ def returns(store: Store, what: str) -> np.ndarray:
 def clip(store: Store, k: int, kinds: Sequence[str]) -> tuple[Store, Report]:
     """Leave out the last k steps of the episodes that ended in one of `kinds`; see `Dataset.clip`."""
     k = trees.check_count("k", k, least=0)
+    kinds = kinds if isinstance(kinds, str) else tuple(kinds)
     if isinstance(kinds, str) or not set(kinds) <= set(KINDS):
         raise ValueError(f"kinds: expected some of {KINDS}, got {kinds!r}")
     table = store.table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import importlib
 import multiprocessing
 from collections.abc import Callable
 from typing import Any, overload
@@ -13,23 +14,48 @@ from jaxreplay.datasets.progress import with_progress
 from jaxreplay.datasets.trajectory import Trajectory
 
 Conversion = Callable[[Trajectory], Trajectory]
+Wrap = Callable[[Any], Any]
 
 
-@overload
-def convert(data: Trajectory, conversion: Conversion) -> Trajectory: ...
 @overload
 def convert(
-    data: Dataset, conversion: Conversion, *, workers: int = 1, processes: bool = False, progress: bool | None = None
+    data: Trajectory,
+    conversion: Conversion | None = None,
+    *,
+    wrap: Wrap | None = None,
+    env_or_spaces: Any = None,
+) -> Trajectory: ...
+@overload
+def convert(
+    data: Dataset,
+    conversion: Conversion | None = None,
+    *,
+    wrap: Wrap | None = None,
+    env_or_spaces: Any = None,
+    workers: int = 1,
+    processes: bool = False,
+    progress: bool | None = None,
 ) -> Dataset: ...
 def convert(
-    data: Any, conversion: Conversion, *, workers: int = 1, processes: bool = False, progress: bool | None = None
+    data: Any,
+    conversion: Conversion | None = None,
+    *,
+    wrap: Wrap | None = None,
+    env_or_spaces: Any = None,
+    workers: int = 1,
+    processes: bool = False,
+    progress: bool | None = None,
 ) -> Any:
-    """Run a trajectory, or every episode of a data set, through a function from trajectory to trajectory.
+    """Run a trajectory, or every episode of a data set, through a conversion; episodes keep their order.
 
-    Episodes keep their order. workers: how many at once: threads, or with `processes` processes that are spawned; then
-    the conversion must be a function that they can import, and pays off if it is slow Python. progress: as in
-    `Dataset.load`. What it raises for an episode is raised as ValueError naming that; TypeError if it returns anything
-    else than a trajectory. (`record.convert_trajectory` makes a conversion of an environment's wrappers.)
+    conversion: a function from trajectory to trajectory. Or wrap: a function that wraps an environment, to get what
+        the wrapped one would have recorded, with env_or_spaces as `record.convert_trajectory` takes them.
+    workers: how many at once. Of a conversion: threads, or with `processes` processes that are spawned; then it must be
+        a function that they can import, and this pays off if it is slow Python. Of `wrap`: always processes.
+    progress: as in `Dataset.load`.
+
+    What is raised for an episode is raised as ValueError naming that; TypeError if the conversion returns anything else
+    than a trajectory, ImportError for `wrap` without Gymnasium. The result keeps the data set's `report`.
 
     >>> import numpy as np
     >>> half = lambda t: t.map_arrays(lambda x: x.astype(np.float16))
@@ -37,10 +63,36 @@ def convert(
     dtype('float16')
     """
     trees.check_count("workers", workers)
-    if isinstance(data, Trajectory):
-        return _check("the conversion", conversion(data))
-    if not isinstance(data, Dataset):
+    if not isinstance(data, Trajectory | Dataset):
         raise TypeError(f"convert: expected a Trajectory or a Dataset, got {type(data).__name__}")
+    if (conversion is None) == (wrap is None):
+        raise TypeError("convert: expected a conversion or wrap, and one of them alone")
+    converted: Any
+    if conversion is None:
+        converted = _convert_wrapped(data, wrap, env_or_spaces, workers, progress)
+    elif env_or_spaces is not None:
+        raise TypeError("env_or_spaces: a conversion takes a trajectory alone; they belong to wrap")
+    elif isinstance(data, Trajectory):
+        converted = _check("the conversion", conversion(data))
+    else:
+        converted = _convert_all(data, conversion, workers, processes, progress)
+    if isinstance(data, Dataset):
+        converted.report = data.report
+    return converted
+
+
+def _convert_wrapped(data: Any, wrap: Any, env_or_spaces: Any, workers: int, progress: bool | None) -> Any:
+    # By name, when called: recording is above data sets, which know nothing of it but for this.
+    record = importlib.import_module("jaxreplay.record")
+    given = () if env_or_spaces is None else (env_or_spaces,)
+    if isinstance(data, Trajectory):
+        return record.convert_trajectory(data, wrap, *given)
+    return record.convert_dataset(data, wrap, *given, workers=workers, progress=progress)
+
+
+def _convert_all(
+    data: Dataset, conversion: Conversion, workers: int, processes: bool, progress: bool | None
+) -> Dataset:
     episodes, count = iter(data), data.num_episodes
     if workers == 1:
         return Dataset(with_progress(map(_Numbered(conversion), range(count), episodes), count, "episode", progress))

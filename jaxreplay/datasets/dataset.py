@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxreplay import trees
 from jaxreplay.buffer import Buffer
-from jaxreplay.datasets import batches, buffers, choosing, loading, reading, split, store
+from jaxreplay.datasets import batches, buffers, choosing, loading, reading, split, store, transitions
 from jaxreplay.datasets.batches import Batch
 from jaxreplay.datasets.files import archive
 from jaxreplay.datasets.report import Report
@@ -28,7 +28,8 @@ class Dataset:
     and by `Dataset.from_buffer`. Its length is that of its steps. Raises ValueError naming the first trajectory and
     leaf that differ from the first.
 
-    report: what was left out when it was loaded, clipped or read from a buffer; None if it was made otherwise.
+    report: what was found and left out when its episodes were loaded, imported or read from a buffer, and what clips
+    took; None if it was made otherwise. Filtering, choosing and splitting keep it as it was; extending adds up both.
 
     >>> import numpy as np
     >>> episode = Trajectory(np.arange(4.0), actions=np.arange(3), terminated=True)
@@ -91,12 +92,31 @@ class Dataset:
         """
         return cls._of(*reading.read_buffer(buffer))
 
+    @classmethod
+    def from_transitions(cls, steps: Transition) -> Dataset:
+        """The episodes of a batch of steps in order, leaves `[N, ...]`: `flatten` undone.
+
+        A piece ends where a step is terminated or truncated, and where its next observation is not the following
+        step's observation, bit for bit: a discontinuity, which `report` counts, and the piece is unfinished. Its last
+        observation is the true next one; `terminated` and `truncated` are `[N]` bool, `reward` `[N]` floating or None.
+        Where all episodes end, what `flatten` was given comes back; an unfinished one is joined with the next if that
+        goes on with its last observation. Raises TypeError or ValueError naming the leaf that does not fit.
+
+        >>> import numpy as np
+        >>> from jaxreplay.datasets import flatten
+        >>> episode = Trajectory(np.arange(4.0), actions=np.arange(3), terminated=True)
+        >>> [len(t) for t in Dataset.from_transitions(flatten([episode, episode]))]
+        [3, 3]
+        """
+        return cls._of(*transitions.read_transitions(steps))
+
     def save(self, path: Any, one_file_per_episode: bool = False) -> None:
         """Write one `.npz` file, or a folder with one for each episode.
 
-        Atomic: under `path` there is the old or the new, whole. A folder must not exist, or be empty. Only data are
+        Atomic: under `path` there is the old or the new, whole; a file that is there is replaced, and folders above are
+        made. A folder must not exist, or be empty. Only data are
         written: dicts with str keys, tuples, lists and arrays; infos and episode data may hold numbers and str as well.
-        Raises TypeError naming what is none of these.
+        Raises TypeError naming what is none of these, ValueError for no episodes.
         """
         (archive.save_folder if one_file_per_episode else archive.save)(self._store, path)
 
@@ -118,7 +138,7 @@ class Dataset:
         return Episodes(self)
 
     def episode(self, i: int) -> Trajectory:
-        """Episode `i` (negative from the end), as views of the data set's arrays: do not write to them."""
+        """Episode `i` (negative from the end), as views of its arrays that cannot be written to."""
         return self._store.trajectory(choosing.index("episode", i, self.num_episodes))
 
     def __iter__(self) -> Iterator[Trajectory]:
@@ -130,7 +150,7 @@ class Dataset:
         A slice, a bool array `[len]` or an int array `[B]` gives a `Transition` of arrays `[B, ...]`. `terminated` and
         `truncated` are True only at an episode's last step; `reward` is None and `extras` is {} where there are none.
         """
-        if hasattr(rows, "__index__") and not isinstance(rows, np.ndarray | jax.Array):
+        if choosing.is_single(rows):
             row = choosing.index("step", rows, len(self))
             step = jax.tree.map(lambda x: x[0], store.gather(self._store, np.array([row])))
             return {name: getattr(step, name) for name in Transition.__dataclass_fields__}
@@ -146,7 +166,13 @@ class Dataset:
     def extend(self, trajectories: Iterable[Trajectory] | Dataset) -> Dataset:
         """A data set with more episodes; nothing that was there is copied."""
         more = trajectories if isinstance(trajectories, Dataset) else Dataset(trajectories)
-        return self._of(store.concat([self._store, more._store]))
+        both = store.concat([self._store, more._store])
+        if self.report is None and more.report is None:
+            return self._of(both)
+        return self._of(both, self._reported() + more._reported())
+
+    def _reported(self) -> Report:
+        return choosing.summarise(self._store) if self.report is None else self.report
 
     def compact(self) -> Dataset:
         """The same in one piece of memory: batches of many small files or trajectories are read faster. One copy."""
@@ -160,7 +186,7 @@ class Dataset:
         best parting is NP-hard to find. The key decides everything. Raises ValueError for other lengths.
         """
         owner = split.assign(key, self._store.table.length, lengths)
-        return tuple(self._of(self._store.take(np.flatnonzero(owner == i))) for i in range(len(lengths)))
+        return tuple(self._of(self._store.take(np.flatnonzero(owner == i)), self.report) for i in range(len(lengths)))
 
     def filter(
         self,
@@ -173,15 +199,17 @@ class Dataset:
     ) -> Dataset:
         """The episodes for which all that is given holds; bounds are inclusive. Raises ValueError without rewards."""
         bounds = choosing.Bounds(min_return, max_return, min_length, max_length)
-        return self._of(self._store.take(choosing.choose(self._store, predicate, bounds)))
+        return self._of(self._store.take(choosing.choose(self._store, predicate, bounds)), self.report)
 
     def clip(self, k: int, kinds: Sequence[str] = ("terminated", "truncated")) -> Dataset:
         """Leave out the last `k` steps of the episodes that ended in one of these ways: their dead ends.
 
         What they did in the end is then not known, so both flags are False; the observation that followed the last step
-        kept is the last. Episodes of `k` steps or fewer are gone. `report` counts all this. Nothing is copied.
+        kept is the last. Episodes of `k` steps or fewer are gone. `report` counts all this, beside what was left out
+        before, and says how the episodes end now. Nothing is copied.
         """
-        return self._of(*choosing.clip(self._store, k, kinds))
+        kept, report = choosing.clip(self._store, k, kinds)
+        return self._of(kept, report if self.report is None else self.report.left_out() + report)
 
     def to_buffer(
         self,
@@ -254,7 +282,7 @@ class Episodes(Sequence[Trajectory]):
 
     def __getitem__(self, chosen: Any) -> Any:
         """An int gives a `Trajectory`; a slice, a bool array `[N]` or an int array a `Dataset`."""
-        if hasattr(chosen, "__index__") and not isinstance(chosen, np.ndarray | jax.Array):
+        if choosing.is_single(chosen):
             return self._dataset.episode(chosen)
         held = self._dataset._store
-        return Dataset._of(held.take(choosing.indices(chosen, len(self), "episode")))
+        return Dataset._of(held.take(choosing.indices(chosen, len(self), "episode")), self._dataset.report)

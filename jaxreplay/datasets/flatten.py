@@ -94,21 +94,33 @@ def pad(trajectories: Iterable[Trajectory] | Dataset, length: int | None = None)
 
 
 def segment(
-    trajectory: Trajectory, length: int, stride: int | None = None, remainder: str = "keep"
+    trajectories: Trajectory | Iterable[Trajectory] | Dataset,
+    length: int,
+    stride: int | None = None,
+    remainder: str = "keep",
 ) -> list[Trajectory]:
-    """Cut a trajectory into pieces of `length` steps, views of its arrays; only the one with its end ends so.
+    """Cut one trajectory, or each of many, into pieces of `length` steps, views of its arrays.
 
-    stride: steps from one piece's first to the next one's, by default `length`: they follow on. remainder: "keep" the
-    steps after the last whole piece as a shorter one, or "drop" them.
+    Only the piece with a trajectory's end ends so. stride: steps from one piece's first to the next one's, by default
+    `length`: they follow on. remainder: "keep" the steps after the last whole piece as a shorter one, or "drop" them.
     """
     length = trees.check_count("length", length)
     stride = length if stride is None else trees.check_count("stride", stride)
     if remainder not in ("keep", "drop"):
         raise ValueError(f"remainder: expected 'keep' or 'drop', got {remainder!r}")
+    pieces: list[Trajectory] = []
+    for i, trajectory in enumerate([trajectories] if isinstance(trajectories, Trajectory) else trajectories):
+        if not isinstance(trajectory, Trajectory):
+            raise TypeError(f"trajectories.{i}: expected a Trajectory, got {type(trajectory).__name__}")
+        pieces += _segment(trajectory, length, stride, remainder == "keep")
+    return pieces
+
+
+def _segment(trajectory: Trajectory, length: int, stride: int, keep: bool) -> list[Trajectory]:
     firsts = list(range(0, len(trajectory) - length + 1, stride))
     pieces = [steps_of(trajectory, first, first + length) for first in firsts]
     covered = firsts[-1] + length if firsts else 0
-    if remainder == "keep" and covered < len(trajectory):
+    if keep and covered < len(trajectory):
         first = firsts[-1] + stride if firsts else 0
         pieces += [steps_of(trajectory, first, len(trajectory))] if first < len(trajectory) else []
     return pieces

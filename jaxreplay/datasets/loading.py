@@ -5,7 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from jaxreplay import trees
@@ -13,7 +13,7 @@ from jaxreplay.datasets.files import formats
 from jaxreplay.datasets.files.formats import Options
 from jaxreplay.datasets.progress import with_progress
 from jaxreplay.datasets.report import Report
-from jaxreplay.datasets.store import Store, concat
+from jaxreplay.datasets.store import Store, check_same, concat
 
 
 def load_store(
@@ -40,13 +40,25 @@ def load_store(
     results = with_progress(_read_all(files, options, workers), len(files), "file", progress)
     for result, file in zip(results, files):  # the results first, so that the bar sees their end
         if isinstance(result, Exception):
-            if on_error == "raise":
-                raise result
-            report += Report(skipped=((str(file), str(result)),))
-        else:
+            error: Exception | None = result
+        elif (error := _differs(found, str(file), result[0])) is None:
             found.append((str(file), result[0]))
             report += result[1]
+        if error is not None:
+            if on_error == "raise":
+                raise error
+            report += Report(skipped=((str(file), str(error)),))
     return concat([store for _, store in found], [name for name, _ in found]), report
+
+
+def _differs(found: list[tuple[str, Store]], file: str, store: Store) -> Exception | None:
+    """What is wrong with a file whose episodes differ in structure from the first file's."""
+    name, first = next(((name, held) for name, held in found if held.num_episodes), (file, store))
+    try:
+        check_same(first, store, name, file)
+    except ValueError as error:
+        return error
+    return None
 
 
 def list_files(paths: Any) -> list[pathlib.Path]:
@@ -56,9 +68,10 @@ def list_files(paths: Any) -> list[pathlib.Path]:
     """
     if isinstance(paths, str | os.PathLike):
         paths = [paths]
-    if not isinstance(paths, Sequence) or not paths:
+    each = list(paths) if isinstance(paths, Iterable) else []
+    if not each or not all(isinstance(path, str | os.PathLike) and os.fspath(path) for path in each):
         raise ValueError(f"paths: expected a file or folder, or a list of them, got {paths!r}")
-    return [file for path in paths for file in _files_of(pathlib.Path(path))]
+    return [file for path in each for file in _files_of(pathlib.Path(path))]
 
 
 def _files_of(path: pathlib.Path) -> list[pathlib.Path]:

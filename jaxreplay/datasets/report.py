@@ -33,6 +33,10 @@ class Report:
         sums["ignored"] = tuple(dict.fromkeys(sums["ignored"]))
         return Report(**sums)
 
+    def left_out(self) -> Report:
+        """The same without what says which episodes were kept."""
+        return dataclasses.replace(self, episodes=0, steps=0, terminated=0, truncated=0, unfinished=0)
+
     def __str__(self) -> str:
         lines = [
             f"{self.episodes} episodes, {self.steps} steps",

@@ -57,7 +57,10 @@ def deviations(lengths: np.ndarray, owner: np.ndarray, wished: Sequence[int | fl
 
 def _targets(wished: Sequence[int | float], total: int) -> np.ndarray:
     """The wished steps of each part, float64, or ValueError."""
-    values = np.asarray(wished)
+    try:
+        values = np.asarray(wished)
+    except ValueError:  # of lists of several lengths
+        values = np.empty(0)
     hint = f"expected ints that add up to {total} steps, or fractions that add up to 1"
     if values.ndim != 1 or not values.size or values.dtype.kind not in "iuf":
         raise ValueError(f"lengths: {hint}, got {wished!r}")

@@ -18,7 +18,7 @@ PARTS = ("observations", "actions", "rewards", "extras")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Chunk:
-    """Columns of one or more episodes, NumPy arrays that are never written to.
+    """Columns of one or more episodes, NumPy arrays that are never written to: what is handed out cannot be.
 
     An episode of T steps is T + 1 consecutive rows of `observations` and T of each of the others; `rewards` and
     `extras` may be None.
@@ -110,13 +110,13 @@ class Store:
         return Store(tuple(self.chunks[i] for i in used), dataclasses.replace(table, chunk=chunk))
 
     def trajectory(self, i: Any) -> Trajectory:
-        """Episode i, as views of its chunk."""
+        """Episode i, as views of its chunk that cannot be written to."""
         table, chunk = self.table, self.chunks[self.table.chunk[i]]
         infos: Any = table.infos[i]
         first, length, before = int(table.step[i]), int(table.length[i]), int(table.observation[i])
-        steps = lambda tree: jax.tree.map(lambda x: x[first : first + length], tree)  # noqa: E731
+        steps = lambda tree: jax.tree.map(lambda x: _view(x, first, first + length), tree)  # noqa: E731
         return Trajectory(
-            observations=jax.tree.map(lambda x: x[before : before + length + 1], chunk.observations),
+            observations=jax.tree.map(lambda x: _view(x, before, before + length + 1), chunk.observations),
             actions=steps(chunk.actions),
             rewards=steps(chunk.rewards),
             terminated=bool(table.terminated[i]),
@@ -127,11 +127,21 @@ class Store:
         )
 
 
+def _view(column: np.ndarray, first: int, last: int) -> np.ndarray:
+    view = column[first:last]
+    view.flags.writeable = False  # of the view alone: whoever made the column may still write to it
+    return view
+
+
 def make_store(trajectories: Iterable[Trajectory]) -> Store:
     """Keep trajectories as they are: each its own chunk, nothing copied from host arrays.
 
     Raises ValueError or TypeError naming the first that differs from the one before it in structure.
     """
+    if isinstance(trajectories, Trajectory):
+        raise TypeError("trajectories: expected several, got one Trajectory; put it in a list: [trajectory]")
+    if not isinstance(trajectories, Iterable):
+        raise TypeError(f"trajectories: expected several Trajectory, got {type(trajectories).__name__}")
     stores = []
     for i, trajectory in enumerate(trajectories):
         if not isinstance(trajectory, Trajectory):
@@ -144,7 +154,7 @@ def concat(stores: Sequence[Store], names: Sequence[str] = ("the data set", "wha
     """All episodes of stores of one structure, in order; chunks are shared. ValueError names two that differ."""
     held = [(i, store) for i, store in enumerate(stores) if store.num_episodes]
     for i, store in held[1:]:
-        _check_same(held[0][1].chunks[0], store.chunks[0], names[held[0][0]], names[i])
+        check_same(held[0][1], store, names[held[0][0]], names[i])
     if not held:
         return Store((), consecutive([], [], []))
     if len(held) == 1:
@@ -157,7 +167,7 @@ def concat(stores: Sequence[Store], names: Sequence[str] = ("the data set", "wha
 
 
 def _single(trajectory: Trajectory) -> Store:
-    parts = {part: jax.tree.map(_to_host, getattr(trajectory, part)) for part in PARTS}
+    parts = {part: jax.tree.map(to_host, getattr(trajectory, part)) for part in PARTS}
     table = consecutive(
         [len(trajectory)],
         [trajectory.terminated],
@@ -168,26 +178,38 @@ def _single(trajectory: Trajectory) -> Store:
     return Store((Chunk(**parts),), table)
 
 
-def _to_host(leaf: Any) -> np.ndarray:
+def to_host(leaf: Any) -> np.ndarray:
+    """A leaf as a NumPy array, or TypeError for PRNG keys."""
     if isinstance(leaf, jax.Array) and trees.is_key_dtype(leaf.dtype):
         raise TypeError("a data set holds NumPy arrays, and PRNG keys are none: store jax.random.key_data of them")
     return np.asarray(leaf)
 
 
-def _check_same(expected: Chunk, came: Chunk, first: str, name: str) -> None:
-    """Raise ValueError naming the first column of `came` that is not like `expected`'s."""
-    wanted = {path: (x.shape[1:], x.dtype) for path, x in expected.columns()}
-    got = {path: (x.shape[1:], x.dtype) for path, x in came.columns()}
+def check_same(one: Store, other: Store, first: str, name: str) -> None:
+    """Raise ValueError naming the first column of the `other` that is not like the one's, where both have episodes."""
+    if not one.chunks or not other.chunks:
+        return
+    expected, came = one.chunks[0], other.chunks[0]
+    wanted, got = _kinds(expected), _kinds(came)
     for path in [*wanted, *got]:
         a, b = wanted.get(path), got.get(path)
         if a != b:
             mine = f"{path} is {trees.describe(*b)} a step" if b else f"there is no {path}"
-            other = f"it is {trees.describe(*a)}" if a else "there is none"
-            raise ValueError(f"{name}: {mine}, in {first} {other}; all must have one structure")
+            theirs = f"it is {trees.describe(*a)}" if a else "there is none"
+            raise ValueError(f"{name}: {mine}, in {first} {theirs}; all must have one structure")
     for part in PARTS:
         a, b = jax.tree.structure(getattr(expected, part)), jax.tree.structure(getattr(came, part))
         if a != b:
             raise ValueError(f"{name}: the containers of {part} differ: got {b}, in {first} it is {a}")
+
+
+def _kinds(chunk: Chunk) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """The shape and dtype of each column; a path that stands for two, as `a.b` may, has a number after the first."""
+    kinds: dict[str, tuple[tuple[int, ...], Any]] = {}
+    for path, column in chunk.columns():
+        number = sum(known.split(" (")[0] == path for known in kinds) if path in kinds else 0
+        kinds[f"{path} ({number + 1})" if number else path] = column.shape[1:], column.dtype
+    return kinds
 
 
 def gather(store: Store, rows: np.ndarray) -> Transition:

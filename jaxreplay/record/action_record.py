@@ -94,6 +94,14 @@ class ActionRecord:
         """How it ended: "terminated", "truncated", "terminated and truncated" or "cut"."""
         return end_words(self.terminated, self.truncated)
 
+    def clip(self, max_steps: int) -> ActionRecord:
+        """Give its first `max_steps` steps; see `record.clip`."""
+        return clip(self, max_steps)
+
+    def as_policy(self) -> Callable[..., Any]:
+        """Make a policy that repeats its actions; see `record.as_policy`."""
+        return as_policy(self)
+
 
 def end_words(terminated: bool, truncated: bool) -> str:
     """Say how an episode ended."""

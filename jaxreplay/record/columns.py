@@ -91,6 +91,11 @@ def is_floating(dtype: Any) -> bool:
     return jnp.issubdtype(dtype, jnp.floating)
 
 
+def leaf_order(example: dict[Any, Any]) -> list[Any]:
+    """The names of a dict in the order in which JAX lists its leaves."""
+    return list(example) if isinstance(example, collections.OrderedDict) else sorted(example)
+
+
 def flattener(path: str, example: PyTree) -> Flatten:
     """Make a function that lists the leaves of values structured like `example`, without a call into JAX.
 
@@ -100,8 +105,7 @@ def flattener(path: str, example: PyTree) -> Flatten:
     if jax.tree_util.treedef_is_leaf(jax.tree.structure(example)):
         return lambda value: (value,)
     if isinstance(example, dict):
-        names = list(example) if isinstance(example, collections.OrderedDict) else sorted(example)
-        inner = [(name, flattener(f"{path}.{name}", example[name])) for name in names]
+        inner = [(name, flattener(f"{path}.{name}", example[name])) for name in leaf_order(example)]
         return lambda value: _flatten_dict(path, inner, value)
     if type(example) in (tuple, list):
         parts = [flattener(f"{path}.{i}", part) for i, part in enumerate(example)]

@@ -20,7 +20,7 @@ Wrap = Callable[[Any], Any]
 def convert_trajectory(
     trajectory: Trajectory,
     wrap: Wrap,
-    env_or_spaces: Any,
+    env_or_spaces: Any = None,
     *,
     agent_actions: PyTree = None,
     seed: int | None = None,
@@ -29,7 +29,8 @@ def convert_trajectory(
 
     wrap: a function that wraps an environment, `lambda env: FrameStackObservation(env, 4)`. It is called for each
         trajectory, so what wrappers carry from episode to episode, as running statistics, begins anew: set it there.
-    env_or_spaces: of what was recorded, see `Playback`.
+    env_or_spaces: of what was recorded, see `Playback`; by default boxes of the arrays' shapes and dtypes. Give it
+        where wrappers ask for more: bounds of actions, Discrete observations, or a spec.
     agent_actions: what the agent gave to the wrapped environment, leaves `[N, ...]`, if wrappers change actions. The
         recording knows only what came out below them, and checks that this still does. By default the recorded actions
         are given, which is right wherever the wrappers leave these as they are.

@@ -23,12 +23,13 @@ from jaxreplay.types import PyTree
 
 AHEAD = 4  # trajectories given out for each worker, so that none waits for work, and few wait in memory
 Job = tuple[Trajectory, PyTree]
+Spaces = Form | None  # None: those that can be told from each trajectory
 
 
 def convert_dataset(
     trajectories: Dataset | Iterable[Trajectory],
     wrap: Wrap,
-    env_or_spaces: Any,
+    env_or_spaces: Any = None,
     *,
     agent_actions: Sequence[PyTree] | None = None,
     seed: int | None = None,
@@ -50,7 +51,7 @@ def convert_dataset(
     actions = [None] * len(episodes) if agent_actions is None else list(agent_actions)
     if len(actions) != len(episodes):
         raise ValueError(f"agent_actions: expected one for each of {len(episodes)} trajectories, got {len(actions)}")
-    form, jobs = read_form(env_or_spaces), zip(episodes, actions)
+    form, jobs = None if env_or_spaces is None else read_form(env_or_spaces), zip(episodes, actions)
     convert = _in_process if workers < 2 else _in_workers
     results = with_progress(convert(jobs, wrap, form, seed, workers), len(episodes), "trajectory", progress)
     converted = [
@@ -59,7 +60,7 @@ def convert_dataset(
     return Dataset(converted) if isinstance(trajectories, Dataset) else converted
 
 
-def _in_process(jobs: Iterable[Job], wrap: Wrap, form: Form, seed: int | None, workers: int) -> Iterator[Trajectory]:
+def _in_process(jobs: Iterable[Job], wrap: Wrap, form: Spaces, seed: int | None, workers: int) -> Iterator[Trajectory]:
     for i, (episode, actions) in enumerate(jobs):
         try:
             yield convert_trajectory(episode, wrap, form, agent_actions=actions, seed=seed)
@@ -67,7 +68,7 @@ def _in_process(jobs: Iterable[Job], wrap: Wrap, form: Form, seed: int | None, w
             raise _failed(i, error) from error
 
 
-def _in_workers(jobs: Iterable[Job], wrap: Wrap, form: Form, seed: int | None, workers: int) -> Iterator[Trajectory]:
+def _in_workers(jobs: Iterable[Job], wrap: Wrap, form: Spaces, seed: int | None, workers: int) -> Iterator[Trajectory]:
     settings = _pickle(wrap, form, seed)
     context = multiprocessing.get_context("spawn")  # a fork after JAX has started threads can hang
     waiting: deque[Future[Trajectory]] = deque()
@@ -103,7 +104,7 @@ def _failed(i: int, error: Exception) -> ValueError:
     return ValueError(f"trajectory {i}: {type(error).__name__}: {error}")
 
 
-def _pickle(wrap: Wrap, form: Form, seed: int | None) -> bytes:
+def _pickle(wrap: Wrap, form: Spaces, seed: int | None) -> bytes:
     try:
         pickle.dumps(wrap)
     except Exception as error:  # pickle raises errors of several kinds
@@ -120,7 +121,7 @@ def _pickle(wrap: Wrap, form: Form, seed: int | None) -> bytes:
         ) from error
 
 
-_settings: tuple[Wrap, Form, int | None] | None = None
+_settings: tuple[Wrap, Spaces, int | None] | None = None
 
 
 def _start_worker(settings: bytes) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -62,6 +64,22 @@ class OfFuncEnv:
         return Stepped(after, seen, seen, reward, terminated, jnp.zeros_like(terminated), info, reset=False)
 
 
+def call(function: Callable[..., Any], *arguments: Any, params: PyTree) -> Any:
+    """Call a method of gymnax's convention, with params last unless its signature has no room for them."""
+    return function(*arguments, params) if takes_params(function, len(arguments)) else function(*arguments)
+
+
+def takes_params(function: Callable[..., Any], count: int) -> bool:
+    """Tell whether a function takes one argument more than `count`."""
+    try:
+        inspect.signature(function).bind(*range(count + 1))
+    except TypeError:
+        return False
+    except ValueError:  # of some callables the signature cannot be known
+        return True
+    return True
+
+
 class OfGymnax:
     """gymnax from 1.0: `step` resets, tells termination from truncation, and gives `info["final_observation"]`."""
 
@@ -69,11 +87,12 @@ class OfGymnax:
         self.env, self.params = env, params
 
     def reset(self, key: jax.Array) -> tuple[PyTree, PyTree]:
-        observation, state = self.env.reset(key, self.params)
+        observation, state = call(self.env.reset, key, params=self.params)
         return state, observation
 
     def step(self, key: jax.Array, state: PyTree, action: PyTree) -> Stepped:
-        observation, state, reward, terminated, truncated, info = self.env.step(key, state, action, self.params)
+        answer = call(self.env.step, key, state, action, params=self.params)
+        observation, state, reward, terminated, truncated, info = answer
         if "final_observation" not in info:
             raise ValueError(f"{self.env}: its step resets itself, and gives no info['final_observation']")
         return Stepped(state, observation, info["final_observation"], reward, terminated, truncated, info, reset=True)
@@ -95,15 +114,15 @@ class OfOldGymnax:
             )
 
     def reset(self, key: jax.Array) -> tuple[PyTree, PyTree]:
-        observation, state = self.env.reset_env(key, self.params)
+        observation, state = call(self.env.reset_env, key, params=self.params)
         return state, observation
 
     def step(self, key: jax.Array, state: PyTree, action: PyTree) -> Stepped:
-        observation, after, reward, done, info = self.env.step_env(key, state, action, self.params)
+        observation, after, reward, done, info = call(self.env.step_env, key, state, action, params=self.params)
         terminated = done
         if hasattr(self.params, "max_steps_in_episode"):
             endless = self.params.replace(max_steps_in_episode=NO_LIMIT)
-            terminated = self.env.step_env(key, state, action, endless)[3]
+            terminated = call(self.env.step_env, key, state, action, params=endless)[3]
         return Stepped(after, observation, observation, reward, terminated, done & ~terminated, info, reset=False)
 
 
@@ -113,9 +132,11 @@ def as_functional(env: Any, params: PyTree, key: jax.Array, action: PyTree) -> F
         return OfFuncEnv(env, params)
     if not (hasattr(env, "reset") and hasattr(env, "step")):
         raise TypeError(f"env: expected a gymnasium FuncEnv, or reset and step as gymnax has them, got {env}")
+    if params is not None and not (takes_params(env.reset, 1) or takes_params(env.step, 3)):
+        raise TypeError(f"params: given, but neither reset nor step of {type(env).__name__} takes them")
     params = getattr(env, "default_params", None) if params is None else params
-    _, state = jax.eval_shape(env.reset, key, params)
-    answer = jax.eval_shape(env.step, key, state, action, params)
+    _, state = jax.eval_shape(lambda *x: call(env.reset, *x[:-1], params=x[-1]), key, params)
+    answer = jax.eval_shape(lambda *x: call(env.step, *x[:-1], params=x[-1]), key, state, action, params)
     if len(answer) not in (5, 6):
         raise TypeError(f"env: step gives {len(answer)} values; gymnax's gives 6, or 5 before version 1.0")
     return OfGymnax(env, params) if len(answer) == 6 else OfOldGymnax(env, params)

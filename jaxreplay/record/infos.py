@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxreplay.record.columns import leaf_order
 from jaxreplay.types import PyTree
 
 
@@ -16,7 +17,7 @@ def info_paths(extras: PyTree, path: tuple[str, ...] = ()) -> list[tuple[str, ..
     Raises ValueError unless extras are dicts all the way.
     """
     if isinstance(extras, dict):
-        return [found for name in sorted(extras) for found in info_paths(extras[name], (*path, name))]
+        return [found for name in leaf_order(extras) for found in info_paths(extras[name], (*path, name))]
     if path and isinstance(extras, int):
         return [path]
     raise ValueError(

@@ -77,11 +77,8 @@ class Keeper:
     def hand_out(self) -> Buffer:
         return _anew(self._own)
 
-    def adopt(self, buffer: Buffer) -> None:
-        """Keep this buffer from now on. Raises TypeError or ValueError for one of another make.
-
-        Its open episodes go on only if they are those of the buffer kept so far, by their numbers and times.
-        """
+    def check(self, buffer: Any) -> None:
+        """Raise TypeError or ValueError for what is no buffer, or one of another make."""
         if not isinstance(buffer, Buffer):
             raise TypeError(f"buffer: expected a Buffer, got {type(buffer).__name__}")
         ours, theirs = self._own.rings, buffer.rings
@@ -89,6 +86,13 @@ class Keeper:
             raise ValueError("buffer: expected one created with the same example and num_envs as that which was read")
         if (buffer.episode_data is None) != (self._own.episode_data is None):
             raise ValueError("buffer: expected one created with the same episode_data as that which was read")
+
+    def adopt(self, buffer: Buffer) -> None:
+        """Keep this buffer, which `check` let pass, from now on.
+
+        Its open episodes go on only if they are those of the buffer kept so far, by their numbers and times.
+        """
+        ours, theirs = self._own.rings, buffer.rings
         before = (ours.envs, ours.clock.time)
         if not any(x.is_deleted() for x in jax.tree.leaves(before)):  # if so, this one was made of it, in place
             still = _still_open(theirs.envs, theirs.clock.time, *before)
@@ -103,10 +107,6 @@ class Keeper:
 
     def set_data(self, env: np.ndarray, behind: np.ndarray, data: PyTree) -> None:
         self._run(_SET_DATA, env, behind, data)
-
-    def held_slices(self) -> int:
-        """How many slices the ring holds; waits for the device."""
-        return int(self._own.rings.clock.held)
 
     def _run(self, run: Program, *arguments: Any) -> None:
         if any(leaf.is_deleted() for leaf in jax.tree.leaves(self._own)):

@@ -11,12 +11,15 @@ import numpy as np
 
 from jaxreplay.datasets.trajectory import Trajectory
 from jaxreplay.record.environments import import_gymnasium
+from jaxreplay.record.inferred_spaces import infer_space
 from jaxreplay.trees import describe
 from jaxreplay.types import PyTree
 
 gymnasium = import_gymnasium()
 spaces = gymnasium.spaces
 ARRAYS = (spaces.Box, spaces.MultiDiscrete, spaces.MultiBinary)
+NARROW = {np.dtype(f"{kind}64"): np.dtype(f"{kind}32") for kind in ("int", "uint", "float")}
+"""What `example_transition` makes of a space's dtype, and a buffer therefore holds."""
 
 
 class WrongAction(ValueError):
@@ -40,7 +43,11 @@ class Playback(gymnasium.Env):
     """Play a trajectory of T steps back, as the environment that it was recorded in would.
 
     env_or_spaces: that environment, of which only the spaces and the spec are used; or `(observation_space,
-        action_space)`. Dict and Tuple spaces may nest Box, Discrete, MultiDiscrete and MultiBinary.
+        action_space)`. Dict and Tuple spaces may nest Box, Discrete, MultiDiscrete and MultiBinary. By default they are
+        boxes of the arrays' shapes and dtypes, with the dtypes' bounds: enough for wrappers that ask for no more.
+
+    Observations of a 64-bit space may come as 32 bits, as they were recorded: they are given in the space's dtype,
+    whole numbers exactly, floats as they were rounded.
 
     `reset` gives observation 0 and an empty info; its seed only seeds `np_random`. `step` takes the action recorded at
     that step and gives the next observation, the reward (0.0 where the trajectory has none), the recorded end, and the
@@ -49,7 +56,7 @@ class Playback(gymnasium.Env):
 
     Raises ValueError or TypeError naming the leaf where the trajectory does not fit the spaces; `step` raises
     ValueError for another action than the recorded one (values are compared, whatever their dtype), and behind the last
-    step.
+    step. An action recorded as float32 in a float64 space is compared as float32.
 
     >>> import gymnasium, numpy as np
     >>> from jaxreplay.datasets import Trajectory
@@ -66,8 +73,8 @@ class Playback(gymnasium.Env):
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  (as Gymnasium declares it)
 
-    def __init__(self, trajectory: Trajectory, env_or_spaces: Any, *, truncate_cut: bool = True):
-        form = read_form(env_or_spaces)
+    def __init__(self, trajectory: Trajectory, env_or_spaces: Any = None, *, truncate_cut: bool = True):
+        form = infer_form(trajectory) if env_or_spaces is None else read_form(env_or_spaces)
         self.observation_space, self.action_space, self.spec = form.observation_space, form.action_space, form.spec
         self.trajectory = trajectory.map_arrays(np.asarray)
         check_fit("observations", self.observation_space, self.trajectory.observations, same_dtype=True)
@@ -106,13 +113,18 @@ class Playback(gymnasium.Env):
         return self._observation(), reward, terminated, truncated, info
 
     def _observation(self) -> Any:
-        return read_step(self.observation_space, self.trajectory.observations, self.position)
+        return read_step(self.observation_space, self.trajectory.observations, self.position, as_space=True)
 
     def _check_position(self) -> None:
         if self.position < 0:
             raise gymnasium.error.ResetNeeded("Playback: call reset before the first step")
         if self.is_over:
             raise PlaybackOver(f"Playback: all {len(self.trajectory)} steps of the trajectory were played; call reset")
+
+
+def infer_form(trajectory: Trajectory) -> Form:
+    """Make spaces for the arrays of a trajectory."""
+    return Form(infer_space("observations", trajectory.observations), infer_space("actions", trajectory.actions))
 
 
 def read_form(env_or_spaces: Any) -> Form:
@@ -131,7 +143,10 @@ def read_form(env_or_spaces: Any) -> Form:
 
 
 def check_fit(path: str, space: Any, tree: PyTree, same_dtype: bool) -> None:
-    """Raise ValueError or TypeError naming the leaf, unless a tree of `[T, ...]` holds elements of the space."""
+    """Raise ValueError or TypeError naming the leaf, unless a tree of `[T, ...]` holds elements of the space.
+
+    same_dtype: ask also for the dtype of the space, or for what is `NARROW` of it.
+    """
     if isinstance(space, spaces.Dict):
         names = set(tree) if isinstance(tree, Mapping) else None
         if names != set(space.spaces):
@@ -154,17 +169,18 @@ def check_fit(path: str, space: Any, tree: PyTree, same_dtype: bool) -> None:
         if tree.shape[1:] != shape:
             expected, came = describe((len(tree), *shape), dtype), describe(tree.shape, tree.dtype)
             raise ValueError(f"{path}: expected {expected} by its space, got {came}")
-        if same_dtype and tree.dtype != dtype:
+        if same_dtype and tree.dtype not in (dtype, NARROW.get(dtype, dtype)):
             raise TypeError(f"{path}: expected {dtype} by its space, got {tree.dtype}; convert it with astype")
 
 
-def read_step(space: Any, tree: PyTree, step: int) -> Any:
-    """Copy one element of the space out of a tree of `[T, ...]`."""
+def read_step(space: Any, tree: PyTree, step: int, as_space: bool = False) -> Any:
+    """Copy one element of the space out of a tree of `[T, ...]`, with its own dtype or that of the space."""
     if isinstance(space, spaces.Dict):
-        return {name: read_step(inner, tree[name], step) for name, inner in space.spaces.items()}
+        return {name: read_step(inner, tree[name], step, as_space) for name, inner in space.spaces.items()}
     if isinstance(space, spaces.Tuple):
-        return tuple(read_step(inner, tree[i], step) for i, inner in enumerate(space.spaces))
-    return np.array(tree[step]) if isinstance(space, ARRAYS) else tree[step]
+        return tuple(read_step(inner, tree[i], step, as_space) for i, inner in enumerate(space.spaces))
+    value = np.array(tree[step], space.dtype if as_space else None)
+    return value if isinstance(space, ARRAYS) else value[()]
 
 
 def _check_action(path: str, step: int, space: Any, recorded: PyTree, given: Any) -> None:
@@ -180,6 +196,8 @@ def _check_action(path: str, step: int, space: Any, recorded: PyTree, given: Any
             _check_action(f"{path}.{i}", step, inner, recorded[i], given[i])
     else:
         wanted, came = recorded[step], np.asarray(given)
+        if came.dtype == space.dtype and came.dtype == np.float64 and wanted.dtype == np.float32:
+            came = came.astype(wanted.dtype)
         if came.shape != wanted.shape or came.dtype.kind not in "biufc" or not _equal(came, wanted):
             raise WrongAction(
                 f"step {step} was recorded with {path} {wanted}, got {came}; a playback takes its own actions"

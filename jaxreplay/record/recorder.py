@@ -53,13 +53,15 @@ class Recorder:
         self.awaited, self.ready = self.every, False  # envs that must be reset before they can be stepped
         self.ended = self.running = ~self.every  # the newest slice ended an episode; has a step of one that goes on
         self.dangling = np.array(buffer.rings.envs.open).reshape(self.lead)  # episodes that others left open
-        self.free = self._free_slices()
+        self.free = self._free_slices(buffer)
+        self._before: Any = None  # what a commit that has not come to its end has changed
 
     def prepare(self, action: Any) -> None:
         """Make room for a step and stage its action, before the environment sees it.
 
         Raises BufferFull, ValueError or TypeError, or Gymnasium's ResetNeeded; nothing has happened then.
         """
+        self._mend()
         if not self.ready:
             raise self._reset_needed()
         if self.on_full == "raise" and self.free <= 0:
@@ -74,7 +76,7 @@ class Recorder:
         self.staging.put_action(action)
 
     def commit(self, observation: Any, reward: Any, terminated: Any, truncated: Any, info: Mapping[str, Any]) -> None:
-        """Stage what the environment answered; from the last line on the step is recorded."""
+        """Stage what the environment answered: all of it, or none if this is left early and `break_off` follows."""
         staging, valid = self.staging, self.every
         staging.put_answer(observation, reward, terminated, truncated)
         ended: Any
@@ -92,6 +94,7 @@ class Recorder:
             staging.put_finals(replaced, info)
         if staging.extras:
             staging.put_extras(valid, replaced, info)
+        self._before = self._standing()
         if self.tally is not None:
             self.tally.add(valid.reshape(-1), np.asarray(reward, np.float64).reshape(-1))
             if some:
@@ -107,18 +110,21 @@ class Recorder:
         self.free -= 1
         self.since_read += 1
         staging.count += 1
+        self._before = None  # only now is the step recorded: Ctrl-C can come between any two lines
 
     def restart(self, observation: Any, envs: np.ndarray, starts: Any) -> None:
         """Take note that the marked envs were reset; episodes that this cuts short become truncated.
 
         starts: from `describe`.
         """
-        self._cut(envs)
-        self.staging.put_start(observation, envs)
-        if self.tally is not None:
-            self.tally.begin(envs.reshape(-1), starts)
-        self.ended, self.awaited = self.ended & ~envs, self.awaited & ~envs
-        self.ready = not self.awaited.any()
+        self._mend()
+        with uninterrupted():  # what was cut must not be cut again
+            self._cut(envs)
+            self.staging.put_start(observation, envs)
+            if self.tally is not None:
+                self.tally.begin(envs.reshape(-1), starts)
+            self.ended, self.awaited = self.ended & ~envs, self.awaited & ~envs
+            self.ready = not self.awaited.any()
 
     def _cut(self, envs: np.ndarray) -> None:
         """End the running episodes of the marked envs as truncated, at their newest step; no row is written."""
@@ -151,23 +157,59 @@ class Recorder:
     def break_off(self) -> None:
         """Take note that a step or reset did not come to its end: where the environment is now is not known."""
         self.awaited, self.ready = self.every, False
+        if self._before is not None:
+            *plain, self.staging.count, mark = self._before
+            self.ended, self.running, self.num_steps, self.num_episodes, self.free, self.since_read = plain
+            if self.tally is not None:
+                self.tally.go_back(mark)
+            self._before = None
+
+    def _mend(self) -> None:
+        """Break off what an interrupt left half done, if another one came before it was broken off."""
+        if self._before is not None:
+            self.break_off()
+
+    def _standing(self) -> tuple[Any, ...]:
+        """What `commit` changes beside the staged row, but for `awaited` and `ready`; the last two are of others."""
+        return (
+            self.ended,
+            self.running,
+            self.num_steps,
+            self.num_episodes,
+            self.free,
+            self.since_read,
+            self.staging.count,
+            None if self.tally is None else self.tally.mark(),
+        )
 
     def read(self) -> Buffer:
         """The buffer, with every step in it."""
+        self._mend()
         self.flush()
         self.since_read = 0
         return self.keeper.hand_out()
 
     def adopt(self, buffer: Buffer) -> None:
-        """Write into this buffer from now on. Raises ValueError where recorded steps would be lost by that."""
-        if self.since_read:
+        """Write into this buffer from now on, beginning with the slices that are staged and not yet written.
+
+        Raises ValueError where recorded steps would be lost by that.
+        """
+        self._mend()
+        staged = self.staging.count - self.staging.written
+        if self.since_read > staged:
             raise ValueError(
-                f"buffer: {self.since_read} slices were recorded since `.buffer` was last read, and would be lost; "
-                "read it after the last step, change it, and set it before the next"
+                f"buffer: {self.since_read - staged} slices were written since `.buffer` was last read, and would be "
+                "lost; read it after the last step, change it, and set it before the next"
+            )
+        self.keeper.check(buffer)
+        free = self._free_slices(buffer) - staged
+        if self.on_full == "raise" and free < 0:
+            raise ValueError(
+                f"buffer: {staged} slices were recorded since `.buffer` was last read, and it has room for "
+                f"{free + staged}; make room in it (replay.pop), or record with on_full='overwrite'"
             )
         self.keeper.adopt(buffer)
-        self.num_slots = buffer.rings.num_slots
-        self.free = self._free_slices()
+        self.num_slots, self.free = buffer.rings.num_slots, free
 
     def flush(self) -> None:
         """Write what is staged, and what is known of episodes."""
@@ -176,8 +218,9 @@ class Recorder:
             if self.tally is not None and (data := self.tally.take()) is not None:
                 self.keeper.set_data(*data)
 
-    def _free_slices(self) -> int:
-        return self.num_slots - self.keeper.held_slices() if self.on_full == "raise" else 0
+    def _free_slices(self, buffer: Buffer) -> int:
+        """How many slices a buffer has room for, if that is asked for; waits for the device."""
+        return buffer.rings.num_slots - int(buffer.rings.clock.held) if self.on_full == "raise" else 0
 
     def _reset_needed(self) -> Exception:
         from gymnasium.error import ResetNeeded

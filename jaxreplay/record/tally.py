@@ -19,8 +19,14 @@ Start = Sequence[dict[str, Any]]
 """What is known of each env's episode when it begins."""
 
 
+Mark = tuple[list[dict[str, Any]], np.ndarray, np.ndarray, int]
+
+
 class Tally:
-    """Counts the running episode of every env, and keeps those that ended until they are written."""
+    """Counts the running episode of every env, and keeps those that ended until they are written.
+
+    Its arrays and `running` are replaced and never written to, so that a mark stays what it was.
+    """
 
     def __init__(self, fields: Mapping[str, PyTree], num_envs: int) -> None:
         self.fields = fields
@@ -42,19 +48,29 @@ class Tally:
 
     def begin(self, envs: np.ndarray, starts: Start | None = None) -> None:
         """Begin episodes; without `starts`, by an automatic reset."""
+        running = list(self.running)
         for env in map(int, np.flatnonzero(envs)):
-            self.running[env] = self._unseeded() if starts is None else starts[env]
-        self.returns[envs], self.lengths[envs] = 0, 0
+            running[env] = self._unseeded() if starts is None else starts[env]
+        self.running = running
+        self.returns, self.lengths = np.where(envs, 0, self.returns), np.where(envs, 0, self.lengths)
 
     def add(self, valid: np.ndarray, reward: np.ndarray) -> None:
-        self.returns += np.where(valid, reward, 0)
-        self.lengths += valid
+        self.returns, self.lengths = self.returns + np.where(valid, reward, 0), self.lengths + valid
 
     def end(self, envs: np.ndarray) -> None:
         """Take note that the running episodes of these envs ended."""
         for env in map(int, np.flatnonzero(envs & (self.lengths > 0))):
             self.ended.append((env, self._count(env)))
-            self.lengths[env] = 0
+        self.lengths = np.where(envs, 0, self.lengths)
+
+    def mark(self) -> Mark:
+        """Where it stands, to `go_back` to before the next `take`."""
+        return self.running, self.returns, self.lengths, len(self.ended)
+
+    def go_back(self, mark: Mark) -> None:
+        """Forget what came after a mark."""
+        self.running, self.returns, self.lengths, count = mark
+        del self.ended[count:]
 
     def take(self) -> tuple[np.ndarray, np.ndarray, PyTree] | None:
         """Give `(env, behind, data)` of what ended since the last call and of what runs, for `Keeper.set_data`.

@@ -74,8 +74,9 @@ class RecordTransitions:
 
         It stays as it is while you hold it: the next write then copies the rings once. A loop that reads it at each
         step should not keep it: `replay.sample(env.buffer, key, 256)` copies nothing.
-        Set it to go on with a changed one, as after `set_priorities` or an update that donates it. What is set must
-        hold the steps recorded before: read it after the last step. Else ValueError.
+        Set it to go on with a changed one, as after `set_priorities` or an update that donates it. Steps since it was
+        read go into what is set while they are still staged; once written into the old one they would be lost, and
+        setting raises ValueError. So read it after the last step.
         """
         return self._recorder.read()
 

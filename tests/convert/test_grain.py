@@ -12,6 +12,7 @@ import pytest
 
 import jaxreplay as replay
 from jaxreplay import convert, views
+from jaxreplay.datasets import Dataset, Trajectory
 from tests.convert.streams import assert_same, buffer_with_holes, random_dataset, rows_to_read
 
 grain = pytest.importorskip("grain")
@@ -116,6 +117,14 @@ def test_the_steps_of_a_data_set() -> None:
     source = convert.to_grain_source(dataset)
     batch = grain.MapDataset.source(source).batch(len(dataset))[0]
     assert_same(batch, dataset[:])
+
+
+def test_wide_steps_pass_through_any_view_when_they_may_be_narrowed() -> None:
+    dataset = Dataset([Trajectory(np.arange(6.0), np.arange(5), np.ones(5), terminated=True)])
+    with pytest.raises(TypeError, match=r"observation: float64 does not fit .* pass narrow=True"):
+        convert.to_grain_source(dataset, views.window(1, 0))
+    window = convert.to_grain_source(dataset, views.window(1, 0), narrow=True)[3]
+    assert (window.data.action.dtype, window.data.observation.tolist()) == (np.int32, [2, 3])
 
 
 def test_what_is_no_source() -> None:

@@ -33,6 +33,9 @@ def test_a_round_trip_gives_the_same_episodes_bit_for_bit(seed: int, lengths: li
     )
     came = convert.from_hugging_face(convert.to_hugging_face(dataset))
     assert_same_episodes(came, dataset, ("infos", "episode_data"))
+    assert came.report is not None
+    assert (came.report.episodes, came.report.steps) == (len(lengths), sum(lengths))
+    assert came.report.terminated == sum(episode.terminated for episode in dataset)
 
 
 def test_columns_are_named_by_path_and_typed_by_feature() -> None:

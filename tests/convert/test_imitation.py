@@ -143,7 +143,7 @@ def test_a_buffers_episodes_are_given(library: Any) -> None:
         assert bool(each.terminal) is (episode.terminated or episode.truncated)
 
 
-def make(library: Any, obs: Any, dones: list[bool], next_obs: Any = None, infos: Any = None) -> Any:
+def make(library: Any, obs: Any, dones: Any, next_obs: Any = None, infos: Any = None) -> Any:
     """Transitions whose observations are these numbers."""
     obs = np.array(obs, np.float32)
     following = obs + 1 if next_obs is None else np.array(next_obs, np.float32)
@@ -158,6 +158,17 @@ def test_transitions_are_joined_where_they_go_on(library: Any) -> None:
     assert [episode.observations[:, 0].tolist() for episode in came] == [[0, 1, 2, 3], [3, 4], [7, 8, 9], [0, 1]]
     assert [episode.terminated for episode in came] == [True, False, False, True]
     assert [episode.actions.tolist() for episode in came] == [[0, 1, 2], [3], [4, 5], [6]]
+
+
+def test_the_report_counts_where_transitions_do_not_go_on(library: Any) -> None:
+    dones = np.array([0, 0, 1, 0, 0, 0, 1])  # whole numbers, as some keep them
+    came = convert.from_imitation(make(library, [0, 1, 2, 3, 7, 8, 0], dones))
+    assert [len(episode) for episode in came] == [3, 1, 2, 1]
+    assert came.report is not None
+    assert (came.report.episodes, came.report.steps, came.report.discontinuities) == (4, 7, 2)
+    assert (came.report.terminated, came.report.unfinished) == (2, 2)
+    joined = convert.from_imitation(convert.to_imitation(episodes())).report
+    assert (joined.episodes, joined.terminated, joined.truncated, joined.unfinished) == (4, 2, 1, 1)
 
 
 def test_how_an_episode_ended_comes_from_its_infos_or_is_asked(library: Any) -> None:

@@ -232,6 +232,22 @@ def test_other_sources_and_empty_ones_are_refused(holes: replay.Buffer) -> None:
         convert.to_torch_dataset(random_dataset(0, ("float64",)), views.window(1, 0))
 
 
+def test_wide_steps_pass_through_any_view_when_they_may_be_narrowed() -> None:
+    episode = Trajectory(np.arange(6.0), np.arange(5), np.ones(5), terminated=True, extras={"id": np.arange(5)})
+    batch = convert.collate([convert.to_torch_dataset(Dataset([episode]), views.window(1, 0), narrow=True)[3]])
+    assert batch["data"]["action"].dtype == torch.int32
+    assert batch["data"]["observation"].tolist() == [[2, 3]]
+    assert batch["data"]["reward"].dtype == torch.float32
+    as_is, narrowed = (convert.to_torch_dataset(Dataset([episode]), narrow=narrow) for narrow in (False, True))
+    assert (as_is[0]["action"].dtype, as_is[0]["next_observation"].dtype) == (np.int64, np.float64)
+    assert (narrowed[0]["action"].dtype, narrowed[4]["next_observation"].dtype) == (np.int32, np.float32)
+    assert narrowed[4]["next_observation"] == 5
+    large = Dataset([Trajectory(np.zeros(2), np.array([2**40]))])
+    for view in (views.transition(), views.window(1, 0)):
+        with pytest.raises(ValueError, match=r"action.*: 1099511627776 does not fit int32"):
+            convert.to_torch_dataset(large, view, narrow=True)
+
+
 def test_infos_in_a_batch_of_its_own_are_not_overwritten() -> None:
     dataset = random_dataset(0, ("float32",), infos=lambda length: [{}] * length)
     view = views.map(lambda step: {"infos": step.reward})

@@ -126,6 +126,7 @@ def test_arguments_that_do_not_do() -> None:
     dataset = Dataset(several())
     for arguments, message in (
         ({"capacity": 23}, "capacity: the data set needs 24 rows, one more for each unfinished episode; got 23"),
+        ({"max_episodes": 0}, "max_episodes: expected at least 1"),
         ({"max_episodes": 5}, "max_episodes: the data set needs 6, got 5"),
         ({"num_envs": 0}, "num_envs: expected at least 1"),
     ):

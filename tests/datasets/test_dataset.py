@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -36,8 +37,6 @@ def test_any_index_gives_the_rows_that_flattening_gives(made: list[Trajectory], 
     rows = data.draw(st.lists(st.integers(-count, count - 1), max_size=8))
     mask = np.array(data.draw(st.lists(st.booleans(), min_size=count, max_size=count)))
     part = data.draw(st.slices(count))
-    import jax
-
     for chosen in (np.array(rows, np.int64), mask, part, rows, mask.tolist()):
         index = np.array(chosen) if isinstance(chosen, list) and chosen else chosen
         index = np.zeros(0, np.int64) if isinstance(index, list) else index
@@ -63,6 +62,8 @@ def test_a_step_and_a_batch() -> None:
 
 def test_an_index_that_is_none() -> None:
     for wrong, error, message in (
+        (True, TypeError, "step: expected an int, got bool True"),
+        (1.0, TypeError, "steps: expected an int, a slice"),
         (6, IndexError, "step: 6 is out of range, there are 6"),
         (-7, IndexError, "step: -7 is out of range"),
         ([0, 6], IndexError, "step: 6 is out of range"),
@@ -73,6 +74,10 @@ def test_an_index_that_is_none() -> None:
     ):
         with pytest.raises(error, match=message):
             three()[wrong]
+    for wrong in (1.0, None, True, [0]):
+        with pytest.raises(TypeError, match="episode: expected an int, got"):
+            three().episode(wrong)
+    same(three().episodes[np.array(1)], three().episode(1))
     for wrong in (3, -4):
         with pytest.raises(IndexError, match=r"episode: .* is out of range, there are 3"):
             three().episodes[wrong]
@@ -132,6 +137,57 @@ def test_a_clip_takes_the_dead_ends_and_says_so() -> None:
     for wrong in ("terminated", ["died"]):
         with pytest.raises(ValueError, match="kinds: expected some of"):
             dataset.clip(1, kinds=wrong)
+    once: Any = (kind for kind in ["truncated"])
+    assert [len(t) for t in dataset.clip(1, kinds=once)] == [4, 1, 5]
+
+
+def test_reports_go_along() -> None:
+    found = Dataset.from_transitions(flatten([simple(4, terminated=True), simple(2), simple(3, 9.0, truncated=True)]))
+    report = found.report
+    assert report is not None
+    assert (report.episodes, report.discontinuities) == (3, 1)
+    parts = found.random_split(jax.random.key(0), [0.5, 0.5])
+    for other in (found.filter(min_length=3), found.episodes[:1], found.compact(), *parts):
+        assert other.report == report
+    clipped = found.clip(2).report
+    assert clipped is not None
+    assert (clipped.episodes, clipped.steps, clipped.unfinished) == (3, 5, 3)
+    assert (clipped.discontinuities, clipped.dropped_rows, clipped.clipped_episodes) == (1, 4, 2)
+    both, added = found.extend(found).report, three().extend(found).report
+    assert both == report + report
+    assert added is not None
+    assert (added.episodes, added.terminated, added.discontinuities) == (6, 2, 1)
+    assert three().append(simple(1)).report is None
+
+
+def test_what_is_handed_out_cannot_be_written_to_and_what_was_given_still_can() -> None:
+    given_one = simple(3, extras={"a": np.zeros(3)})
+    for dataset in (Dataset([given_one]), Dataset([given_one, given_one]).compact()):
+        episode = dataset.episode(0)
+        for array in (episode.observations, episode.actions, episode.rewards, episode.extras["a"]):
+            with pytest.raises(ValueError, match="read-only"):
+                array[0] = 7
+        dataset[:].observation[0] = 7  # a copy
+        assert dataset.episode(0).observations[0] == 0
+    given_one.observations[0] = 0
+
+
+def test_a_trajectory_alone_is_no_data_set() -> None:
+    make: Any
+    for make in (Dataset, three().extend):
+        with pytest.raises(TypeError, match=r"got one Trajectory; put it in a list: \[trajectory\]"):
+            make(simple(1))
+        with pytest.raises(TypeError, match="trajectories: expected several Trajectory, got int"):
+            make(3)
+
+
+def test_names_that_read_alike_are_told_apart() -> None:
+    def one(dtype: str) -> Trajectory:
+        return Trajectory({"a.b": np.zeros(3, dtype), "a": {"b": np.zeros(3, np.int32)}}, np.zeros(2), terminated=True)
+
+    with pytest.raises(ValueError, match=r"trajectories.1: observations.a.b \(2\) is float64"):
+        Dataset([one("float32"), one("float64")])
+    all_same(Dataset.from_transitions(flatten([one("float32")])), [one("float32")])
 
 
 def test_it_says_what_it_holds() -> None:
@@ -143,8 +199,6 @@ def test_it_says_what_it_holds() -> None:
 
 
 def test_device_arrays_come_to_the_host_and_keys_do_not() -> None:
-    import jax
-
     dataset = Dataset([Trajectory(jnp.arange(3), jnp.arange(2))])
     assert isinstance(dataset.episode(0).observations, np.ndarray)
     with pytest.raises(TypeError, match=r"store jax.random.key_data of them"):

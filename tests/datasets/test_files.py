@@ -124,6 +124,38 @@ def test_files_of_different_structures_are_named(tmp_path: pathlib.Path) -> None
         Dataset.load(tmp_path, progress=False)
 
 
+def test_a_file_of_another_structure_is_skipped_and_told(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "a").write_bytes(b"nothing")
+    Dataset([simple(2)]).save(tmp_path / "b")
+    Dataset([Trajectory(np.zeros(2), np.zeros(1))]).save(tmp_path / "c")
+    Dataset([simple(3)]).save(tmp_path / "d")
+    dataset = Dataset.load(tmp_path, on_error="skip", progress=False)
+    all_same(dataset, [simple(2), simple(3)])
+    assert dataset.report is not None
+    assert [file for file, _ in dataset.report.skipped] == [str(tmp_path / "a"), str(tmp_path / "c")]
+    assert f"observations is float64[] a step, in {tmp_path}/b it is float32" in dataset.report.skipped[1][1]
+    assert (dataset.report.episodes, dataset.report.steps) == (2, 5)
+
+
+def test_paths_of_any_kind(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Dataset([simple(1)]).save("new/é ü/日本.npz")
+    Dataset([simple(2)]).save(tmp_path / ("x" * 250 + ".npz"))
+    path: Any
+    for path in ("new", pathlib.Path("new/é ü"), (tmp_path / name for name in ["new"])):
+        all_same(Dataset.load(path), [simple(1)])
+    Dataset([simple(3)]).save("new/é ü/日本.npz")
+    all_same(Dataset.load("new"), [simple(3)])
+    with pytest.raises(IsADirectoryError, match="new: there is a folder; name a file in it"):
+        Dataset([simple(1)]).save("new")
+    with pytest.raises(ValueError, match="many: there are no episodes to save"):
+        Dataset().save("many", one_file_per_episode=True)
+    for path in ("", b"new", 3, [3], None):
+        with pytest.raises(ValueError, match="paths: expected a file or folder"):
+            Dataset.load(path)
+    assert sorted(os.listdir(tmp_path)) == ["new", "x" * 250 + ".npz"]
+
+
 def test_a_bar_moves_with_the_files(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("tqdm")
     Dataset(several()).save(tmp_path / "many", one_file_per_episode=True)

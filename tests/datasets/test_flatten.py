@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -111,6 +113,13 @@ def test_segments_follow_on_and_only_the_last_ends() -> None:
     assert [p.actions.tolist() for p in segment(whole, 3, stride=1)] == [[0, 1, 2], [1, 2, 3], [2, 3, 4]]
     assert [p.actions.tolist() for p in segment(whole, 9)] == [[0, 1, 2, 3, 4]]
     assert segment(whole, 9, remainder="drop") == []
+    several = [whole, simple(1, 9.0), simple(3, 20.0, truncated=True)]
+    apart = [piece for each in several for piece in segment(each, 2)]
+    for many in (several, Dataset([simple(5, terminated=True), *several[1:]]), iter(several)):
+        assert [p.observations.tolist() for p in segment(many, 2)] == [p.observations.tolist() for p in apart]
+    wrong: Any = [whole, 3]
+    with pytest.raises(TypeError, match=r"trajectories.1: expected a Trajectory, got int"):
+        segment(wrong, 2)
     for arguments in ({"length": 0}, {"length": 2, "stride": 0}, {"length": 2, "remainder": "x"}):
         with pytest.raises(ValueError, match="expected"):
             segment(whole, **arguments)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import collections
 import os
 import pathlib
 import pickle
 import resource
 import subprocess
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -110,6 +112,56 @@ def test_wrong_pickles_are_refused_by_name(tmp_path: pathlib.Path, data: bytes) 
     (tmp_path / "bad").write_bytes(data)
     with pytest.raises(ValueError, match="bad: "):
         Dataset.load(tmp_path / "bad", allow_pickle=True)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x80\x05\x96" + (2**40).to_bytes(8, "little") + b".",
+        b"\x80\x05\x96" + (40 * 10**9).to_bytes(8, "little"),
+        b"\x80\x05\x96" + (2**64 - 1).to_bytes(8, "little"),
+        b"\x80\x05\x95" + (14).to_bytes(8, "little") + b"\x96" + (2**40).to_bytes(8, "little") + b"abcd.",
+        *[b"\x80\x05" + code + (2**40).to_bytes(8, "little") for code in (b"\x8d", b"\x8e", b"\x95")],
+        *[b"\x80\x05" + code + (2**31 - 1).to_bytes(4, "little") for code in (b"\x8b", b"B", b"T", b"X")],
+    ],
+)
+def test_a_length_that_the_file_does_not_have_takes_no_memory(tmp_path: pathlib.Path, data: bytes) -> None:
+    (tmp_path / "bad").write_bytes(data)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="bad: ") as caught:
+            Dataset.load(tmp_path / "bad", allow_pickle=True)
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
+    assert "memory" not in str(caught.value)  # it was not even tried
+
+
+def test_byte_arrays_are_read(tmp_path: pathlib.Path) -> None:
+    class Array:
+        def __reduce__(self) -> Any:
+            return np._core.numeric._frombuffer, (bytearray(b"\x01\x02"), np.dtype("uint8"), (2,), "C")
+
+    (tmp_path / "x").write_bytes(pickle.dumps({"observations": np.zeros(3), "actions": Array()}, 5))
+    assert Dataset.load(tmp_path / "x", allow_pickle=True).episode(0).actions.tolist() == [1, 2]
+
+
+def test_containers_and_bytes_that_are_made_of_one_many_times_are_refused(tmp_path: pathlib.Path) -> None:
+    class Made:
+        def __init__(self, *how: Any) -> None:
+            self.how = how
+
+        def __reduce__(self) -> Any:
+            return self.how
+
+    text, mapping = "a" * 100_000, {str(i): i for i in range(1000)}
+    for how, message in (
+        ((codecs.encode, (text, "latin1")), "its bytes are more than the file's"),
+        ((collections.OrderedDict, (mapping,)), "an OrderedDict made of another container"),
+    ):
+        (tmp_path / "bad").write_bytes(pickle.dumps([Made(*how) for _ in range(50)]))
+        with pytest.raises(ValueError, match=f"bad: .*{message}"):
+            Dataset.load(tmp_path / "bad", allow_pickle=True)
 
 
 def test_a_pickle_that_says_the_same_bytes_many_times_is_not_made_larger(tmp_path: pathlib.Path) -> None:

@@ -75,7 +75,9 @@ def test_lengths_in_steps_and_parts_of_none() -> None:
     assert [len(part) for part in dataset.random_split(KEY, [7, 3])] == [7, 3]
     assert [len(part) for part in dataset.random_split(KEY, [1.0, 0.0])] == [10, 0]
     assert [len(part) for part in Dataset([simple(1)]).random_split(KEY, [1])] == [1]
-    for wrong in ([6, 3], [0.5, 0.4], [], [-1, 11], [[0.5, 0.5]], [float("nan"), 1.0], ["a"]):
+    assert [len(part) for part in Dataset().random_split(KEY, [0.5, 0.5])] == [0, 0]
+    assert sorted(len(part) for part in dataset.random_split(KEY, [0.125] * 8)) == [0, 0, 0, 0, 1, 2, 3, 4]
+    for wrong in ([6, 3], [0.5, 0.4], [], [-1, 11], [[0.5, 0.5]], [[0.5], [0.2, 0.3]], [float("nan"), 1.0], ["a"]):
         with pytest.raises(ValueError, match="lengths: expected ints that add up to 10 steps, or fractions"):
             dataset.random_split(KEY, wrong)
     with pytest.raises(TypeError, match="key: expected a PRNG key"):

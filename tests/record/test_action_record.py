@@ -18,6 +18,7 @@ def test_clip_gives_the_first_steps_marked_as_cut() -> None:
     clipped = clip(record, 3)
     assert (clipped.actions, clipped.end, clipped.replayable) == ((0, 1, 2), "cut", True)
     assert clipped.episode_return == sum(record.rewards[:3].tolist())
+    assert record.clip(3).actions == clipped.actions
     assert clip(record, 5) is record
     assert clip(record, 9) is record
     assert clip(nested(), 2).base_steps.tolist() == [6, 0, 0]  # pyright: ignore
@@ -32,6 +33,6 @@ def test_a_record_is_a_policy_that_repeats_its_actions() -> None:
     given = [policy(observation=None, key=i) for i in range(5)]
     assert_same(tuple(given), record.actions)
     given[0]["arm"][:] = 9
-    assert_same(as_policy(record)(None), record.actions[0])
+    assert_same(record.as_policy()(None), record.actions[0])
     with pytest.raises(ValueError, match=r"the record has 5 actions, and all were given \(terminated\)"):
         policy(None)

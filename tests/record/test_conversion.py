@@ -10,8 +10,12 @@ import numpy as np
 import pytest
 
 gymnasium = pytest.importorskip("gymnasium")
+import jaxreplay as replay  # noqa: E402
+from jaxreplay import record  # noqa: E402
+from jaxreplay.datasets import Dataset  # noqa: E402
 from jaxreplay.datasets.trajectory import Trajectory  # noqa: E402
 from jaxreplay.record.conversion import convert_trajectory  # noqa: E402
+from jaxreplay.record.playback import Playback  # noqa: E402
 
 spaces, wrappers = gymnasium.spaces, gymnasium.wrappers
 
@@ -220,6 +224,50 @@ def test_extras_infos_and_episode_data_come_along() -> None:
     assert (counted.infos is not None) == recorded.ended
     without = convert_trajectory(dataclasses.replace(recorded, rewards=None), stack, Room())
     assert without.rewards is None
+
+
+def lake() -> Any:
+    return gymnasium.make("FrozenLake-v1")
+
+
+class Precise(Room):
+    """All in float64."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float64)
+    action_space = spaces.Box(-1, 1, (2,), np.float64)
+
+    def observe(self) -> Any:
+        return self.np_random.normal(size=2)
+
+
+@pytest.mark.parametrize("make", [lake, Precise])
+def test_what_was_recorded_into_a_buffer_converts_for_its_environment(make: Any) -> None:
+    """Spaces of 64 bits are stored as 32: whole numbers come back as they were, floats as they were rounded."""
+    env = make()
+    env = record.RecordTransitions(env, replay.create(replay.example_transition(env), 100), block=4)
+    by_hand = run(env, random_actions(make(), 0), 3)
+    recorded = Dataset.from_buffer(env.buffer).episode(0)
+    expected = run(stack(make()), random_actions(make(), 0), 3)
+    converted = convert_trajectory(recorded, stack, make())
+    assert len(converted) == len(by_hand) > 2
+    assert converted.observations.dtype == expected.observations.dtype
+    rounded = expected.observations.astype(recorded.observations.dtype).astype(expected.observations.dtype)
+    np.testing.assert_array_equal(converted.observations, rounded)
+    assert (converted.terminated, converted.truncated) == (by_hand.terminated, by_hand.truncated)
+    played = Playback(recorded, make())
+    played.reset()
+    for action in by_hand.actions:  # in the space's own dtype
+        played.step(action)
+    narrow = convert_trajectory(recorded, stack)
+    np.testing.assert_array_equal(narrow.observations, expected.observations.astype(recorded.observations.dtype))
+    assert narrow.observations.dtype == recorded.observations.dtype
+
+
+@pytest.mark.parametrize("name", ["frame stack", "grey", "flat of arrays", "stack of normalised", "nothing"])
+def test_converting_without_spaces_is_the_same_for_spaces_of_arrays(name: str) -> None:
+    make, wrap = (Precise, wrappers.FlattenObservation) if name == "flat of arrays" else STACKS[name]
+    recorded = run(make(), random_actions(make(), 0), 0)
+    assert_equal(convert_trajectory(recorded, wrap), convert_trajectory(recorded, wrap, make()))
 
 
 class Reused(gymnasium.ObservationWrapper):

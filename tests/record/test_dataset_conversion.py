@@ -82,6 +82,14 @@ def test_several_workers_give_the_same_in_the_same_order_without_jax() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
+def test_a_dataset_converts_without_spaces(workers: int) -> None:
+    recorded = Dataset(episodes(3))
+    converted = convert_dataset(recorded, stack, workers=workers, progress=False)
+    for mine, other in zip(converted, convert_dataset(recorded, stack, cartpole()), strict=True):
+        assert_equal(mine, other)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
 def test_a_trajectory_that_fails_is_named_by_its_number(workers: int) -> None:
     recorded = [run(cartpole(), [0, 1, 0], 0), run(cartpole(), [0, 1], 0), run(cartpole(), [0, 1], 0)]
     with pytest.raises(ValueError, match="trajectory 1: ZeroDivisionError: no stack"):

@@ -182,9 +182,54 @@ def test_spaces_come_from_an_environment_single_or_vector_or_a_pair() -> None:
         assert env.observation_space == single.observation_space
         assert env.action_space == single.action_space
         assert env.spec.max_episode_steps == 500
+    inferred = Playback(trajectory)
+    assert inferred.observation_space == spaces.Box(-np.inf, np.inf, (4,), np.float32)
+    assert (inferred.action_space.shape, inferred.action_space.dtype) == ((), np.int64)
     for wrong in (3, (single.observation_space,), (4, 5)):
         with pytest.raises(TypeError, match=r"env_or_spaces: expected a gymnasium\.Env or \(observation_space, action"):
             Playback(trajectory, wrong)
+
+
+def test_a_playback_without_spaces_gives_the_recorded_arrays() -> None:
+    trajectory = nested()
+    trajectory.observations["flags"] = [np.array([[True], [False], [True], [True]])]
+    env = Playback(trajectory)
+    assert env.observation_space["camera"] == spaces.Box(0, 255, (2, 2), np.uint8)
+    observation, _ = env.reset()
+    for step in range(3):
+        assert env.observation_space.contains(observation)
+        assert env.action_space.contains(env.action_space.sample())
+        for name in ("camera", "arm", "flags"):
+            mine, recorded = observation[name], trajectory.observations[name]
+            pairs = [(mine, recorded)] if name == "camera" else list(zip(mine, recorded, strict=True))
+            for a, b in pairs:
+                assert (a.dtype, a.tolist()) == (b.dtype, b[step].tolist())
+        observation = env.step(env.next_action)[0]
+    with pytest.raises(TypeError, match=r"actions: no Gymnasium space can be told from complex64; give the spaces"):
+        Playback(Trajectory(np.zeros((3, 1)), np.zeros(2, np.complex64)))
+    with pytest.raises(TypeError, match=r"observations\.x: no Gymnasium space can be told from bfloat16"):
+        Playback(Trajectory({"x": jnp.zeros((3, 1), jnp.bfloat16)}, np.zeros(2)))
+
+
+def test_what_was_recorded_as_32_bits_is_played_in_64_bit_spaces() -> None:
+    observations = {"n": np.array([1, 2, 2**31 - 1], np.int32), "x": np.array([[0.1], [0.2], [0.3]], np.float32)}
+    trajectory = Trajectory(observations, np.array([0.1, 0.7], np.float32))
+    space = spaces.Dict(n=spaces.Discrete(2**40), x=spaces.Box(-1, 1, (1,), np.float64))
+    env = Playback(trajectory, (space, spaces.Box(-1, 1, (), np.float64)))
+    observation, _ = env.reset()
+    assert space.contains(observation)
+    assert (type(observation["n"]), observation["n"]) == (np.int64, 1)
+    assert (observation["x"].dtype, observation["x"].item()) == (np.float64, float(np.float32(0.1)))
+    env.step(np.float64(0.1))  # what float32 makes of it was recorded
+    for near in (np.float64(0.7000001), np.float64(0.6)):
+        with pytest.raises(WrongAction):
+            env.step(near)
+    assert env.step(np.float32(0.7))[0]["n"] == 2**31 - 1
+    for dtype, narrow in ((np.float64, np.float16), (np.int64, np.int16), (np.int64, np.uint32), (np.float32, float)):
+        with pytest.raises(TypeError, match=f"observations: expected {np.dtype(dtype)} by its space"):
+            Playback(
+                Trajectory(np.zeros((3, 1), narrow), np.zeros(2)), (spaces.Box(0, 1, (1,), dtype), spaces.Discrete(2))
+            )
 
 
 def test_jax_arrays_are_played_back_as_numpy_arrays() -> None:

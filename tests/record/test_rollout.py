@@ -100,6 +100,29 @@ class NewGymnax(OldGymnax):
         return pick(fresh[0], observation), pick(fresh[1], after), reward, terminated, truncated, info
 
 
+class NoParams:
+    """Neither reset nor step takes params."""
+
+    observation_space, action_space = Counter.observation_space, Counter.action_space
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def reset(self, key: jax.Array) -> Any:
+        return self.inner.reset(key, Params())
+
+    def step(self, key: jax.Array, state: State, action: Any) -> Any:
+        return self.inner.step(key, state, action, Params())
+
+
+class OldNoParams(NoParams):
+    def reset_env(self, key: jax.Array) -> Any:
+        return self.inner.reset_env(key, Params())
+
+    def step_env(self, key: jax.Array, state: State, action: Any) -> Any:
+        return self.inner.step_env(key, state, action, Params(99))
+
+
 def at_random(observation: jax.Array, key: jax.Array) -> jax.Array:
     return jax.random.randint(key, observation.shape[:-1], 0, 10)
 
@@ -116,6 +139,8 @@ ENVS = {
     "gymnax": (NewGymnax(), None, 4, {}),
     "gymnax with another limit": (NewGymnax(), 3, 3, {"time_limit": 3}),
     "old gymnax with another limit": (OldGymnax(), None, 3, {"time_limit": 3}),
+    "gymnax without params": (NoParams(NewGymnax()), 3, 4, {}),
+    "old gymnax without params": (OldNoParams(OldGymnax()), 3, 99, {}),
     "old gymnax with parameters": (OldGymnax(), 3, 5, {"params": Params(5)}),
 }
 
@@ -282,6 +307,13 @@ def test_wrong_calls() -> None:
         ((env, at_random, buffer, KEY, 9), {"time_limit": 0}, ValueError, "time_limit: expected at least 1"),
         ((object(), at_random, buffer, KEY, 9), {}, TypeError, "env: expected a gymnasium FuncEnv, or reset and step"),
         ((Wrapped(OldGymnax()), at_random, buffer, KEY, 9), {}, TypeError, "no step_env and reset_env of its own"),
+        ((NoParams(OldGymnax()), at_random, buffer, KEY, 9), {}, TypeError, "no step_env and reset_env of its own"),
+        (
+            (NoParams(NewGymnax()), at_random, buffer, KEY, 9),
+            {"params": Params()},
+            TypeError,
+            "params: given, but neither reset nor step of NoParams takes them",
+        ),
         ((Three(), at_random, buffer, KEY, 9), {}, TypeError, "step gives 3 values"),
         ((env, at_random, gap, KEY, 9), {}, ValueError, r"extras: the step's info has no \['speed'\]"),
         ((env, at_random, wide, KEY, 9), {}, TypeError, r"action: expected uint8\[3,3\], got int32\[3,3\]"),

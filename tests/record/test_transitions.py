@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections import OrderedDict
 from typing import Any
 
 import jax
@@ -77,6 +78,21 @@ def test_fields_of_info_are_those_of_the_step(mode: Any) -> None:
         env = recorded(SyncVectorEnv(makers(3, copies=True), autoreset_mode=mode), EXTRAS, slots=90, block=4)
     drive(env, mode or DISABLED, 80)
     assert_extras(env.buffer)
+
+
+def test_fields_of_ordered_extras_keep_their_names() -> None:
+    """JAX lists an OrderedDict as it was made, and other dicts by name."""
+
+    class Told(gymnasium.Wrapper):
+        def step(self, action: Any) -> Any:
+            return *self.env.step(action)[:4], {"b": {"d": 1, "c": 2}, "a": 3}
+
+    extras = OrderedDict(b=OrderedDict(d=jnp.int32(0), c=jnp.int32(0)), a=jnp.int32(0))
+    env = recorded(Told(Counting(28)), extras, block=4)
+    env.reset()
+    env.step(0)
+    stored = replay.take(env.buffer, replay.Rows(jnp.array([0]), jnp.array([0]))).data.extras
+    assert (int(stored["b"]["d"][0]), int(stored["b"]["c"][0]), int(stored["a"][0])) == (1, 2, 3)
 
 
 def test_a_masked_reset_changes_nothing_of_the_other_envs() -> None:
@@ -260,10 +276,11 @@ def test_setting_a_buffer_that_lacks_recorded_steps_is_refused() -> None:
     env = recorded(Counting(), block=4)
     env.reset()
     old = env.buffer
-    env.step(0)
-    with pytest.raises(ValueError, match=r"1 slices were recorded since .* and would be lost"):
+    for _ in range(5):  # the first four are written, and not read
+        env.step(0)
+    with pytest.raises(ValueError, match=r"4 slices were written since .* and would be lost"):
         env.buffer = old
-    assert int(replay.size(env.buffer)) == 1
+    assert int(replay.size(env.buffer)) == 5
     for wrong, error, message in (
         (3, TypeError, "expected a Buffer, got int"),
         (replay.create({"x": jnp.int32(0)}, 8), ValueError, "the same example and num_envs"),
@@ -271,6 +288,24 @@ def test_setting_a_buffer_that_lacks_recorded_steps_is_refused() -> None:
     ):
         with pytest.raises(error, match=message):
             env.buffer = wrong
+
+
+def test_steps_after_the_reading_go_into_the_buffer_that_is_set() -> None:
+    """Where what was read is donated and given back late, none is missing, doubled or in another episode."""
+    data = {"length": jnp.int32(0)}
+    env, beside = (
+        record.RecordTransitions(Counting(28), buffer_for(Counting(28), episode_data=data), block=16) for _ in range(2)
+    )
+    change = jax.jit(lambda b: b.replace(sampler_state=b.sampler_state), donate_argnums=0)
+    env.reset()
+    beside.reset()
+    for count in (1, 2, 3, 4, 1):
+        given = change(env.buffer)
+        step_on(env, count)
+        env.buffer = given
+        step_on(beside, count)
+    jax.tree.map(np.testing.assert_array_equal, env.buffer, beside.buffer)
+    assert int(replay.size(env.buffer)) == 11
 
 
 def test_a_buffer_that_was_donated_and_not_given_back_is_named() -> None:
@@ -281,9 +316,8 @@ def test_a_buffer_that_was_donated_and_not_given_back_is_named() -> None:
     env.step(0)
     with pytest.raises(RuntimeError, match="donated to a jitted function"):
         _ = env.buffer
-    env._recorder.since_read = 0  # the user gives up the step taken in between
     env.buffer = moved
-    assert int(replay.size(env.buffer)) == 1
+    assert [step[5] for step in checking.recorded_rows(env.buffer).values()] == [(28, 0, 2)]
 
 
 @pytest.mark.parametrize("many", [False, True])
@@ -378,6 +412,16 @@ def test_a_full_buffer_raises_before_the_step_when_asked_to() -> None:
     step_on(env, 3)
     assert int(replay.size(env.buffer)) == 10
     assert batch.data.observation[:, 2].shape == (3,)
+    full, (room, _) = env.buffer, replay.pop(env.buffer, 3)
+    env.buffer = room
+    step_on(env, 2)
+    with pytest.raises(ValueError, match=r"2 slices were recorded since .* and it has room for 0; make room in it"):
+        env.buffer = full
+    env.buffer = room
+    step_on(env, 1)
+    assert int(replay.size(env.buffer)) == 10
+    with pytest.raises(record.BufferFull):
+        step_on(env, 1)
 
 
 def test_episode_data() -> None:

@@ -32,6 +32,8 @@ FLAGS = ("terminated", "truncated")
 
 def save_folder(store: Store, path: Any) -> None:
     """Write a folder with a file for each episode, in order of their names."""
+    if not store.num_episodes:
+        raise ValueError(f"{path}: there are no episodes to save")
     digits = max(6, len(str(store.num_episodes - 1)))
     with atomic.new_folder(pathlib.Path(path)) as folder:
         for i in range(store.num_episodes):

@@ -13,8 +13,14 @@ from typing import BinaryIO
 
 @contextlib.contextmanager
 def new_file(path: pathlib.Path) -> Iterator[BinaryIO]:
-    """A file to write and read, that becomes `path` when all is written and on the disk."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    """A file to write and read, that becomes `path` when all is written and on the disk; folders are made for it.
+
+    Raises IsADirectoryError where there is a folder.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: there is a folder; name a file in it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path), suffix=".part")
     try:
         with os.fdopen(handle, "w+b") as file:
             yield file
@@ -35,7 +41,7 @@ def new_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise FileExistsError(f"{path}: there is something already, and it would be mixed with what is written")
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = pathlib.Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+    part = pathlib.Path(tempfile.mkdtemp(dir=path.parent, prefix=_prefix(path), suffix=".part"))
     try:
         yield part
         os.chmod(part, 0o777 & ~_umask())
@@ -45,6 +51,11 @@ def new_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
+
+
+def _prefix(path: pathlib.Path) -> str:
+    """How the name of a hidden file begins: not with a whole long name, for with what is added it may be too long."""
+    return f".{path.name[:20]}."
 
 
 def _umask() -> int:

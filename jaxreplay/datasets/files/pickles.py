@@ -11,6 +11,7 @@ import io
 import math
 import pathlib
 import pickle
+import sys
 from typing import Any, ClassVar
 
 import numpy as np
@@ -56,15 +57,17 @@ def load(path: pathlib.Path) -> Any:
     """The containers and arrays of a pickle. Raises `pickle.UnpicklingError` naming what else it holds."""
     with path.open("rb") as file:
         data = io.BytesIO(file.read())
-    return _finish(_Reader(data).load(), _Done(left=data.getbuffer().nbytes))
+    size = data.getbuffer().nbytes
+    return _finish(_Reader(data).load(), _Done(left=size, text_left=size))
 
 
 @dataclasses.dataclass
 class _Done:
-    """What was finished, by id, with what it was made of, so that no other gets that id; and how many bytes of arrays
-    the file may still hold: one that says the same bytes many times is not made larger than it is."""
+    """What was finished, by id, with what it was made of, so that no other gets that id; and how many bytes of arrays,
+    and of bytes written as text, the file may still hold: one that says the same many times is not made larger."""
 
     left: int
+    text_left: int
     values: dict[int, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
 
 
@@ -82,7 +85,11 @@ class _Maker:
         self.kind = kind
 
     def __call__(self, *args: Any) -> Any:
-        return dict(*args) if self.kind == "dict" else _Words(self.kind, args)
+        if self.kind != "dict":
+            return _Words(self.kind, args)
+        if args:  # each call would copy them; what an OrderedDict holds comes after it is made
+            raise pickle.UnpicklingError("it holds an OrderedDict made of another container")
+        return {}
 
 
 # The reader written in Python: the one in C believes what a pickle says of sizes, and allocates as much.
@@ -111,6 +118,13 @@ class _Reader(pickle._Unpickler):  # type: ignore[name-defined]
             return _Maker(name)
         raise pickle.UnpicklingError(f"it holds {module}.{name}, and only arrays and plain containers are read")
 
+    def _bytearray(self) -> None:
+        length = int.from_bytes(self.read(8), "little")  # type: ignore[attr-defined]
+        raw = self.read(min(length, sys.maxsize))  # type: ignore[attr-defined]
+        if len(raw) < length:
+            raise pickle.UnpicklingError(f"it says that {length} bytes follow, and there are {len(raw)}")
+        self.stack.append(bytearray(raw))
+
     def _build(self) -> None:
         state = self.stack.pop()
         words = self.stack[-1]
@@ -128,6 +142,8 @@ class _Reader(pickle._Unpickler):  # type: ignore[name-defined]
     def _refuse(self) -> None:
         raise pickle.UnpicklingError("it holds an object of a kind that is not read")
 
+    # Of all opcodes with a length, the only one that takes memory before it reads; the rest read what there is.
+    dispatch[pickle.BYTEARRAY8[0]] = _bytearray
     dispatch[pickle.BUILD[0]] = _build
     dispatch[pickle.REDUCE[0]] = _new
     dispatch[pickle.NEWOBJ[0]] = _new
@@ -171,6 +187,9 @@ def _make(words: _Words, done: _Done) -> Any:
         return b""
     if words.kind == "encode":  # how bytes are written by protocols that had none
         text, codec = words.args
+        done.text_left -= len(text)
+        if done.text_left < 0:
+            raise pickle.UnpicklingError("its bytes are more than the file's")
         return text.encode("latin1" if codec == "latin1" else "ascii")
     if words.kind == "_reconstruct":
         return _array_of_state(words.state, done)

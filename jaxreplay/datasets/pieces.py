@@ -18,18 +18,26 @@ def follows(observation: PyTree, following: PyTree) -> np.ndarray:
     observation, following: `[N, ...]`. Raises ValueError naming the leaf in which they differ in shape or dtype.
     """
     same = np.ones(max(len(jax.tree.leaves(observation)[0]) - 1, 0), np.bool_)
-    others = dict(trees.paths(following))
-    for path, leaf in trees.paths(observation):
-        other = others.pop(path, None)
-        if other is None or (other.shape, other.dtype) != (leaf.shape, leaf.dtype):
-            came = "nothing" if other is None else trees.describe(other.shape, other.dtype)
-            raise ValueError(
-                f"next observations: {path}: expected {trees.describe(leaf.shape, leaf.dtype)}, got {came}"
-            )
+    _check_structure(observation, following)
+    for (path, leaf), other in zip(trees.paths(observation), jax.tree.leaves(following), strict=True):
+        expected, came = (trees.describe(x.shape, x.dtype) for x in (leaf, other))
+        if expected != came:
+            raise ValueError(f"next observations: {path}: expected {expected}, got {came}")
         same &= (_bytes(other[:-1]) == _bytes(leaf[1:])).all(axis=1)
-    for path in others:
-        raise ValueError(f"next observations: {path}: there is no such observation")
     return same
+
+
+def _check_structure(observation: PyTree, following: PyTree) -> None:
+    expected, came = (jax.tree.structure(tree) for tree in (observation, following))
+    if expected == came:
+        return
+    wanted, got = (dict(trees.paths(tree)) for tree in (observation, following))
+    for path in wanted.keys() - got.keys():
+        leaf = wanted[path]
+        raise ValueError(f"next observations: {path}: expected {trees.describe(leaf.shape, leaf.dtype)}, got nothing")
+    for path in got.keys() - wanted.keys():
+        raise ValueError(f"next observations: {path}: there is no such observation")
+    raise ValueError(f"next observations: the containers differ: got {came}, expected {expected}")
 
 
 def _bytes(x: np.ndarray) -> np.ndarray:
