@@ -133,7 +133,7 @@ def is_usable(model: Model, view: Any, time: int, env: int) -> bool:
 
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("shape", SHAPES)
-@settings(settings.get_profile("short"), max_examples=10)
+@settings(settings.get_profile("short"), max_examples=15)
 @given(operations=Lives)
 def test_weights_are_those_of_the_plain_model(shape: Any, view: str, operations: list[Any]) -> None:
     check_weights(shape, view, operations)
