@@ -196,7 +196,7 @@ def _put(buffer: Buffer, rows: Rows, values: dict[int, jax.Array]) -> Buffer:
     lead = rows.time.ndim
     rows = jax.tree.map(jnp.ravel, rows)
     slot, env, held = rings.place(stored, rows)
-    held &= ring.is_last_of_equals(slot * stored.num_envs + env)
+    held &= ring.is_last_of_equals(rings.flat_index(stored, slot, env))
     past = stored.arrays[0].shape[0] + jnp.arange(slot.shape[0], dtype=jnp.int32)
     slot = jnp.where(held, slot, past)
     arrays = list(stored.arrays)

@@ -149,7 +149,7 @@ def _set_episode_data(buffer: Buffer, env: jax.Array, values: dict[int, Any], nu
     number = newest if number is None else number.ravel()
     known &= numbering.has_record(newest, number, stored.num_records)
     slot = jnp.maximum(number, 0) % stored.num_records
-    known &= ring.is_last_of_equals(jnp.where(known, slot * stored.num_envs + env, -1))
+    known &= ring.is_last_of_equals(jnp.where(known, rings.flat_index(stored, slot, env), -1))
     fresh = data.number[slot, env] != number
     to = jnp.where(known, slot, stored.num_records + jnp.arange(env.shape[0], dtype=jnp.int32))
     leaves = []

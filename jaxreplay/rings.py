@@ -169,11 +169,16 @@ def _write_records(
     return tuple(out)
 
 
+def flat_index(rings: Rings, slot: jax.Array, env: jax.Array) -> jax.Array:
+    """The number of the row of a slot and env once both are one axis: `[T + 1 + K, E]` as `[(T + 1 + K) * E]`."""
+    return slot * rings.num_envs + env
+
+
 def own_word(rings: Rings, slot: jax.Array, env: jax.Array, word: int) -> jax.Array:
     """Read one of the library's own words of records, int32, in the shape of `slot` and `env`."""
     flat = rings.arrays[0].reshape(-1, rings.layout.num_words)
     column = jnp.full_like(slot, word)
-    words = flat.at[slot * rings.num_envs + env, column].get(mode="promise_in_bounds", wrap_negative_indices=False)
+    words = flat.at[flat_index(rings, slot, env), column].get(mode="promise_in_bounds", wrap_negative_indices=False)
     return lax.bitcast_convert_type(words, jnp.int32)
 
 
@@ -238,7 +243,7 @@ def gather_bits(rings: Rings, index: int, slot: jax.Array, env: jax.Array) -> ja
     leaf = rings.layout.leaves[index]
     source = rings.arrays[leaf.array]
     flat = source.reshape(-1, *source.shape[2:])
-    got = flat.at[slot * rings.num_envs + env].get(mode="promise_in_bounds", wrap_negative_indices=False)
+    got = flat.at[flat_index(rings, slot, env)].get(mode="promise_in_bounds", wrap_negative_indices=False)
     return got if leaf.array else got[..., leaf.word : leaf.word + leaf.num_words]
 
 

@@ -244,7 +244,7 @@ def _check_shares(name: str, shares: Sequence[float]) -> tuple[float, ...]:
 def _choose_rows(stored: Rings, rows: Rows) -> tuple[Rows, jax.Array]:
     """The rows that can be read, each once and these first, and how many."""
     slot, env, _ = rings.place(stored, rows)
-    wanted = rings.is_valid(stored, rows) & is_last_of_equals(slot * stored.num_envs + env)
+    wanted = rings.is_valid(stored, rows) & is_last_of_equals(rings.flat_index(stored, slot, env))
     order = jnp.argsort(~wanted, stable=True)
     return jax.tree.map(lambda x: x[order], rows), jnp.sum(wanted, dtype=jnp.int32)
 
@@ -289,7 +289,7 @@ def _split_rows(stored: Rings, key: jax.Array, fractions: tuple[float, ...]) -> 
     rows, own = _own_episodes(stored)
     valid = rings.is_valid(stored, rows)
     if stored.num_records:
-        group = own % stored.num_records * stored.num_envs + rows.env
+        group = rings.flat_index(stored, own % stored.num_records, rows.env)
         num_groups = stored.num_records * stored.num_envs
     else:
         group = jnp.arange(valid.shape[0], dtype=jnp.int32)

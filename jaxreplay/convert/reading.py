@@ -149,7 +149,7 @@ def _read_rows(
     span, _, batch = _evaluate(stored, rows, bits, view)
     leaves = jax.tree.leaves(batch)
     found = [places(stored, span, list(keys)) for keys in groups]
-    return [slot * stored.num_envs + env for slot, env in found], [_words(leaves[i]) for i in computed]
+    return [rings.flat_index(stored, slot, env) for slot, env in found], [_words(leaves[i]) for i in computed]
 
 
 @functools.partial(jax.jit, static_argnames="leaf")

@@ -103,7 +103,7 @@ class Prioritized:
     def on_write(self, state: Priorities, rings: Rings, slots: jax.Array, valid: jax.Array) -> Priorities:
         new = state.largest if self.new_priority is None else self._weight(jnp.float32(self.new_priority), rings)
         weights, start = jnp.where(valid, new, 0.0), slots[0] * rings.num_envs
-        index = (slots[:, None] * rings.num_envs + jnp.arange(rings.num_envs, dtype=jnp.int32)).ravel()
+        index = rings_.flat_index(rings, slots[:, None], jnp.arange(rings.num_envs, dtype=jnp.int32)).ravel()
         single, tree, kept = slots.shape[0] == 1, state.tree, state.kept
         if kept is not None:
             if single:
@@ -237,4 +237,4 @@ def _share(tree: Tree, weight: jax.Array) -> jax.Array:
 
 def _leaf_index(tree: Tree, rings: Rings, slot: jax.Array, env: jax.Array, known: jax.Array) -> jax.Array:
     """The leaves of rows; nowhere, where they are not known."""
-    return jnp.where(known, slot * rings.num_envs + env, sum_tree.nowhere(tree))
+    return jnp.where(known, rings_.flat_index(rings, slot, env), sum_tree.nowhere(tree))

@@ -142,7 +142,7 @@ def draw_distinct(
     places = jnp.arange(batch_size, dtype=jnp.int32)
 
     def place(span: Span, valid: jax.Array) -> jax.Array:
-        return jnp.where(valid, span.slot * rings.num_envs + span.env, num_rows + rings.num_envs + places)
+        return jnp.where(valid, rings_.flat_index(rings, span.slot, span.env), num_rows + rings.num_envs + places)
 
     def propose(key: jax.Array) -> tuple[Span, jax.Array]:
         number, fair = bounded(key, (batch_size,), proposed.total)
@@ -161,7 +161,7 @@ def draw_distinct(
         every = jax.tree.map(lambda x: x[order], every)
         spans = find(every)
         taken = jnp.zeros((num_rows + rings.num_envs,), jnp.bool_).at[place(before, found)].set(True, mode="drop")
-        free = spans.valid & ~taken[spans.slot * rings.num_envs + spans.env]
+        free = spans.valid & ~taken[rings_.flat_index(rings, spans.slot, spans.env)]
         order = jnp.argsort(~free, stable=True)
         nth = jnp.cumsum(~found, dtype=jnp.int32) - 1
         chosen = order[jnp.clip(nth, 0, num_rows - 1)]
