@@ -61,6 +61,16 @@ def redraw_after(
     return carry[1], carry[2]
 
 
+def first_found(tries: int, drawn: D, found: jax.Array) -> tuple[D, jax.Array]:
+    """Of several draws a row, leaves `[tries * B, ...]` with those of a row B apart, keep the first that was found."""
+    each = jax.tree.map(lambda x: x.reshape(tries, -1, *x.shape[1:]), (drawn, found))
+    kept, kept_found = jax.tree.map(lambda x: x[0], each)
+    for i in range(1, tries):
+        other, other_found = jax.tree.map(lambda x: x[i], each)  # noqa: B023
+        kept, kept_found = trees.choose(kept_found, kept, other), kept_found | other_found
+    return kept, kept_found
+
+
 def redraw_rows(key: jax.Array, propose: Callable[[jax.Array], Span], narrowed: bool) -> Span:
     """Draw rows with `propose`, a function of a key, again and again until all can be read: for a simple sampler."""
 

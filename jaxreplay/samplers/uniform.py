@@ -14,9 +14,10 @@ from jaxreplay.random_integers import bounded
 from jaxreplay.ring import is_last_of_equals
 from jaxreplay.rings import Rings, Span
 from jaxreplay.samplers.base import Find
-from jaxreplay.samplers.redraw import FEW_ROUNDS, redraw, redraw_after, rounds
+from jaxreplay.samplers.redraw import FEW_ROUNDS, first_found, redraw, redraw_after, rounds
 from jaxreplay.types import Rows
 
+TRIES = 4  # a row and round, under a view that refuses rows: a round costs more than they do
 RANKED_TRIES = 16  # none of them is fair one time in 2**32 at most, for up to 2**30 rows
 
 D = TypeVar("D")
@@ -27,7 +28,7 @@ def uniform(replacement: bool = True) -> Uniform:
 
     Rows are drawn from the whole ring, and drawn again where they are void, removed or refused by the view; one round
     is the common case. What a few rounds leave open is drawn by rank among the rows that can be read, so a batch is
-    always filled where the view takes any row. For a view that refuses most rows, up to 256 rounds are tried, and the
+    always filled where the view takes any row. For a view that refuses most rows, up to 256 are tried for each, and the
     sample's `mask` says what could not be filled.
 
     replacement: False draws no row twice in a batch: every set of B rows has the same probability. Where fewer than B
@@ -115,10 +116,12 @@ def draw_uniform(
     is any pytree with leaves `[B, ...]`.
     """
 
+    tries = TRIES if narrowed else 1
+
     def propose(key: jax.Array) -> tuple[D, jax.Array]:
-        number, fair = bounded(key, (batch_size,), proposed.total)
+        number, fair = bounded(key, (tries * batch_size,), proposed.total)
         drawn = find(proposed.at(number))
-        return drawn, fair & found(drawn)
+        return first_found(tries, drawn, fair & found(drawn))
 
     def propose_ranked(key: jax.Array) -> tuple[D, jax.Array]:
         numbers, fairs = bounded(key, (RANKED_TRIES, batch_size), ranked.total)
@@ -126,7 +129,7 @@ def draw_uniform(
         drawn = find(ranked.at(number))
         return drawn, jnp.any(fairs, axis=0) & found(drawn)
 
-    return redraw(key, propose, (rounds(narrowed) - 1, propose), (1, propose_ranked))
+    return redraw(key, propose, (rounds(narrowed) // tries - 1, propose), (1, propose_ranked))
 
 
 def draw_distinct(

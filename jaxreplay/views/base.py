@@ -217,15 +217,16 @@ def places(rings_: Rings, span: Span, keys: list[tuple[At, bool]]) -> tuple[jax.
     row = jax.tree.map(lambda x: x[:, None], span)
     steps = _steps(span, [at.steps for at in ats])
     nearest = jnp.clip(steps, -row.before, row.after)
-    wanted = nearest + shift
-    at = jnp.clip(wanted, -row.before, row.after + beyond)
+    wanted = at = nearest
+    if shift.any():
+        wanted = nearest + shift
+        at = jnp.clip(wanted, -row.before, row.after + beyond)
     known = row.valid
     if any(at.fill == "zero" for at in ats):
         known &= np.array([at.fill == "edge" for at in ats]) | (nearest == steps)
     if any(at.frame is not None and at.frame_fill == "zero" for at in ats):
         known &= np.array([at.frame is None or at.frame_fill == "edge" for at in ats]) | (at == wanted)
-    ages = jnp.where(row.valid, ring.age(rings_.clock, row.time) - at, 1)
-    slot = ring.slot_of_age(rings_.clock, jnp.maximum(ages, 1), rings_.num_slots)
+    slot = ring.slot_of_age(rings_.clock, ring.age(rings_.clock, row.time) - at, rings_.num_slots)
     if beyond.any():
         slot = jnp.where(beyond & (at > row.newest), row.record, slot)
     slot = jnp.where(known, slot, rings_.num_slots)

@@ -66,7 +66,7 @@ class SequenceView:
         return (self.length - 1,)
 
     def columns(self, layout: Layout) -> Columns:
-        steps = tuple(At(step, "zero") for step in range(self.length))
+        steps = tuple(At(step, "edge" if self.complete else "zero") for step in range(self.length))
         after = {leaf.path: self._last_step for leaf in layout.leaves if leaf.next_of is not None}
         return {"": steps} | after
 
