@@ -16,14 +16,28 @@ import jaxreplay as replay
 SMALL = ((4,), np.float32)
 IMAGE = ((84, 84, 4), np.uint8)
 FRAME = ((84, 84), np.uint8)
-Kind = tuple[tuple[int, ...], Any]
-"""The shape and dtype of an observation."""
+NESTED = {
+    "arm": {"position": ((7,), np.float32), "velocity": ((7,), np.float32), "gripper": ((), np.float32)},
+    "contact": ((4,), np.bool_),
+    "goal": ((3,), np.float32),
+    "lidar": ((64,), np.float16),
+}
+Kind = Any
+"""What an observation is: a shape and a dtype, or a dict of kinds by name."""
+
+
+def observations(kind: Kind, lead: tuple[int, ...], rng: np.random.Generator) -> Any:
+    """Random observations with leaves `[*lead, ...]`."""
+    if isinstance(kind, dict):
+        return {name: observations(part, lead, rng) for name, part in kind.items()}
+    shape, dtype = kind
+    return jnp.asarray(rng.integers(0, 200, (*lead, *shape), np.uint8), dtype)
 
 
 def stream(kind: Kind, lead: tuple[int, ...], seed: int = 0, end_rate: float = 0.05) -> replay.Transition:
     """Random steps with leaves `[*lead, ...]`, which end their episodes at a rate."""
-    rng, (shape, dtype) = np.random.default_rng(seed), kind
-    observation = jnp.asarray(rng.integers(0, 200, (*lead, *shape), np.uint8), dtype)
+    rng = np.random.default_rng(seed)
+    observation = observations(kind, lead, rng)
     return replay.Transition(
         observation=observation,
         action=jnp.asarray(rng.integers(0, 2, lead), jnp.int32),
@@ -177,7 +191,7 @@ def available() -> tuple[type, ...]:
 def filled(contestant: Contestant, kind: Kind, capacity: int, num_envs: int | None, end_rate: float = 0.05) -> Any:
     """A full buffer, written in blocks of at most 16 MB."""
     envs = num_envs or 1
-    row_bytes = int(np.prod(kind[0])) * np.dtype(kind[1]).itemsize + 16
+    row_bytes = sum(x.nbytes for x in jax.tree.leaves(stream(kind, ())))
     length = max(1, min(capacity // envs, 2**24 // (row_bytes * envs)))
     block = stream(kind, (length,) if num_envs is None else (length, envs), end_rate=end_rate)
     fill, state = jax.jit(contestant.fill, donate_argnums=0), contestant.start()

@@ -1,4 +1,4 @@
-"""The parts: append, sample, both in one step, the cost by capacity, and memory; those of other modules are named.
+"""The parts: append, sample, both in one step, and the cost by capacity; those of other modules are named.
 
 A part is a function of a number of rounds that returns results; `PARTS` names them all. Adding one is writing such a
 function; adding a contestant is a class in `contestants` and its name in `available`.
@@ -20,7 +20,6 @@ from benchmarks.contestants import (
     IMAGE,
     SMALL,
     Brax,
-    Contestant,
     OursStacking,
     OursStackingLast,
     available,
@@ -28,11 +27,13 @@ from benchmarks.contestants import (
     stream,
 )
 from benchmarks.hosts import hosts
+from benchmarks.memory import memory, stored_bytes
 from benchmarks.prioritized import prioritized
 from benchmarks.recording import recording
 from benchmarks.results import Goal, Result, micros
 from benchmarks.runs import BATCH
-from benchmarks.sizes import appends, batches, compilation, seeds
+from benchmarks.seeds import seeds
+from benchmarks.sizes import appends, batches, compilation
 from benchmarks.slices import slices_by_capacity, views
 from benchmarks.timing import interleave, subtract
 
@@ -106,7 +107,7 @@ def stacks(rounds: int) -> list[Result]:
         state = filled(contestant, kind, capacity, num_envs)
         scans[name] = runs.sample_scan(contestant.sample, state, length)
         sums[name] = runs.sample_scan(contestant.sample, state, length, runs.add_up)
-        held[name] = [float(_stored_bytes(contestant) / 2**20)]
+        held[name] = [float(stored_bytes(contestant) / 2**20)]
     steps = stream(IMAGE, (8 * BATCH,))
     pool = (steps.observation, steps.action, steps.reward, steps.terminated, steps.truncated, steps.observation[::-1])
     scans["consumer"] = runs.consume_scan(pool, length)
@@ -157,17 +158,6 @@ def capacity(rounds: int) -> list[Result]:
     ]
 
 
-def memory(rounds: int) -> list[Result]:
-    """Bytes a stored step over the bytes of its observation, 84x84x4 uint8."""
-    ratios = {}
-    for make in available():
-        contestant = make(IMAGE, 20_480, 128, BATCH)
-        ratios[contestant.name] = [float(_stored_bytes(contestant) / 20_480 / np.prod(IMAGE[0]))]
-    ratios["the claim"] = [1.15]
-    title = "memory of a stored step over one observation"
-    return [Result(title, "84x84x4 uint8", ratios, Goal("the claim", 1.0), unit="x")]
-
-
 PARTS: dict[str, Callable[[int], list[Result]]] = {
     "append": append,
     "sample": sample,
@@ -186,7 +176,3 @@ PARTS: dict[str, Callable[[int], list[Result]]] = {
     "capacity": capacity,
     "memory": memory,
 }
-
-
-def _stored_bytes(contestant: Contestant) -> int:
-    return sum(np.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(jax.eval_shape(contestant.start)))

@@ -163,6 +163,8 @@ def _write_records(
     blocks = {0: layout.pack(rings.layout, own, packed)}
     for index in finals.keys() - packed.keys():
         blocks[rings.layout.leaves[index].array] = layout.to_raw(finals[index])
+    if length == 1:  # XLA would copy the blocks, to move their axis of 1 elsewhere
+        slot, env, blocks = slot[0], env[0], {array: block[0] for array, block in blocks.items()}
     out = list(arrays)
     for array, block in blocks.items():
         out[array] = out[array].at[slot, env].set(block, mode="drop", unique_indices=True, wrap_negative_indices=False)

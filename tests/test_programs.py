@@ -127,3 +127,27 @@ def test_a_samples_temporaries_are_those_of_its_batch() -> None:
     if analysis is None:
         pytest.skip("this backend does not tell the memory of a compiled program")
     assert analysis.temp_size_in_bytes < 4 * analysis.output_size_in_bytes
+
+
+def test_an_append_makes_no_copy_of_a_step_of_images() -> None:
+    image = jax.ShapeDtypeStruct((84, 84), jnp.uint8)
+    example = {"image": image, "next_image": image, "end": jax.ShapeDtypeStruct((), jnp.bool_)}
+    options = {"next_of": {"next_image": "image"}, "episode_end": lambda step: step["end"]}
+    buffer = jax.eval_shape(lambda: replay.create(example, 640, 4, **options))
+    step = jax.tree.map(lambda x: jax.ShapeDtypeStruct((4, *x.shape), x.dtype), example)
+    analysis = jax.jit(replay.append, donate_argnums=0).lower(buffer, step).compile().memory_analysis()
+    if analysis is None:
+        pytest.skip("this backend does not tell the memory of a compiled program")
+    assert analysis.temp_size_in_bytes < 84 * 84
+
+
+def test_a_draw_reads_each_level_of_the_tree_once_and_works_out_the_child_in_one_reduction() -> None:
+    def count(capacity: int) -> Counter[str]:
+        buffer = buffer_of(leaves=2, capacity=capacity, sampler=prioritized())
+        found = names(lambda b, k: replay.sample(b, k, 32), buffer, KEY)
+        return Counter({name: found[name] for name in ("gather", "reduce", "reduce_window_sum")})
+
+    levels = 2  # more, of 64 times the leaves; they are drawn from in the first round and in those that follow
+    more = count(64 * 640)
+    more.subtract(count(640))
+    assert more == {"gather": 2 * levels, "reduce": 2 * levels, "reduce_window_sum": 2 * levels}
