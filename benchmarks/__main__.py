@@ -25,10 +25,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("parts", nargs="*", metavar="part", help=f"one or more of {', '.join(PARTS)}; default all")
     parser.add_argument("--quick", action="store_true", help="few rounds, for a first look")
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS / "latest.json", help="where the figures go")
+    parser.add_argument("--cores", type=int, help="run on so many; on one, no thread waits for another (Linux)")
     args = parser.parse_args(arguments)
     unknown = set(args.parts) - PARTS.keys()
     if unknown:
         parser.error(f"unknown part {', '.join(sorted(unknown))}; there are: {', '.join(PARTS)}")
+    if args.cores is not None:
+        machine.use_cores(args.cores)
     try:
         from tqdm import tqdm as progress
     except ImportError:

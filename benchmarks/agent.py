@@ -94,9 +94,6 @@ def run_agent(library: Any) -> Run:
     """Train the main job's agent for some steps, with the buffer's functions replaced; ours, if None."""
     names = () if library is None else ("create", "append", "sample")
     patches = [mock.patch.object(dqn.replay, name, getattr(library, name)) for name in names]
-    if library is not None:
-        ones = jnp.ones(SETTINGS.batch_size)
-        patches.append(mock.patch.object(dqn.replay, "importance_weights", return_value=ones))
     for patch in patches:
         patch.start()
     try:

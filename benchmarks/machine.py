@@ -39,7 +39,7 @@ def describe() -> dict[str, Any]:
     return {
         "date": datetime.date.today().isoformat(),
         "processor": _line("/proc/cpuinfo", "model name") or platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
+        "cores": _num_cores(),
         "memory": _line("/proc/meminfo", "MemTotal") or "unknown",
         "system": f"{platform.system()} {platform.machine()}",
         "device": jax.devices()[0].device_kind,
@@ -47,6 +47,18 @@ def describe() -> dict[str, Any]:
         "copy_gigabytes_per_second": round(copy_bandwidth() / 1e9, 1),
         "versions": versions,
     }
+
+
+def use_cores(count: int) -> None:
+    """Keep this process to some of its cores, before JAX starts its threads."""
+    cores = sorted(os.sched_getaffinity(0))
+    if not 0 < count <= len(cores):
+        raise SystemExit(f"--cores: expected from 1 to {len(cores)}, got {count}")
+    os.sched_setaffinity(0, cores[:count])
+
+
+def _num_cores() -> int | None:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def copy_bandwidth(num_bytes: int = 2**28) -> float:

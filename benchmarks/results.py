@@ -91,7 +91,8 @@ def save(path: pathlib.Path, machine: dict[str, Any], results: list[Result]) -> 
     data = {"machine": machine, "results": [dataclasses.asdict(result) for result in results]}
     path.write_text(json.dumps(data, indent=1, default=lambda x: round(x, 4)) + "\n")
     about = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
-    head = f"{machine['processor']}, {machine['cores']} cores, {machine['device']}; {about}; {machine['date']}\n\n"
+    cores = "1 core" if machine["cores"] == 1 else f"{machine['cores']} cores"
+    head = f"{machine['processor']}, {cores}, {machine['device']}; {about}; {machine['date']}\n\n"
     path.with_suffix(".md").write_text(head + table(results) + "\n")
 
 

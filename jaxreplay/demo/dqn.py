@@ -148,7 +148,9 @@ def train_step(settings: Settings, state: State) -> tuple[State, Metrics]:
         buffer, sample_key, settings.batch_size, replay.views.n_step(settings.n_step, settings.discount)
     )
 
-    weights = replay.importance_weights(batch, buffer, settings.importance_exponent)  # all 1 for uniform draws
+    weights = jnp.ones(settings.batch_size)
+    if settings.prioritized:
+        weights = replay.importance_weights(batch, buffer, settings.importance_exponent)
     learn = jax.value_and_grad(loss, argnums=1, has_aux=True)
     (value, error), gradient = learn(settings, state.params, state.target, batch.data, weights)
     if settings.prioritized:
