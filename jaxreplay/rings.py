@@ -159,12 +159,12 @@ def _write_records(
     env = jnp.broadcast_to(jnp.arange(num_envs, dtype=jnp.int32), (length, num_envs))
     own = jnp.stack([steps.start, jnp.broadcast_to(rings.clock.time + step, steps.start.shape)], axis=-1)
     finals = {leaf.next_of: x for x, leaf in zip(leaves, rings.layout.leaves, strict=True) if leaf.next_of is not None}
+    if length == 1:  # XLA would copy the blocks, to move their axis of 1 elsewhere
+        slot, env, own, finals = jax.tree.map(lambda x: x[0], (slot, env, own, finals))
     packed = {i: x for i, x in finals.items() if rings.layout.leaves[i].array == 0}
     blocks = {0: layout.pack(rings.layout, own, packed)}
     for index in finals.keys() - packed.keys():
         blocks[rings.layout.leaves[index].array] = layout.to_raw(finals[index])
-    if length == 1:  # XLA would copy the blocks, to move their axis of 1 elsewhere
-        slot, env, blocks = slot[0], env[0], {array: block[0] for array, block in blocks.items()}
     out = list(arrays)
     for array, block in blocks.items():
         out[array] = out[array].at[slot, env].set(block, mode="drop", unique_indices=True, wrap_negative_indices=False)
