@@ -159,8 +159,8 @@ def _write_records(
     env = jnp.broadcast_to(jnp.arange(num_envs, dtype=jnp.int32), (length, num_envs))
     own = jnp.stack([steps.start, jnp.broadcast_to(rings.clock.time + step, steps.start.shape)], axis=-1)
     finals = {leaf.next_of: x for x, leaf in zip(leaves, rings.layout.leaves, strict=True) if leaf.next_of is not None}
-    if length == 1:  # XLA would copy the blocks, to move their axis of 1 elsewhere
-        slot, env, own, finals = jax.tree.map(lambda x: x[0], (slot, env, own, finals))
+    # One axis for steps and envs before anything is packed: XLA would pack anew, and slowly, to bring two in its order.
+    slot, env, own, finals = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (slot, env, own, finals))
     packed = {i: x for i, x in finals.items() if rings.layout.leaves[i].array == 0}
     blocks = {0: layout.pack(rings.layout, own, packed)}
     for index in finals.keys() - packed.keys():
