@@ -43,7 +43,7 @@ SMALL_STEPS = 2**20
 def append(rounds: int) -> list[Result]:
     """Append one step of 128 envs, and of one; 2^20 small steps are kept."""
     results = []
-    for num_envs, length, calls, goal in ((128, 8000, 500, 1.0), (None, 1_000_000, 500, 0.2)):
+    for num_envs, length, calls, goal in ((128, 8000, 500, 2.0), (None, 1_000_000, 500, 0.2)):
         title = f"append one step of {num_envs or 1} env{'s' if num_envs else ''}, small"
         scans, single = {}, {}
         steps = stream(SMALL, (length,) if num_envs is None else (length, num_envs))
@@ -63,8 +63,8 @@ def sample(rounds: int) -> list[Result]:
     """Sample 256 transitions: small of 2^20 stored, and images of 20,000 stored."""
     results = []
     for title, kind, capacity, num_envs, length, calls, goal in (
-        ("sample 256 small", SMALL, SMALL_STEPS, 128, 1500, 200, 1.5),
-        ("sample 256 of 84x84x4 uint8", IMAGE, 20_000, 10, 30, 20, 2.0),
+        ("sample 256 small", SMALL, SMALL_STEPS, 128, 1500, 200, 2.0),
+        ("sample 256 of 84x84x4 uint8", IMAGE, 20_000, 10, 30, 20, 3.0),
     ):
         scans, sums, single = {}, {}, {}
         brax = (Brax,) if kind is SMALL and importlib.util.find_spec("brax") else ()
@@ -90,10 +90,16 @@ def sample(rounds: int) -> list[Result]:
         net |= micros(interleave(numpy, rounds), 1)
         results += [
             Result(title, "in lax.scan", net, Goal("flashbax", goal), raw=raw),
-            Result(title, "in lax.scan, with a sum of every element", micros(interleave(sums, rounds), length)),
+            beside_a_sum(title, micros(interleave(sums, rounds), length), Goal("flashbax", goal)),
             Result(title, "single calls", micros(interleave(single, rounds), calls)),
         ]
     return results
+
+
+def beside_a_sum(title: str, raw: dict[str, list[float]], goal: Goal) -> Result:
+    """What drawing adds to the sum of every element, which the compiler may make where it gathers."""
+    net = {name: subtract(raw[name], raw["the sum alone"]) for name in raw if name != "the sum alone"}
+    return Result(title, "in lax.scan, beside a sum of every element", net, goal, raw=raw)
 
 
 def stacks(rounds: int) -> list[Result]:
@@ -117,8 +123,8 @@ def stacks(rounds: int) -> list[Result]:
     net = {name: subtract(raw[name], raw["consumer"]) for name in raw if name != "consumer"}
     net |= micros(interleave({"NumPy gather of both stored stacks": runs.numpy_gather(rows)}, rounds), 1)
     return [
-        Result(title, "in lax.scan", net, Goal("flashbax, stored stacks", 2.5), raw=raw),
-        Result(title, "with a sum of every element", micros(interleave(sums, rounds), length)),
+        Result(title, "in lax.scan", net, Goal("flashbax, stored stacks", 4.0), raw=raw),
+        beside_a_sum(title, micros(interleave(sums, rounds), length), Goal("flashbax, stored stacks", 4.0)),
         Result("memory of 20,000 steps", "4 stacked frames", held, Goal("flashbax, stored stacks", 3.5), "MiB"),
     ]
 
