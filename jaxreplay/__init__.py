@@ -10,10 +10,12 @@ from jaxreplay.contents import can_sample, capacity, rows, size, stats
 from jaxreplay.episodes import episode_data, episodes, num_episodes, set_episode_data
 from jaxreplay.in_place import check_in_place
 from jaxreplay.priorities import importance_weights, sequence_priorities, set_priorities
-from jaxreplay.sampling import epoch, pop, sample, sample_episodes, take
-from jaxreplay.sources import concat, mixture, split, subset
+from jaxreplay.sampling import epoch, pop, sample, take
+from jaxreplay.sources import concat, mixture
 from jaxreplay.spaces import example_transition
+from jaxreplay.subsets import split, subset
 from jaxreplay.types import Episodes, Rows, Sample, SourceRows, Stats, Transition
+from jaxreplay.whole_episodes import sample_episodes
 
 if TYPE_CHECKING:
     from jaxreplay import convert, datasets, record

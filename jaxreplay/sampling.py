@@ -1,4 +1,4 @@
-"""Reading rows through views: `sample`, `take`, `pop`, `epoch` and `sample_episodes`."""
+"""Reading rows through views: `sample`, `take`, `pop` and `epoch`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import numpy as np
 from jaxreplay import trees
 from jaxreplay.buffer import Buffer, check_rows
 from jaxreplay.contents import size
-from jaxreplay.episodes import live_records, need_episodes
 from jaxreplay.rings import Span
 from jaxreplay.samplers.uniform import draw_uniform, one_over
 from jaxreplay.sources import (
@@ -30,7 +29,7 @@ from jaxreplay.sources import (
     locate,
     readable,
 )
-from jaxreplay.types import PyTree, Rows, Sample, SourceRows
+from jaxreplay.types import PyTree, Rows, Sample, SourceRows, out_of_range_unless
 from jaxreplay.views import View, transition
 from jaxreplay.views.base import check_view, read, refuses
 
@@ -207,53 +206,11 @@ def _epoch(source: Source, key: jax.Array, batch_size: int, view: View) -> Rows 
     shuffled = jax.tree.map(lambda x: x[order], every)
     valid = mask[order] & _any_valid(_usable(source, shuffled, view))
     order = jnp.argsort(~valid, stable=True)
-    rows = _out_of_range_unless(valid[order], jax.tree.map(lambda x: x[order], shuffled))
+    rows = out_of_range_unless(valid[order], jax.tree.map(lambda x: x[order], shuffled))
     batches = -(-count // batch_size)
     rows = jax.tree.map(lambda x: jnp.pad(x, (0, batches * batch_size - count)), rows)
-    rows = _out_of_range_unless(jnp.arange(batches * batch_size) < count, rows)
+    rows = out_of_range_unless(jnp.arange(batches * batch_size) < count, rows)
     return jax.tree.map(lambda x: x.reshape(batches, batch_size), rows)
-
-
-def sample_episodes(buffer: Buffer, key: jax.Array, n: int, max_length: int, complete: bool = True) -> Sample:
-    """Draw n episodes uniformly, with replacement: `Sample`, leaves `[n, max_length, ...]`, padded with zeros.
-
-    Each begins with its oldest held step and is cut after `max_length` of them; `mask` `[n, max_length]` says which
-    steps are there (removed ones are not), `probability` `[n]` is the episode's.
-    complete: draw only episodes that have ended and of which no step was overwritten; False admits open ones, and the
-    held part of old ones.
-
-    Costs one pass over the records of episodes. Raises ValueError for independent items, and outside jit where no
-    episode can be drawn.
-    """
-    n, max_length = trees.check_count("n", n), trees.check_count("max_length", max_length)
-    trees.check_key(key)
-    need_episodes(buffer, "sample_episodes")
-    batch = _sample_episodes(buffer, key, n, max_length, bool(complete))
-    if trees.is_concrete(batch.mask) and not np.asarray(batch.mask).any():
-        kind = "complete episode" if complete else "episode"
-        raise ValueError(f"the buffer holds no {kind} to sample" + (" (see complete=False)" if complete else ""))
-    return batch
-
-
-@functools.partial(jax.jit, static_argnames=("n", "max_length", "complete"), inline=True)
-def _sample_episodes(buffer: Buffer, key: jax.Array, n: int, max_length: int, complete: bool) -> Sample:
-    stored = buffer.rings
-    found = live_records(stored)
-    oldest = stored.clock.time - stored.clock.held
-    eligible = found.mask & (found.ended & (found.start - oldest >= 0) if complete else True)
-    ends = jnp.cumsum(eligible.ravel(), dtype=jnp.int32)
-    count = ends[-1]
-    nth = jax.random.randint(key, (n,), 0, jnp.maximum(count, 1), jnp.int32)
-    chosen = jnp.minimum(jnp.searchsorted(ends, nth, side="right").astype(jnp.int32), ends.shape[0] - 1)
-    start, length = found.start.ravel()[chosen], found.length.ravel()[chosen]
-    overwritten = jnp.maximum(oldest - start, 0)
-    step = jnp.arange(max_length, dtype=jnp.int32)
-    within = (count > 0) & (step < (length - overwritten)[:, None])
-    time = (start + overwritten)[:, None] + step
-    env = jnp.broadcast_to((chosen % stored.num_envs)[:, None], time.shape)
-    got = _take(buffer, _out_of_range_unless(within, Rows(time=time, env=env)), transition())
-    probability = jnp.where(count > 0, 1.0 / jnp.maximum(count, 1).astype(jnp.float32), 0.0)
-    return got.replace(probability=jnp.broadcast_to(probability, (n,)))
 
 
 def _usable(source: Source, rows: Rows | SourceRows, view: View) -> tuple[Span, ...]:
@@ -271,7 +228,7 @@ def _any_valid(spans: tuple[Span, ...]) -> jax.Array:
 
 def _rows_of(source: Source, spans: tuple[Span, ...]) -> Rows | SourceRows:
     """The addresses of what was found."""
-    each = [_out_of_range_unless(span.valid, Rows(time=span.time, env=span.env)) for span in spans]
+    each = [out_of_range_unless(span.valid, Rows(time=span.time, env=span.env)) for span in spans]
     if isinstance(source, Buffer | Subset):
         return each[0]
     return _of_each(spans, [as_source_rows(rows, i) for i, rows in enumerate(each)])
@@ -309,8 +266,3 @@ def _of_each(spans: tuple[Span, ...], values: list[PyTree]) -> PyTree:
     for span, value in zip(spans[1:], values[1:], strict=True):
         chosen = trees.choose(span.valid, value, chosen)
     return chosen
-
-
-def _out_of_range_unless(keep: jax.Array, rows: Any) -> Any:
-    """Make rows that are not to be read out of range, in an env that is none."""
-    return rows.replace(env=jnp.where(keep, rows.env, -1))

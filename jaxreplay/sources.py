@@ -6,7 +6,6 @@ any source. To append, append to the buffer and make the source anew, which cost
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
@@ -17,11 +16,10 @@ import numpy as np
 from flax import struct
 
 from jaxreplay import rings, trees
-from jaxreplay.buffer import Buffer, check_rows
-from jaxreplay.ring import is_last_of_equals
+from jaxreplay.buffer import Buffer
 from jaxreplay.rings import Rings, Span
 from jaxreplay.samplers.uniform import Numbered, held_rows, readable_rows
-from jaxreplay.types import Episodes, Rows, SourceRows
+from jaxreplay.types import Rows, SourceRows
 
 TOLERANCE = 1e-6  # by how much proportions may miss 1
 
@@ -52,39 +50,6 @@ class Mixture(struct.PyTreeNode):
 
 
 Source: TypeAlias = Buffer | Subset | Concat | Mixture
-
-
-def subset(buffer: Buffer, rows: Rows | Episodes) -> Subset:
-    """Restrict sampling to some rows, or to the rows of some episodes, which can be read.
-
-    rows: `Rows` `[...]`, of which repeated ones count once; or `Episodes` as `replay.episodes(buffer)` gives them, with
-    `mask` True where they are wanted. The rows around them still serve as context: frames, windows, next observations.
-    Raises TypeError for anything else.
-
-    >>> import jax, jax.numpy as jnp, jaxreplay as replay
-    >>> buffer = replay.extend(replay.create({"x": jnp.int32(0)}, 8), {"x": jnp.arange(8)})
-    >>> few = replay.subset(buffer, replay.Rows(time=jnp.array([2, 5, 99]), env=jnp.array([0, 0, 0])))
-    >>> int(replay.size(few)), sorted(set(replay.sample(few, jax.random.key(0), 32).data["x"].tolist()))
-    (2, [2, 5])
-    """
-    if not isinstance(buffer, Buffer):
-        raise TypeError(f"subset: expected a Buffer, got {type(buffer).__name__}")
-    if isinstance(rows, Episodes):
-        return _subset_of_episodes(buffer, rows)
-    return _subset(buffer, check_rows(buffer, rows))
-
-
-def split(buffer: Buffer, key: jax.Array, fractions: Sequence[float]) -> tuple[Subset, ...]:
-    """Split a buffer into disjoint subsets, at random and by whole episodes (by rows, for independent items).
-
-    fractions: of the rows that can be read, for each part; they add up to 1. Episodes are shuffled and laid out in a
-    row, and each goes to the part in which its middle lies, so a part misses its fraction by one episode at most.
-    Raises ValueError for fractions that do not add up.
-    """
-    if not isinstance(buffer, Buffer):
-        raise TypeError(f"split: expected a Buffer, got {type(buffer).__name__}")
-    trees.check_key(key)
-    return _split(buffer, key, _check_shares("fractions", fractions))
 
 
 def concat(sources: Sequence[Buffer | Subset | Concat]) -> Concat:
@@ -120,7 +85,7 @@ def mixture(sources: Sequence[Source], proportions: Sequence[float]) -> Mixture:
     [0, 0, 0, 0, 1, 1, 1, 1]
     """
     sources = _check_sources("mixture", sources)
-    shares = _check_shares("proportions", proportions)
+    shares = check_shares("proportions", proportions)
     if len(shares) != len(sources):
         raise ValueError(f"proportions: expected one for each of {len(sources)} sources, got {len(shares)}")
     for i, source in enumerate(sources):
@@ -173,6 +138,15 @@ def as_source_rows(rows: Rows | SourceRows, source: int) -> SourceRows:
     if isinstance(rows, SourceRows):
         return rows.replace(source=rows.source + source)
     return SourceRows(source=jnp.full_like(rows.time, source), time=rows.time, env=rows.env)
+
+
+def check_shares(name: str, shares: Sequence[float]) -> tuple[float, ...]:
+    if not trees.is_concrete(shares):
+        raise TypeError(f"{name}: expected Python numbers (they shape the program), got traced values")
+    values = tuple(float(share) for share in np.asarray(shares, np.float64).ravel())
+    if not values or not all(0 <= value <= 1 for value in values) or abs(math.fsum(values) - 1) > TOLERANCE:
+        raise ValueError(f"{name}: expected numbers from 0 to 1 that add up to 1, got {list(values)}")
+    return values
 
 
 def _numbered(source: Buffer | Subset | Concat, of_buffer: Callable[[Rings], Numbered]) -> Numbered:
@@ -229,87 +203,3 @@ def _check_same_structure(what: str, came: Any, expected: Any) -> None:
         raise ValueError(f"{what}: only it has {unknown[0]}")
     if came.treedef != expected.treedef:
         raise ValueError(f"{what}: the containers are {came.treedef}, expected {expected.treedef}")
-
-
-def _check_shares(name: str, shares: Sequence[float]) -> tuple[float, ...]:
-    if not trees.is_concrete(shares):
-        raise TypeError(f"{name}: expected Python numbers (they shape the program), got traced values")
-    values = tuple(float(share) for share in np.asarray(shares, np.float64).ravel())
-    if not values or not all(0 <= value <= 1 for value in values) or abs(math.fsum(values) - 1) > TOLERANCE:
-        raise ValueError(f"{name}: expected numbers from 0 to 1 that add up to 1, got {list(values)}")
-    return values
-
-
-@functools.partial(jax.jit, inline=True)
-def _choose_rows(stored: Rings, rows: Rows) -> tuple[Rows, jax.Array]:
-    """The rows that can be read, each once and these first, and how many."""
-    slot, env, _ = rings.place(stored, rows)
-    wanted = rings.is_valid(stored, rows) & is_last_of_equals(rings.flat_index(stored, slot, env))
-    order = jnp.argsort(~wanted, stable=True)
-    return jax.tree.map(lambda x: x[order], rows), jnp.sum(wanted, dtype=jnp.int32)
-
-
-def _subset(buffer: Buffer, rows: Rows) -> Subset:
-    rows = jax.tree.map(jnp.ravel, rows)
-    if rows.time.shape[0] == 0:  # one that nothing can read, so that there is something to index
-        rows = Rows(time=jnp.zeros((1,), jnp.int32), env=jnp.full((1,), -1, jnp.int32))
-    chosen, count = _choose_rows(buffer.rings, rows)
-    return Subset(buffer=buffer, rows=chosen, first=jnp.zeros((), jnp.int32), count=count)
-
-
-def _subset_of_episodes(buffer: Buffer, episodes: Episodes) -> Subset:
-    stored = buffer.rings
-    shape = (stored.num_records,) if buffer.single else (stored.num_records, stored.num_envs)
-    if not stored.num_records or episodes.mask.shape != shape:
-        raise ValueError(f"subset: expected episodes {list(shape)} as replay.episodes(buffer) gives them")
-    rows = _rows_of_episodes(stored, episodes.number.reshape(-1, stored.num_envs), episodes.mask)
-    return _subset(buffer, rows)
-
-
-@functools.partial(jax.jit, inline=True)
-def _rows_of_episodes(stored: Rings, number: jax.Array, mask: jax.Array) -> Rows:
-    """Every row, those of other episodes than the given ones out of range."""
-    env = jnp.arange(stored.num_envs, dtype=jnp.int32)
-    place = jnp.where(mask.reshape(number.shape), number % stored.num_records, stored.num_records)
-    wanted = jnp.full((stored.num_records, stored.num_envs), -1, jnp.int32).at[place, env].set(number, mode="drop")
-    rows, own = _own_episodes(stored)
-    return rows.replace(env=jnp.where(wanted[own % stored.num_records, rows.env] == own, rows.env, -1))
-
-
-def _own_episodes(stored: Rings) -> tuple[Rows, jax.Array]:
-    """Every slot's row, and the number of its episode; removed and void ones, which nothing can read, have any."""
-    rows = rings.all_rows(stored)
-    slot, env, _ = rings.place(stored, rows)
-    return rows, jnp.maximum(rings.own_word(stored, slot, env, 0), 0)
-
-
-@functools.partial(jax.jit, static_argnames="fractions", inline=True)
-def _split_rows(stored: Rings, key: jax.Array, fractions: tuple[float, ...]) -> tuple[Rows, jax.Array, jax.Array]:
-    """Every row, ordered by part, those that nothing can read last; the first of each part, and how many."""
-    rows, own = _own_episodes(stored)
-    valid = rings.is_valid(stored, rows)
-    if stored.num_records:
-        group = rings.flat_index(stored, own % stored.num_records, rows.env)
-        num_groups = stored.num_records * stored.num_envs
-    else:
-        group = jnp.arange(valid.shape[0], dtype=jnp.int32)
-        num_groups = valid.shape[0]
-    length = jnp.zeros((num_groups,), jnp.int32).at[group].add(valid.astype(jnp.int32))
-    order = jax.random.permutation(key, num_groups)
-    ends = jnp.cumsum(length[order], dtype=jnp.int32)
-    middle = ends.astype(jnp.float32) - 0.5 * length[order].astype(jnp.float32)
-    bounds = jnp.asarray(np.cumsum(fractions)[:-1], jnp.float32) * ends[-1].astype(jnp.float32)
-    part_of_group = (
-        jnp.zeros((num_groups,), jnp.int32)
-        .at[order]
-        .set(jnp.searchsorted(bounds, middle, side="right").astype(jnp.int32), unique_indices=True)
-    )
-    part = jnp.where(valid, part_of_group[group], len(fractions))
-    by_part = jnp.argsort(part, stable=True)
-    counts = jnp.zeros((len(fractions),), jnp.int32).at[part].add(1, mode="drop")
-    return jax.tree.map(lambda x: x[by_part], rows), jnp.cumsum(counts, dtype=jnp.int32) - counts, counts
-
-
-def _split(buffer: Buffer, key: jax.Array, fractions: tuple[float, ...]) -> tuple[Subset, ...]:
-    rows, first, count = _split_rows(buffer.rings, key, fractions)
-    return tuple(Subset(buffer=buffer, rows=rows, first=first[i], count=count[i]) for i in range(len(fractions)))

@@ -106,3 +106,8 @@ class Stats(struct.PyTreeNode):
     lost: jax.Array
     num_episodes: jax.Array
     open_episodes: jax.Array
+
+
+def out_of_range_unless(keep: jax.Array, rows: Any) -> Any:
+    """Make rows that are not to be read out of range, in an env that is none."""
+    return rows.replace(env=jnp.where(keep, rows.env, -1))
