@@ -18,6 +18,7 @@ drawn row to read, field by field, and makes the batch of them with a pure funct
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol, cast
 
@@ -215,12 +216,15 @@ def places(rings_: Rings, span: Span, keys: list[tuple[At, bool]]) -> tuple[jax.
     beyond = np.array([follows or at.frame is not None for at, follows in keys])  # may be one step past the newest
     shift = np.array([int(follows) if at.frame is None else at.frame for at, follows in keys], np.int32)
     row = jax.tree.map(lambda x: x[:, None], span)
-    steps = _steps(span, [at.steps for at in ats])
-    nearest = jnp.clip(steps, -row.before, row.after)
-    wanted = at = nearest
-    if shift.any():
-        wanted = nearest + shift
-        at = jnp.clip(wanted, -row.before, row.after + beyond)
+    steps, least, most = _steps(span, [at.steps for at in ats])
+    # Only what can be outside is clipped: what a view does not need to know of its rows is then not read.
+    nearest = jnp.minimum(steps, row.after) if most > 0 else steps
+    nearest = jnp.maximum(nearest, -row.before) if least < 0 else nearest
+    wanted = at = nearest + shift if shift.any() else nearest
+    if (shift > beyond).any():
+        at = jnp.minimum(at, row.after + beyond)
+    if shift.min() < 0:
+        at = jnp.maximum(at, -row.before)
     known = row.valid
     if any(at.fill == "zero" for at in ats):
         known &= np.array([at.fill == "edge" for at in ats]) | (nearest == steps)
@@ -233,12 +237,14 @@ def places(rings_: Rings, span: Span, keys: list[tuple[At, bool]]) -> tuple[jax.
     return slot, jnp.broadcast_to(row.env, slot.shape)
 
 
-def _steps(span: Span, steps: list[Steps]) -> jax.Array:
-    """How many steps after the row each column is, `[1, W]`, or `[B, W]` where a row decides."""
-    if all(isinstance(step, int) for step in steps):
-        return jnp.array([steps], jnp.int32)
+def _steps(span: Span, steps: list[Steps]) -> tuple[jax.Array, float, float]:
+    """How many steps after the row columns are, `[1, W]`, or `[B, W]` where a row decides; the least and the most."""
+    known = [step for step in steps if isinstance(step, int)]
+    if len(known) == len(steps):
+        return jnp.array([known], jnp.int32), min(known), max(known)
     shape = span.time.shape
-    return jnp.stack([jnp.full(shape, x, jnp.int32) if isinstance(x, int) else x(span) for x in steps], axis=-1)
+    each = [jnp.full(shape, x, jnp.int32) if isinstance(x, int) else x(span) for x in steps]
+    return jnp.stack(each, axis=-1), -math.inf, math.inf
 
 
 def check_view(view: Any) -> View:
