@@ -141,6 +141,7 @@ def as_source_rows(rows: Rows | SourceRows, source: int) -> SourceRows:
 
 
 def check_shares(name: str, shares: Sequence[float]) -> tuple[float, ...]:
+    """Return shares as Python numbers, or raise where they are traced, outside 0 to 1, or do not add up to 1."""
     if not trees.is_concrete(shares):
         raise TypeError(f"{name}: expected Python numbers (they shape the program), got traced values")
     values = tuple(float(share) for share in np.asarray(shares, np.float64).ravel())

@@ -148,7 +148,7 @@ def train_step(settings: Settings, state: State) -> tuple[State, Metrics]:
         buffer, sample_key, settings.batch_size, replay.views.n_step(settings.n_step, settings.discount)
     )
 
-    weights = jnp.ones(settings.batch_size)
+    weights = jnp.ones(settings.batch_size)  # what importance_weights gives for uniform draws
     if settings.prioritized:
         weights = replay.importance_weights(batch, buffer, settings.importance_exponent)
     learn = jax.value_and_grad(loss, argnums=1, has_aux=True)
