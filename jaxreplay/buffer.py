@@ -203,7 +203,7 @@ def _put(buffer: Buffer, rows: Rows, values: dict[int, jax.Array]) -> Buffer:
     for index, value in values.items():
         leaf = stored.layout.leaves[index]
         value = jnp.asarray(value)
-        value = value.reshape(-1, *value.shape[lead:])
+        value = value.reshape(*slot.shape, *value.shape[lead:])
         if leaf.array:
             at, raw = arrays[leaf.array].at[slot, env], layout.to_raw(value)
         else:

@@ -156,7 +156,7 @@ def _set_episode_data(buffer: Buffer, env: jax.Array, values: dict[int, Any], nu
     for i, x in enumerate(data.leaves):
         if i in values:
             value = jnp.asarray(values[i])
-            new = layout.to_raw(value.reshape(-1, *value.shape[lead:]))
+            new = layout.to_raw(value.reshape(*env.shape, *value.shape[lead:]))
         else:
             new = _where(~fresh, x[slot, env])
         leaves.append(x.at[to, env].set(new, mode="drop", unique_indices=True))

@@ -160,7 +160,7 @@ def _write_records(
     own = jnp.stack([steps.start, jnp.broadcast_to(rings.clock.time + step, steps.start.shape)], axis=-1)
     finals = {leaf.next_of: x for x, leaf in zip(leaves, rings.layout.leaves, strict=True) if leaf.next_of is not None}
     # One axis for steps and envs before anything is packed: XLA would pack anew, and slowly, to bring two in its order.
-    slot, env, own, finals = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (slot, env, own, finals))
+    slot, env, own, finals = jax.tree.map(lambda x: lax.collapse(x, 0, 2), (slot, env, own, finals))
     packed = {i: x for i, x in finals.items() if rings.layout.leaves[i].array == 0}
     blocks = {0: layout.pack(rings.layout, own, packed)}
     for index in finals.keys() - packed.keys():
@@ -244,7 +244,7 @@ def gather_bits(rings: Rings, index: int, slot: jax.Array, env: jax.Array) -> ja
     """
     leaf = rings.layout.leaves[index]
     source = rings.arrays[leaf.array]
-    flat = source.reshape(-1, *source.shape[2:])
+    flat = lax.collapse(source, 0, 2)
     got = flat.at[flat_index(rings, slot, env)].get(mode="promise_in_bounds", wrap_negative_indices=False)
     return got if leaf.array else got[..., leaf.word : leaf.word + leaf.num_words]
 

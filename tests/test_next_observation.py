@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -114,3 +115,17 @@ def test_episode_numbers_start_again_before_they_overflow() -> None:
     for i in range(4):
         buffer = replay.append(buffer, step(i, terminated=True))
     assert next_of(buffer, 0, 1, 2, 3) == [None, 102, 103, 104]
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.complex64])
+def test_observations_without_elements_are_stored_put_and_read_as_others_are(dtype: Any) -> None:
+    none = jnp.zeros((3, 0), dtype)
+    steps = replay.Transition(none, jnp.arange(3), jnp.ones(3), jnp.zeros(3, bool), jnp.zeros(3, bool), none)
+    buffer = replay.extend(replay.create(jax.tree.map(lambda x: x[0], steps), 4), steps)
+    buffer = replay.append(buffer, jax.tree.map(lambda x: x[0], steps))
+    rows, mask = replay.rows(buffer)
+    buffer = replay.put(buffer, rows, {"observation": jnp.zeros((4, 0), dtype)})
+    data = replay.take(buffer, rows).data
+    assert mask.all()
+    assert data.action.tolist() == [0, 1, 2, 0]
+    assert data.observation.shape == data.next_observation.shape == (4, 0)

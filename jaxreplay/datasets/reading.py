@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -149,5 +150,5 @@ def _read_data(buffer: Buffer, at: np.ndarray) -> list[PyTree] | None:
         return None
     data = jax.tree.map(np.asarray, episode_data(buffer))
     lead = 1 if buffer.single else 2
-    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[lead:]), data)
+    flat = jax.tree.map(lambda x: x.reshape(math.prod(x.shape[:lead]), *x.shape[lead:]), data)
     return [jax.tree.map(lambda x, i=i: x[i], flat) for i in at.tolist()]
