@@ -188,6 +188,15 @@ def available() -> tuple[type, ...]:
     return (Ours, Flashbax)
 
 
+def stacking(capacity: int, num_envs: int, batch_size: int) -> dict[str, tuple[Contestant, Kind]]:
+    """Those that give stacks of 4 frames, and the kind of observation they store: frames, or whole stacks."""
+    found: dict[str, tuple[Contestant, Kind]] = {}
+    for make, kind in [(OursStacking, FRAME), (OursStackingLast, FRAME)] + [(make, IMAGE) for make in available()]:
+        contestant: Contestant = make(kind, capacity, num_envs, batch_size)
+        found[contestant.name if kind is FRAME else f"{contestant.name}, stored stacks"] = (contestant, kind)
+    return found
+
+
 def filled(contestant: Contestant, kind: Kind, capacity: int, num_envs: int | None, end_rate: float = 0.05) -> Any:
     """A full buffer, written in blocks of at most 16 MB."""
     envs = num_envs or 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,13 +10,10 @@ import jax
 import numpy as np
 
 import jaxreplay as replay
-from benchmarks.contestants import FRAME, IMAGE, SMALL, Kind, OursStacking, available, stream
-from benchmarks.prioritized import compiled_contestants
+from benchmarks.contestants import IMAGE, SMALL, Kind, available, stacking, stream
+from benchmarks.prioritized import compiled_contestants, cycle
 from benchmarks.results import Goal, Result
-from benchmarks.slices import LENGTH, NUM_ENVS, FlashbaxSequences, Reading
-
-Program = tuple[Callable[..., Any], tuple[Any, ...]]
-"""A function of a buffer and more, and its arguments after the buffer."""
+from benchmarks.slices import LENGTH, NUM_ENVS, readers
 
 
 def memory(rounds: int) -> list[Result]:
@@ -36,8 +33,8 @@ def _beside() -> dict[str, dict[str, list[float]]]:
     key = jax.eval_shape(lambda: jax.random.key(0))
     found: dict[str, dict[str, list[float]]] = {}
 
-    def note(title: str, name: str, contestant: Any, *program: Any) -> None:
-        found.setdefault(title, {})[name] = [peak_beside(program[0], contestant, program[1:])]
+    def note(title: str, name: str, contestant: Any, function: Callable[..., Any], *arguments: Any) -> None:
+        found.setdefault(title, {})[name] = [peak_beside(function, contestant, arguments)]
 
     for make in available():
         for what, kind, capacity, num_envs in (("small", SMALL, 2**20, 128), ("84x84x4 uint8", IMAGE, 20_480, 32)):
@@ -45,25 +42,14 @@ def _beside() -> dict[str, dict[str, list[float]]]:
             step = contestant.step(_shapes(kind, (num_envs,)))
             note(f"append one step of {num_envs} envs, {what}", contestant.name, contestant, contestant.append, step)
             note(f"sample 256 {what}", contestant.name, contestant, contestant.sample, key)
-    for make, kind in [(OursStacking, FRAME)] + [(make, IMAGE) for make in available()]:
-        contestant = make(kind, 20_000, NUM_ENVS, 256)
-        name = contestant.name if kind is FRAME else f"{contestant.name}, stored stacks"
+    for name, (contestant, _) in stacking(20_000, NUM_ENVS, 256).items():
         note("sample 256 stacks of 4 frames of 84x84 uint8", name, contestant, contestant.sample, key)
-    contestants: dict[str, Any] = {"jaxreplay": Reading(replay.views.sequence(LENGTH), 10 * 2**16, 64)}
-    if importlib.util.find_spec("flashbax") is not None:
-        contestants["flashbax"] = FlashbaxSequences(LENGTH, 10 * 2**16, 64)
-    for name, contestant in contestants.items():
+    for name, contestant in readers(replay.views.sequence(LENGTH), LENGTH, 10 * 2**16, 64).items():
         note("complete sequences of 80 steps, 64", name, contestant, contestant.sample, key)
     for contestant in compiled_contestants():
-
-        def cycle(state: Any, step: Any, key: Any, of: Any = contestant) -> Any:
-            state = of.append(state, step)
-            batch, rows, _ = of.draw(state, key)
-            return of.update(state, rows, abs(batch[2]) + 1e-3), batch
-
         step = contestant.step(_shapes(SMALL, (128,)))
         title = "prioritized: append 128 envs, sample 256, update 256"
-        note(title, contestant.name, contestant, cycle, step, key)
+        note(title, contestant.name, contestant, functools.partial(cycle, contestant), step, key)
     return found
 
 

@@ -168,16 +168,21 @@ def update_scan(contestant: Any, state: Any, length: int) -> Run:
     return once
 
 
+def cycle(contestant: Any, state: Any, step: Any, key: jax.Array) -> tuple[Any, Any]:
+    """Append, draw, and give the drawn rows new priorities; the batch and its probabilities as well."""
+    state = contestant.append(state, step)
+    batch, rows, probability = contestant.draw(state, key)
+    return contestant.update(state, rows, jnp.abs(batch[2]) + 1e-3), (batch, probability)
+
+
 def cycle_scan(contestant: Any, state: Any, steps: Any, length: int) -> Run:
-    """Append, draw, and give the drawn rows new priorities, again and again in one compiled loop."""
+    """The cycle, again and again in one compiled loop."""
 
     def body(carry: tuple[Any, jax.Array], x: tuple[Any, jax.Array, jax.Array]) -> tuple[Any, None]:
         state, total = carry
         step, key, once = x
-        state = contestant.append(state, step)
-        batch, rows, probability = contestant.draw(state, key)
-        total += runs.peek((batch, probability), once)
-        return (contestant.update(state, rows, jnp.abs(batch[2]) + 1e-3), total), None
+        state, drawn = cycle(contestant, state, step, key)
+        return (state, total + runs.peek(drawn, once)), None
 
     run = jax.jit(lambda state, xs: lax.scan(body, (state, jnp.float32(0)), xs)[0], donate_argnums=0)
     xs = (contestant.step(steps), jax.random.split(jax.random.key(1), length), jnp.ones(length, jnp.int32))

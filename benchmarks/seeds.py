@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -11,10 +10,10 @@ import jax.numpy as jnp
 
 import jaxreplay as replay
 from benchmarks import runs
-from benchmarks.contestants import FRAME, IMAGE, SMALL, OursStacking, available, filled, stream
-from benchmarks.prioritized import compiled_contestants
+from benchmarks.contestants import SMALL, available, filled, stacking, stream
+from benchmarks.prioritized import compiled_contestants, cycle
 from benchmarks.results import Goal, Result, micros
-from benchmarks.slices import END_RATE, LENGTH, NUM_ENVS, FlashbaxSequences, Reading
+from benchmarks.slices import END_RATE, LENGTH, NUM_ENVS, readers
 from benchmarks.timing import Run, interleave
 
 SEEDS, STEPS = 8, 2**17  # steps of small things that are kept for each seed
@@ -51,11 +50,8 @@ def _slices() -> list[tuple[str, dict[str, Run], int]]:
         ("n-step transitions, n = 5, 256", replay.views.n_step(5, 0.99), 256, 6),
         ("complete sequences of 80 steps, 64", replay.views.sequence(LENGTH), 64, LENGTH),
     ):
-        contestants: dict[str, Any] = {"jaxreplay": Reading(view, capacity, batch_size)}
-        if importlib.util.find_spec("flashbax") is not None:
-            contestants["flashbax"] = FlashbaxSequences(steps, capacity, batch_size)
         loops = {}
-        for name, contestant in contestants.items():
+        for name, contestant in readers(view, steps, capacity, batch_size).items():
             state = filled(contestant, SMALL, capacity, NUM_ENVS, END_RATE)
             loops[name] = seeds_scan(reading(contestant.sample), state, None, length)
         out.append((title, loops, length))
@@ -64,9 +60,7 @@ def _slices() -> list[tuple[str, dict[str, Run], int]]:
 
 def _stacks() -> tuple[str, dict[str, Run], int]:
     length, capacity, loops = 10, 2000, {}
-    for make, kind in [(OursStacking, FRAME)] + [(make, IMAGE) for make in available()[1:]]:
-        contestant = make(kind, capacity, NUM_ENVS, 64)
-        name = contestant.name if kind is FRAME else f"{contestant.name}, stored stacks"
+    for name, (contestant, kind) in stacking(capacity, NUM_ENVS, 64).items():
         state = filled(contestant, kind, capacity, NUM_ENVS)
         loops[name] = seeds_scan(reading(contestant.sample), state, None, length)
     return "sample 64 stacks of 4 frames of 84x84 uint8", loops, length
@@ -77,10 +71,8 @@ def _cycle() -> tuple[str, dict[str, Run], int]:
     for contestant in compiled_contestants(STEPS):
 
         def step(state: Any, x: Any, key: jax.Array, once: jax.Array, of: Any = contestant) -> tuple[Any, jax.Array]:
-            state = of.append(state, x)
-            batch, rows, probability = of.draw(state, key)
-            number = runs.peek((batch, probability), once)
-            return of.update(state, rows, jnp.abs(batch[2]) + 1e-3), number
+            state, drawn = cycle(of, state, x, key)
+            return state, runs.peek(drawn, once)
 
         steps = contestant.step(stream(SMALL, (length, 128)))
         loops[contestant.name] = seeds_scan(step, filled(contestant, SMALL, STEPS, 128), steps, length)

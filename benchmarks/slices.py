@@ -56,6 +56,14 @@ class FlashbaxSequences(Flashbax):
         return self.buffer.sample(state, key).experience
 
 
+def readers(view: replay.views.View, steps: int, capacity: int, batch_size: int) -> dict[str, Any]:
+    """Ours with a view, and flashbax with so many steps in a row, where it is installed."""
+    found: dict[str, Any] = {"jaxreplay": Reading(view, capacity, batch_size)}
+    if importlib.util.find_spec("flashbax") is not None:
+        found["flashbax"] = FlashbaxSequences(steps, capacity, batch_size)
+    return found
+
+
 def views(rounds: int) -> list[Result]:
     """n-step transitions, windows of 16 and complete sequences of 80, of 2^20 small steps in episodes of about 500."""
     capacity, length = 10 * 2**16, 300
@@ -66,17 +74,13 @@ def views(rounds: int) -> list[Result]:
         ("windows of 16 steps, 256", window, 256, 16, 1.0),
         ("complete sequences of 80 steps, 64", replay.views.sequence(LENGTH), SEQUENCES, LENGTH, 3.0),
     ):
-        ours = Reading(view, capacity, batch_size)
-        state = filled(ours, SMALL, capacity, NUM_ENVS, END_RATE)
-        loops = {"jaxreplay": runs.sample_scan(ours.sample, state, length)}
-        single = {"jaxreplay": runs.sample_calls(ours, state, 50)}
-        batch = jax.jit(ours.sample)(state, jax.random.key(0))
+        loops, single, batch = {}, {}, None
+        for name, contestant in readers(view, steps, capacity, batch_size).items():
+            state = filled(contestant, SMALL, capacity, NUM_ENVS, END_RATE)
+            loops[name] = runs.sample_scan(contestant.sample, state, length)
+            single[name] = runs.sample_calls(contestant, state, 50)
+            batch = jax.jit(contestant.sample)(state, jax.random.key(0)) if batch is None else batch
         floor = runs.consume_scan(jax.tree.map(lambda x: jnp.concatenate([x, x]), batch), length, count=batch_size)
-        if importlib.util.find_spec("flashbax") is not None:
-            theirs = FlashbaxSequences(steps, capacity, batch_size)
-            state = filled(theirs, SMALL, capacity, NUM_ENVS, END_RATE)
-            loops["flashbax"] = runs.sample_scan(theirs.sample, state, length)
-            single["flashbax"] = runs.sample_calls(theirs, state, 50)
         raw = micros(interleave(loops | {"consumer": floor}, rounds), length)
         net = {name: subtract(values, raw["consumer"]) for name, values in raw.items() if name != "consumer"}
         results.append(Result(title, "in lax.scan", net, Goal("flashbax", goal), raw=raw))

@@ -16,14 +16,12 @@ import numpy as np
 from benchmarks import runs
 from benchmarks.agent import agent
 from benchmarks.contestants import (
-    FRAME,
     IMAGE,
     SMALL,
     Brax,
-    OursStacking,
-    OursStackingLast,
     available,
     filled,
+    stacking,
     stream,
 )
 from benchmarks.hosts import hosts
@@ -106,10 +104,7 @@ def stacks(rounds: int) -> list[Result]:
     """Sample 256 transitions of four stacked frames, of 20,000 steps: stacked when read, against stored as stacks."""
     capacity, num_envs, length, title = 20_000, 10, 30, "sample 256 stacks of 4 frames of 84x84 uint8"
     scans, sums, held = {}, {}, {}
-    kinds = [(make, FRAME) for make in (OursStacking, OursStackingLast)] + [(make, IMAGE) for make in available()]
-    for make, kind in kinds:
-        contestant = make(kind, capacity, num_envs, BATCH)
-        name = contestant.name if kind is FRAME else f"{contestant.name}, stored stacks"
+    for name, (contestant, kind) in stacking(capacity, num_envs, BATCH).items():
         state = filled(contestant, kind, capacity, num_envs)
         scans[name] = runs.sample_scan(contestant.sample, state, length)
         sums[name] = runs.sample_scan(contestant.sample, state, length, runs.add_up)
