@@ -51,6 +51,8 @@ def describe() -> dict[str, Any]:
 
 def use_cores(count: int) -> None:
     """Keep this process to some of its cores, before JAX starts its threads."""
+    if not hasattr(os, "sched_setaffinity"):
+        raise SystemExit("--cores: this system does not let a process choose its cores; leave it out")
     cores = sorted(os.sched_getaffinity(0))
     if not 0 < count <= len(cores):
         raise SystemExit(f"--cores: expected from 1 to {len(cores)}, got {count}")
