@@ -12,8 +12,10 @@ from jaxreplay import rings
 from jaxreplay.buffer import Buffer
 from jaxreplay.episodes import live_records
 from jaxreplay.numbering import VOID
-from jaxreplay.sources import Concat, Mixture, Source, Subset, buffers, every_row, readable
+from jaxreplay.sources import Concat, Mixture, Source, Subset, any_valid, buffers, every_row, readable, usable
 from jaxreplay.types import Rows, SourceRows, Stats
+from jaxreplay.views import View, transition
+from jaxreplay.views.base import check_view, refuses
 
 
 def size(source: Source) -> jax.Array:
@@ -36,11 +38,21 @@ def capacity(source: Source) -> int:
     return sum(buffer.rings.num_slots * buffer.rings.num_envs for buffer in buffers(source))
 
 
-def can_sample(source: Source, n: int = 1) -> jax.Array:
-    """Tell whether at least `n` rows can be read, a bool scalar; of a mixture, from each of its sources."""
+def can_sample(source: Source, n: int = 1, view: View = transition()) -> jax.Array:  # noqa: B008
+    """Tell whether a view can start from at least `n` rows, a bool scalar; of a mixture, from those of each source.
+
+    For a view that refuses rows, as `sequence(80)`, it costs one pass over the ring's own words.
+    """
+    check_view(view)
     if isinstance(source, Mixture):
-        return jnp.all(jnp.stack([can_sample(part, n) for part in source.sources]))
-    return size(source) >= n
+        return jnp.all(jnp.stack([can_sample(part, n, view) for part in source.sources]))
+    return (_count_usable(source, view) if refuses(view) else size(source)) >= n
+
+
+@functools.partial(jax.jit, static_argnames="view", inline=True)
+def _count_usable(source: Buffer | Subset | Concat, view: View) -> jax.Array:
+    every, mask = every_row(source)
+    return jnp.sum(mask & any_valid(usable(source, every, view)), dtype=jnp.int32)
 
 
 def rows(source: Source) -> tuple[Rows | SourceRows, jax.Array]:

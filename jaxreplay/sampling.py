@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxreplay import trees
 from jaxreplay.buffer import Buffer, check_rows
-from jaxreplay.contents import size
+from jaxreplay.contents import can_sample, size
 from jaxreplay.rings import Span
 from jaxreplay.samplers.uniform import draw_uniform, one_over
 from jaxreplay.sources import (
@@ -22,12 +22,14 @@ from jaxreplay.sources import (
     Mixture,
     Source,
     Subset,
+    any_valid,
     as_source_rows,
     buffers,
     every_row,
     held,
-    locate,
+    members,
     readable,
+    usable,
 )
 from jaxreplay.types import PyTree, Rows, Sample, SourceRows, out_of_range_unless
 from jaxreplay.views import View, transition
@@ -41,8 +43,8 @@ def sample(source: Source, key: jax.Array, batch_size: int, view: View = transit
 
     source: a buffer, or what `subset`, `split`, `concat` and `mixture` make of buffers. Rows are drawn independently,
     each with the sampler's stated distribution over the rows that can be read and that the view can start from. The key
-    decides everything. What could not be filled has `mask` False and zeros. Under jit that is all of an empty buffer;
-    outside jit it raises ValueError.
+    decides everything. What could not be filled has `mask` False and zeros; outside jit, where nothing can be drawn, as
+    from an empty buffer, it raises ValueError and says why.
 
     >>> import jax, jax.numpy as jnp, jaxreplay as replay
     >>> buffer = replay.create({"reward": jnp.float32(0)}, capacity=100)
@@ -55,7 +57,7 @@ def sample(source: Source, key: jax.Array, batch_size: int, view: View = transit
     trees.check_key(key)
     batch = _sample(_check_source(source), key, batch_size, check_view(view))
     if trees.is_concrete(batch.mask) and not np.asarray(batch.mask).all():
-        _check_not_empty(source)
+        _check_filled(source, view, batch)
     return batch
 
 
@@ -65,15 +67,29 @@ def _check_source(source: Any) -> Any:
     return source
 
 
-def _check_not_empty(source: Source) -> None:
-    way_out = "append steps before sampling (replay.can_sample tells)"
+def _check_filled(source: Source, view: View, batch: Sample) -> None:
+    """Raise ValueError where nothing could be drawn, of the source or of one that a mixture draws from."""
     if not isinstance(source, Mixture):
-        if int(size(source)) == 0:
-            raise ValueError(f"the buffer is empty: {way_out}")
+        if not np.asarray(batch.mask).any():
+            _explain_nothing(source, view, "the buffer")
         return
     for i, (part, share) in enumerate(zip(source.sources, source.proportions, strict=True)):
-        if share and int(size(part)) == 0:
-            raise ValueError(f"source {i} of the mixture is empty: {way_out}")
+        if share and not bool(can_sample(part, 1, view)):
+            _explain_nothing(part, view, f"source {i} of the mixture")
+
+
+def _explain_nothing(source: Source, view: View, name: str) -> None:
+    count = int(size(source))
+    if count == 0:
+        raise ValueError(f"{name} is empty: append steps before sampling (replay.can_sample tells)")
+    if bool(can_sample(source, 1, view)):
+        raise ValueError(f"{name} holds {count} rows, but none could be drawn: all their priorities are zero")
+    needs = getattr(view, "needs", "")
+    needs = f"it needs {needs}, and there are none yet" if needs else "see its `usable`"
+    raise ValueError(
+        f"{name} holds {count} rows, but {view} can start from none of them: {needs} "
+        "(replay.can_sample(buffer, n, view) tells)"
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("batch_size", "view"), inline=True)
@@ -82,7 +98,7 @@ def _sample(source: Source, key: jax.Array, batch_size: int, view: View) -> Samp
         return _sample_mixture(source, key, batch_size, view)
 
     def find(rows: Rows | SourceRows) -> tuple[Span, ...]:
-        return _usable(source, rows, view)
+        return usable(source, rows, view)
 
     narrowed = refuses(view)
     if isinstance(source, Buffer):
@@ -90,7 +106,7 @@ def _sample(source: Source, key: jax.Array, batch_size: int, view: View) -> Samp
         span, probability = sampler.draw(state, source.rings, key, batch_size, lambda rows: find(rows)[0], narrowed)
         spans = (span,)
     else:
-        spans, found = draw_uniform(key, batch_size, held(source), readable(source), find, _any_valid, narrowed)
+        spans, found = draw_uniform(key, batch_size, held(source), readable(source), find, any_valid, narrowed)
         spans = tuple(span.replace(valid=span.valid & found) for span in spans)
         probability = _probability(source, spans)
     return _read(source, _rows_of(source, spans), spans, probability, view, key)
@@ -124,9 +140,9 @@ def _sample_mixture(source: Mixture, key: jax.Array, batch_size: int, view: View
 def take(source: Source, rows: Rows | SourceRows, view: View = transition(), key: Any = None) -> Sample:  # noqa: B008
     """Read given rows `[...]` through a view: `Sample`, leaves `[..., *shape]`.
 
-    Rows that are stale, void, removed or out of range, and those that the view cannot start from, come back with `mask`
-    False and zeros. `probability` is that of drawing the row from the source. Several buffers are addressed by
-    `SourceRows`. key: for a view that draws, as `hindsight`. Raises TypeError for rows of another kind.
+    Rows that are stale, void, removed, out of range or left out by a subset, and those that the view cannot start from,
+    come back with `mask` False and zeros. `probability` is that of drawing the row from the source. Several buffers are
+    addressed by `SourceRows`. key: for a view that draws, as `hindsight`. Raises TypeError for rows of another kind.
     """
     rows = _check_rows(_check_source(source), rows)
     check_view(view)
@@ -151,7 +167,10 @@ def _check_rows(source: Source, rows: Any) -> Any:
 def _take(source: Source, rows: Rows | SourceRows, view: View, key: jax.Array | None = None) -> Sample:
     shape = rows.time.shape
     flat = jax.tree.map(jnp.ravel, rows)
-    spans = _usable(source, flat, view)
+    spans = usable(source, flat, view)
+    if not isinstance(source, Buffer):
+        member = members(source, flat)
+        spans = tuple(span.replace(valid=span.valid & member) for span in spans)
     got = _read(source, flat, spans, _probability(source, spans), view, key)
     got = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), got)
     return got.replace(rows=rows)
@@ -204,26 +223,13 @@ def _epoch(source: Source, key: jax.Array, batch_size: int, view: View) -> Rows 
     count = mask.shape[0]
     order = jax.random.permutation(key, count)
     shuffled = jax.tree.map(lambda x: x[order], every)
-    valid = mask[order] & _any_valid(_usable(source, shuffled, view))
+    valid = mask[order] & any_valid(usable(source, shuffled, view))
     order = jnp.argsort(~valid, stable=True)
     rows = out_of_range_unless(valid[order], jax.tree.map(lambda x: x[order], shuffled))
     batches = -(-count // batch_size)
     rows = jax.tree.map(lambda x: jnp.pad(x, (0, batches * batch_size - count)), rows)
     rows = out_of_range_unless(jnp.arange(batches * batch_size) < count, rows)
     return jax.tree.map(lambda x: x.reshape(batches, batch_size), rows)
-
-
-def _usable(source: Source, rows: Rows | SourceRows, view: View) -> tuple[Span, ...]:
-    """Where rows are, `valid` where the view can start from them as well."""
-    spans = []
-    for span in locate(source, rows):
-        usable: Any = view.usable(span)
-        spans.append(span if usable is None else span.replace(valid=span.valid & usable))
-    return tuple(spans)
-
-
-def _any_valid(spans: tuple[Span, ...]) -> jax.Array:
-    return functools.reduce(jnp.logical_or, [span.valid for span in spans])
 
 
 def _rows_of(source: Source, spans: tuple[Span, ...]) -> Rows | SourceRows:
@@ -237,7 +243,7 @@ def _rows_of(source: Source, spans: tuple[Span, ...]) -> Rows | SourceRows:
 def _read(
     source: Source, rows: Any, spans: tuple[Span, ...], probability: jax.Array, view: View, key: jax.Array | None
 ) -> Sample:
-    mask = _any_valid(spans)
+    mask = any_valid(spans)
     num_bits = getattr(view, "num_bits", 0)
     if num_bits and key is not None:
         bits = jax.random.bits(jax.random.fold_in(key, VIEW), (*mask.shape, num_bits), jnp.uint32)
@@ -256,7 +262,7 @@ def _probability(source: Source, spans: tuple[Span, ...]) -> jax.Array:
     probability, rest = jnp.zeros(spans[0].time.shape, jnp.float32), spans
     for part, share in zip(source.sources, source.proportions, strict=True):
         mine, rest = rest[: len(buffers(part))], rest[len(buffers(part)) :]
-        probability = jnp.where(_any_valid(mine), share * _probability(part, mine), probability)
+        probability = jnp.where(any_valid(mine), share * _probability(part, mine), probability)
     return probability
 
 

@@ -6,6 +6,7 @@ any source. To append, append to the buffer and make the source anew, which cost
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
@@ -14,12 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax import lax
 
 from jaxreplay import rings, trees
 from jaxreplay.buffer import Buffer
 from jaxreplay.rings import Rings, Span
 from jaxreplay.samplers.uniform import Numbered, held_rows, readable_rows
 from jaxreplay.types import Rows, SourceRows
+from jaxreplay.views import View
 
 TOLERANCE = 1e-6  # by how much proportions may miss 1
 
@@ -27,6 +30,7 @@ TOLERANCE = 1e-6  # by how much proportions may miss 1
 class Subset(struct.PyTreeNode):
     """Some rows of a buffer, made by `subset` or `split`: `count` of `rows` `[N]`, from number `first` on.
 
+    These are in order of time, then env, so that one is found by bisection.
     It is sampled uniformly, whatever the buffer's own sampler.
     """
 
@@ -118,6 +122,57 @@ def locate(source: Source, rows: Rows | SourceRows) -> tuple[Span, ...]:
     if isinstance(rows, Rows):
         return tuple(rings.find(buffer.rings, rows) for buffer in buffers(source)[:1])
     return tuple(rings.find(buffer.rings, rows.of(i)) for i, buffer in enumerate(buffers(source)))
+
+
+def usable(source: Source, rows: Rows | SourceRows, view: View) -> tuple[Span, ...]:
+    """Where rows are, `valid` where the view can start from them as well."""
+    spans = []
+    for span in locate(source, rows):
+        mask: Any = view.usable(span)
+        spans.append(span if mask is None else span.replace(valid=span.valid & mask))
+    return tuple(spans)
+
+
+def any_valid(spans: tuple[Span, ...]) -> jax.Array:
+    """Which rows `[B]` are valid in any buffer."""
+    return functools.reduce(jnp.logical_or, [span.valid for span in spans])
+
+
+def members(source: Source, rows: Rows | SourceRows) -> jax.Array:
+    """Tell which rows `[B]` are of the source, whether or not they can be read: all but those a subset leaves out."""
+    if isinstance(source, Buffer):
+        return jnp.ones(rows.time.shape, jnp.bool_)
+    if isinstance(source, Subset):
+        return _is_in_subset(source, rows)
+    found, first = jnp.zeros(rows.time.shape, jnp.bool_), 0
+    for part in source.sources:
+        count = len(buffers(part))
+        mine = rows.replace(source=rows.source - first) if isinstance(part, Concat) else rows.of(first)
+        found |= (rows.source >= first) & (rows.source < first + count) & members(part, mine)
+        first += count
+    return found
+
+
+def _is_in_subset(source: Subset, rows: Rows) -> jax.Array:
+    """Look rows `[B]` up among those of a subset, which are in order of time, then env: by bisection."""
+    last = source.rows.time.shape[0] - 1
+
+    def at(place: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """How far the subset's row is behind, in time and in env."""
+        mine = jax.tree.map(lambda x: x[jnp.clip(place, 0, last)], source.rows)
+        return rows.time - mine.time, rows.env - mine.env
+
+    def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        low, high = bounds  # the first row that does not come before lies in [low, high]
+        middle = low + (high - low) // 2
+        time, env = at(middle)
+        before = (low < high) & ((time > 0) | ((time == 0) & (env > 0)))
+        return jnp.where(before, middle + 1, low), jnp.where(before, high, middle)
+
+    low = jnp.broadcast_to(source.first, rows.time.shape)
+    low, _ = lax.fori_loop(0, (last + 1).bit_length(), halve, (low, low + source.count))
+    time, env = at(low)
+    return (low < source.first + source.count) & (time == 0) & (env == 0)
 
 
 def every_row(source: Source) -> tuple[Rows | SourceRows, jax.Array]:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxreplay import rings, trees
+from jaxreplay import ring, rings, trees
 from jaxreplay.buffer import Buffer, check_rows
 from jaxreplay.ring import is_last_of_equals
 from jaxreplay.rings import Rings
@@ -52,10 +52,11 @@ def split(buffer: Buffer, key: jax.Array, fractions: Sequence[float]) -> tuple[S
 
 @functools.partial(jax.jit, inline=True)
 def _choose_rows(stored: Rings, rows: Rows) -> tuple[Rows, jax.Array]:
-    """The rows that can be read, each once and these first, and how many."""
+    """The rows that can be read, each once, in order of time, then env, before the others; and how many."""
     slot, env, _ = rings.place(stored, rows)
     wanted = rings.is_valid(stored, rows) & is_last_of_equals(rings.flat_index(stored, slot, env))
-    order = jnp.argsort(~wanted, stable=True)
+    in_order = rings.flat_index(stored, stored.num_slots - ring.age(stored.clock, rows.time), rows.env)
+    order = jnp.argsort(jnp.where(wanted, in_order, rings.MAX_INDEX))
     return jax.tree.map(lambda x: x[order], rows), jnp.sum(wanted, dtype=jnp.int32)
 
 

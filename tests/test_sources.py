@@ -81,7 +81,7 @@ def test_a_subset_under_a_view_that_narrows_it() -> None:
     counts = seen(few, view=views.compose(views.sequence(3), views.map(lambda s: s.data)))
     assert sorted(counts) == [6, 7]
     assert_uniform(np.array(list(counts.values())))
-    nothing = replay.sample(replay.subset(one(), at(10)), KEY, 4, views.sequence(3))
+    nothing = jax.jit(lambda s: replay.sample(s, KEY, 4, views.sequence(3)))(replay.subset(one(), at(10)))
     assert not nothing.mask.any()
 
 

@@ -71,7 +71,8 @@ class View(Protocol):
 
     A view may have more attributes. `reach`: the steps of an env that the ring must have room for, else ValueError.
     `num_bits`: how many random words `span.bits` it needs a row. `completes`: how many steps after a row the ones come
-    that may make it usable. `narrow(rings, span)`: the span with other steps before and after.
+    that may make it usable. `narrow(rings, span)`: the span with other steps before and after. `needs`: in words, what
+    a row must have around it to be usable, for error messages.
     """
 
     def columns(self, layout: Layout) -> Columns:
@@ -104,6 +105,10 @@ class Over:
     def completes(self) -> tuple[int, ...]:
         return getattr(self.base, "completes", ())
 
+    @property
+    def needs(self) -> str:
+        return getattr(self.base, "needs", "")
+
     def usable(self, span: Span) -> jax.Array | None:
         return self.base.usable(span)
 
@@ -133,6 +138,12 @@ def refuses(view: View) -> bool:
     names = [field.name for field in dataclasses.fields(Span) if field.name != "bits"]
     example: dict[str, Any] = {name: flag if name in ("valid", "open") else number for name in names}
     return jax.eval_shape(usable, Span(**example)) is not None
+
+
+def need_episodes(layout: Layout, view: str) -> None:
+    """Raise ValueError for independent items, around which there is no episode."""
+    if not layout.episodic:
+        raise ValueError(f"{view}: this buffer holds independent items; create it with episode_end to have episodes")
 
 
 def need_parts(columns: Columns, layout: Layout, view: str) -> Columns:
@@ -211,7 +222,7 @@ def places(rings_: Rings, span: Span, keys: list[tuple[At, bool]]) -> tuple[jax.
     step that is in the episode's record.
     """
     if keys == [(At(0), False)]:
-        return span.slot[:, None], span.env[:, None]
+        return jnp.where(span.valid, span.slot, rings_.num_slots)[:, None], span.env[:, None]
     ats = [at for at, _ in keys]
     beyond = np.array([follows or at.frame is not None for at, follows in keys])  # may be one step past the newest
     shift = np.array([int(follows) if at.frame is None else at.frame for at, follows in keys], np.int32)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from jaxreplay import trees
-from jaxreplay.layout import Layout
+from jaxreplay.layout import Layout, from_raw, to_raw
 from jaxreplay.rings import Span
 from jaxreplay.types import PyTree
 from jaxreplay.views.base import Columns, Over, View
@@ -17,7 +21,10 @@ from jaxreplay.views.transition import TransitionView, transition
 
 
 def map(fn: Callable[[Any], Any]) -> MapView:
-    """Apply a pure function to the batch. Give the same function each time: another one compiles anew."""
+    """Apply a pure function to the batch. Give the same function each time: another one compiles anew.
+
+    Leaves `[B, ...]` of what it gives are zeros where the sample's `mask` is False, as in any batch.
+    """
     if not callable(fn):
         raise TypeError(f"map: expected a function of the batch, got {type(fn).__name__}")
     return MapView(fn)
@@ -58,7 +65,10 @@ class MapView(Over):
         return self.base.columns(layout)
 
     def batch(self, step: PyTree, span: Span) -> PyTree:
-        return self.fn(self.base.batch(step, span))
+        batch = self.fn(self.base.batch(step, span))
+        if isinstance(self.fn, _Select):  # it makes nothing anew: what was zeros still is
+            return batch
+        return jax.tree.map(functools.partial(_zero_unless, span.valid), batch)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +86,16 @@ class _Select:
         except (KeyError, IndexError, ValueError, TypeError) as error:
             there = ", ".join(path for path, _ in trees.paths(batch))
             raise ValueError(f"select: the batch has no {part!r}; it has: {there}") from error
+
+
+def _zero_unless(valid: jax.Array, x: Any) -> Any:
+    """Give `x` `[B, ...]` with zeros where `valid` `[B]` is False; what has other axes, as it is."""
+    if jnp.shape(x)[:1] != valid.shape:
+        return x
+    x = jnp.asarray(x)
+    if trees.is_key_dtype(x.dtype):
+        return from_raw(_zero_unless(valid, to_raw(x)), x.dtype)
+    return trees.choose(valid, x, jnp.zeros_like(x))
 
 
 def _over(under: View, view: View) -> View:

@@ -14,7 +14,7 @@ from jaxreplay.layout import Layout
 from jaxreplay.random_integers import below
 from jaxreplay.rings import Span
 from jaxreplay.types import PyTree
-from jaxreplay.views.base import Columns, need_parts
+from jaxreplay.views.base import Columns, need_episodes, need_parts
 
 STRATEGIES = ("future", "final", "episode")
 
@@ -71,6 +71,7 @@ class HindsightView:
 
     def columns(self, layout: Layout) -> Columns:
         name = f"hindsight({self.strategy!r}, {self.fraction})"
+        need_episodes(layout, name)
         need_parts(dict.fromkeys((*self.goals, self.achieved, self.reward), 0), layout, name)
         return {"": 0, self.achieved: (0, self._goal_step)}
 

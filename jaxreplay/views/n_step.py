@@ -13,7 +13,7 @@ from jaxreplay import trees
 from jaxreplay.layout import Layout
 from jaxreplay.rings import Span
 from jaxreplay.types import PyTree
-from jaxreplay.views.base import Columns, need_parts
+from jaxreplay.views.base import Columns, need_episodes, need_parts
 
 
 class NStepTransition(struct.PyTreeNode):
@@ -83,15 +83,16 @@ class NStepView:
             self.next_observation: self._last_step,
         }
         name = f"n_step({self.n}, {self.discount})"
-        if not layout.episodic:
-            raise ValueError(
-                f"{name}: this buffer holds independent items; create it with episode_end to have episodes"
-            )
+        need_episodes(layout, name)
         return need_parts(columns, layout, name)
 
     @property
     def completes(self) -> tuple[int, ...]:
         return tuple(range(self.n))
+
+    @property
+    def needs(self) -> str:
+        return f"{self.n} steps of an episode, or its end"
 
     def usable(self, span: Span) -> jax.Array | None:
         return (span.after >= self.n - 1) | ~span.open if self.complete else None

@@ -12,7 +12,7 @@ from jaxreplay import trees
 from jaxreplay.layout import Layout
 from jaxreplay.rings import Span
 from jaxreplay.types import PyTree
-from jaxreplay.views.base import At, Columns
+from jaxreplay.views.base import At, Columns, need_episodes
 
 
 class Sequence(struct.PyTreeNode):
@@ -65,7 +65,12 @@ class SequenceView:
     def completes(self) -> tuple[int, ...]:
         return (self.length - 1,)
 
+    @property
+    def needs(self) -> str:
+        return f"{self.length} consecutive steps of one episode"
+
     def columns(self, layout: Layout) -> Columns:
+        need_episodes(layout, f"sequence({self.length - self.burn_in})")
         steps = tuple(At(step, "edge" if self.complete else "zero") for step in range(self.length))
         after = {leaf.path: self._last_step for leaf in layout.leaves if leaf.next_of is not None}
         return {"": steps} | after

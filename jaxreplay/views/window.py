@@ -14,7 +14,7 @@ from jaxreplay import numbering, rings, trees
 from jaxreplay.layout import Layout
 from jaxreplay.rings import Rings, Span
 from jaxreplay.types import PyTree, Rows
-from jaxreplay.views.base import At, Columns, Fill, check_fill
+from jaxreplay.views.base import At, Columns, Fill, check_fill, need_episodes
 
 
 class Window(struct.PyTreeNode):
@@ -100,6 +100,8 @@ class OffsetsView:
         return self.steps[-1] - self.steps[0] + 1
 
     def columns(self, layout: Layout) -> Columns:
+        if self.steps != (0,) and self.episode_id is None and not self.episode_end:
+            need_episodes(layout, f"offsets({self.steps}) without episode_id or episode_end")
         return {"": tuple(At(step, self.fill) for step in self.steps)}
 
     def usable(self, span: Span) -> None:
