@@ -1,6 +1,7 @@
 """`python -m benchmarks [part ...]`: time this library against its peers in one process, and keep the figures.
 
-`python -m benchmarks compare OLD.json NEW.json` shows what changed between two runs.
+`python -m benchmarks compare OLD.json NEW.json` shows what changed between two runs, and
+`python -m benchmarks plot FILE.json` draws the picture of one anew.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from benchmarks import machine, results
+from benchmarks import machine, picture, results
 from benchmarks.workloads import PARTS
 
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -21,6 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     if arguments[:1] == ["compare"]:
         return compare(arguments[1:])
+    if arguments[:1] == ["plot"]:
+        return plot(arguments[1:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Time jaxreplay against its peers.")
     parser.add_argument("parts", nargs="*", metavar="part", help=f"one or more of {', '.join(PARTS)}; default all")
     parser.add_argument("--quick", action="store_true", help="few rounds, for a first look")
@@ -37,10 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ImportError:
         progress = iter
     found: list[results.Result] = []
+    command = {"command": " ".join(["python -m benchmarks", *arguments])}
     for part in progress([part for part in PARTS if part in args.parts or not args.parts]):
         found += PARTS[part](3 if args.quick else 21)
-        results.save(args.out, machine.describe(), found)  # after each part: a run that is cut short keeps what it has
-    results.plot(args.out.with_suffix(".png"), found)
+        about = machine.describe() | command
+        results.save(args.out, about, found)  # after each part: a run that is cut short keeps what it has
+    picture.save(args.out.with_suffix(".png"), results.load_machine(args.out), found)
     print(args.out.with_suffix(".md").read_text())
     return 0
 
@@ -55,6 +60,21 @@ def compare(arguments: Sequence[str]) -> int:
         print(results.compare(results.load(args.old), results.load(args.new)))
     except (OSError, ValueError, KeyError, TypeError) as error:
         parser.error(f"cannot read results: {error}")
+    return 0
+
+
+def plot(arguments: Sequence[str]) -> int:
+    """Draw the picture of a file of results beside it, as PNG."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks plot")
+    parser.add_argument("file", type=pathlib.Path, help="what a run has written, as JSON")
+    args = parser.parse_args(arguments)
+    try:
+        about, found = results.load_machine(args.file), results.load(args.file)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        parser.error(f"cannot read results: {error}")
+    if not picture.save(args.file.with_suffix(".png"), about, found):
+        parser.error(f"{args.file} has none of the workloads that the picture shows")
+    print(args.file.with_suffix(".png"))
     return 0
 
 

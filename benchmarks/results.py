@@ -96,32 +96,6 @@ def save(path: pathlib.Path, machine: dict[str, Any], results: list[Result]) -> 
     path.with_suffix(".md").write_text(head + table(results) + "\n")
 
 
-def plot(path: pathlib.Path, results: list[Result]) -> None:
-    """Draw, for every workload, how many times as long as the first contestant each other takes, as a PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    bars = [(f"{r.workload}\n{r.mode}", name, r.speedup(name)) for r in results for name in r.micros]
-    shown = [(title, name, over) for title, name, over in bars if over is not None and 0 < over < float("inf")]
-    if not shown:
-        return
-    figure, axes = pyplot.subplots(figsize=(11, 1 + 0.28 * len(shown)))
-    places = range(len(shown))
-    colors = ["tab:blue" if over >= 1 else "tab:orange" for _, _, over in shown]
-    axes.barh(places, [over for _, _, over in shown], color=colors)
-    labels = [f"{title.splitlines()[0]} ({title.splitlines()[1]}): {name}" for title, name, _ in shown]
-    axes.set_yticks(places, labels, fontsize=7)
-    axes.set_xscale("log")
-    axes.axvline(1.0, color="black", linewidth=1)
-    axes.invert_yaxis()
-    axes.set_xlabel("times as long as the first contestant of the workload; right of the line is slower than it")
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
-
-
 def compare(old: list[Result], new: list[Result]) -> str:
     """A Markdown table of two runs: the medians of what both have, and how they and their ratios changed.
 
@@ -142,6 +116,11 @@ def compare(old: list[Result], new: list[Result]) -> str:
             figures = (f"{_number(a)} {result.unit}", f"{_number(b)} {result.unit}", change, over)
             lines.append("| " + " | ".join((result.workload, result.mode, name, *figures)) + " |")
     return "\n".join(lines)
+
+
+def load_machine(path: pathlib.Path) -> dict[str, Any]:
+    """Read what a file that `save` wrote says of the machine."""
+    return json.loads(path.read_text())["machine"]
 
 
 def load(path: pathlib.Path) -> list[Result]:

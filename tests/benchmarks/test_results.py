@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks.results import Goal, Result, compare, load, plot, save, table
+from benchmarks.results import Goal, Result, compare, load, load_machine, save, table
 from benchmarks.timing import interleave, quartiles, ratio, subtract
 
 RESULT = Result("sample", "in lax.scan", {"jaxreplay": [1.0, 2.0, 3.0], "other": [3.0, 4.0, 9.0]}, Goal("other", 2.5))
@@ -46,6 +46,7 @@ def test_files_keep_every_round(tmp_path: pathlib.Path) -> None:
     kept = [RESULT, Result("memory", "m", {"a": [1.5]}, unit="x", raw={"a": [2.5]})]
     save(tmp_path / "deep" / "r.json", machine, kept)
     assert load(tmp_path / "deep" / "r.json") == kept
+    assert load_machine(tmp_path / "deep" / "r.json") == machine
     assert "P, 2 cores" in (tmp_path / "deep" / "r.md").read_text()
 
 
@@ -82,8 +83,3 @@ def test_two_runs_are_compared_by_medians_and_by_ratios(
     assert "2.00x" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         command.main(["compare", str(tmp_path / "a.json"), str(tmp_path / "missing.json")])
-
-
-def test_the_plot_is_a_picture(tmp_path: pathlib.Path) -> None:
-    plot(tmp_path / "r.png", [RESULT])
-    assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
