@@ -245,12 +245,20 @@ def _remove(buffer: Buffer, rows: Rows) -> Buffer:
 
 
 def clear(buffer: Buffer) -> Buffer:
-    """Empty the buffer. Times and episode numbers go on, so rows drawn before stay stale; open episodes are closed."""
+    """Empty the buffer. Times and episode numbers go on, so rows drawn before stay stale; open episodes are closed.
+
+    A prioritized buffer keeps the largest priority it has seen.
+    """
     stored = buffer.rings
     clock = stored.clock.replace(held=jnp.zeros_like(stored.clock.held))
     envs = stored.envs.replace(open=jnp.zeros_like(stored.envs.open))
-    state = buffer.sampler.init(stored.num_slots, stored.num_envs)
-    return buffer.replace(rings=stored.replace(clock=clock, envs=envs), sampler_state=state)
+    stored = stored.replace(clock=clock, envs=envs)
+    sampler: Any = buffer.sampler
+    if hasattr(sampler, "on_clear"):
+        state = sampler.on_clear(buffer.sampler_state, stored)
+    else:
+        state = sampler.init(stored.num_slots, stored.num_envs)
+    return buffer.replace(rings=stored, sampler_state=state)
 
 
 def check_rows(buffer: Buffer, rows: Any) -> Rows:

@@ -235,8 +235,10 @@ def _parts(source: Buffer | Subset | Concat) -> tuple[Buffer | Subset, ...]:
 
 def _check_sources(what: str, sources: Sequence[Source]) -> tuple[Source, ...]:
     """Return the sources, or raise naming the first that is none, or whose structure is not that of the first."""
-    if isinstance(sources, Source) or not sources:
+    if not isinstance(sources, list | tuple):
         raise TypeError(f"{what}: expected a list of buffers, subsets or concats, got {type(sources).__name__}")
+    if not sources:
+        raise ValueError(f"{what}: expected at least one source, got none")
     for i, source in enumerate(sources):
         if not isinstance(source, Source):
             raise TypeError(f"{what}: source {i} is {type(source).__name__}, expected a buffer, subset or concat")

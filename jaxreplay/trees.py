@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -95,6 +97,20 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     number = int(value.__index__())
     if number < least:
         raise ValueError(f"{name}: expected at least {least}, got {number}")
+    return number
+
+
+def check_number(name: str, value: Any, least: float = 0.0, most: float = math.inf, way_out: str = "") -> float:
+    """Return a static finite number from `least` to `most`, or raise saying what came."""
+    wanted = f"a number of at least {least:g}" if most == math.inf else f"a number from {least:g} to {most:g}"
+    if isinstance(value, jax.core.Tracer):
+        raise TypeError(f"{name}: expected a Python number (it shapes the program), got a traced value{way_out}")
+    is_scalar = isinstance(value, np.ndarray | jax.Array) and value.shape == () and value.dtype != jnp.bool_
+    if isinstance(value, bool) or not (is_scalar or isinstance(value, numbers.Real)):
+        raise TypeError(f"{name}: expected {wanted}, got {type(value).__name__} {value!r}")
+    number = float(value)
+    if not (math.isfinite(number) and least <= number <= most):
+        raise ValueError(f"{name}: expected {wanted}, got {value}")
     return number
 
 

@@ -274,6 +274,12 @@ def test_proportions_that_do_not_add_up(proportions: tuple[float, ...]) -> None:
         replay.split(other(), KEY, proportions)
 
 
+def test_no_sources() -> None:
+    for make in (replay.concat, lambda sources: replay.mixture(sources, [])):
+        with pytest.raises(ValueError, match="expected at least one source"):
+            make([])
+
+
 def test_sources_that_are_none() -> None:
     mixed = replay.mixture([other(), other()], [0.5, 0.5])
     for error, message, build in (

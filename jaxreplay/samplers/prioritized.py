@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import lax
 
-from jaxreplay import ring
+from jaxreplay import ring, trees
 from jaxreplay import rings as rings_
 from jaxreplay.loops import while_needed
 from jaxreplay.ring import Clock
@@ -24,6 +24,7 @@ from jaxreplay.types import Rows
 from jaxreplay.views import View
 from jaxreplay.views.base import check_view, refuses
 
+TINY = float(jnp.finfo(jnp.float32).tiny)  # what is smaller, compilers may take for zero
 LOST_AT_ONCE = 8  # slices of rows that lose their weight in one pass of a loop
 
 
@@ -37,8 +38,9 @@ def prioritized(
     """Draw rows in proportion to `priority**exponent`, with replacement (Schaul et al. 2016, equation 1).
 
     Priorities are plain magnitudes, as `abs(td_error) + 1e-6`, set by `set_priorities`; the exponent is applied inside,
-    once. A row of priority zero is never drawn. exponent: 0 is uniform, 1 fully proportional.
-    new_priority: of rows when they are appended; by default the largest that was ever set, 1 before.
+    once. A row of priority zero is never drawn; any other can be, however small (weights below 2**-100 count as that).
+    exponent: 0 is uniform, 1 fully proportional.
+    new_priority: of rows when they are appended; by default the largest that was ever set, 1 before. `clear` keeps it.
     stratified: draw one row from each of B equal parts of the total, which lowers the variance of a batch; False draws
         them independently. Each row's probability in a batch is the same either way.
     view: one that cannot start from every row, as `sequence(80)` or `n_step(3, 0.99, complete=True)`. Rows it cannot
@@ -46,7 +48,7 @@ def prioritized(
         the priority it has, or is given, meanwhile. Without it such a view is served by drawing again.
 
     Rows that cannot be read for another reason (their episode's record was overwritten) are drawn again.
-    Raises ValueError for a negative exponent or priority.
+    Raises ValueError for a negative exponent or priority, and TypeError for what is no number, or traced.
 
     >>> import jax, jax.numpy as jnp, jaxreplay as replay
     >>> buffer = replay.create({"x": jnp.int32(0)}, 8, sampler=replay.samplers.prioritized(1.0))
@@ -59,12 +61,9 @@ def prioritized(
     >>> batch.probability[0].item(), replay.importance_weights(batch, buffer, beta=1.0)[0].item()
     (0.75, 0.3333333432674408)
     """
-    if not 0 <= float(exponent) < float("inf"):
-        raise ValueError(f"exponent: expected a number of at least 0, got {exponent}")
-    if new_priority is not None and not 0 <= float(new_priority) < float("inf"):
-        raise ValueError(f"new_priority: expected a number of at least 0, got {new_priority}")
-    new = None if new_priority is None else float(new_priority)
-    return Prioritized(float(exponent), new, bool(stratified), None if view is None else check_view(view))
+    power = trees.check_number("exponent", exponent)
+    new = None if new_priority is None else trees.check_number("new_priority", new_priority)
+    return Prioritized(power, new, bool(stratified), None if view is None else check_view(view))
 
 
 class Priorities(struct.PyTreeNode):
@@ -101,7 +100,9 @@ class Prioritized:
         )
 
     def on_write(self, state: Priorities, rings: Rings, slots: jax.Array, valid: jax.Array) -> Priorities:
-        new = state.largest if self.new_priority is None else self._weight(jnp.float32(self.new_priority), rings)
+        new = state.largest
+        if self.new_priority is not None:
+            new = self._weight(jnp.float32(self.new_priority and max(self.new_priority, TINY)), rings)
         weights, start = jnp.where(valid, new, 0.0), slots[0] * rings.num_envs
         index = rings_.flat_index(rings, slots[:, None], jnp.arange(rings.num_envs, dtype=jnp.int32)).ravel()
         single, tree, kept = slots.shape[0] == 1, state.tree, state.kept
@@ -123,6 +124,10 @@ class Prioritized:
         slot, env, held = rings_.place(rings, rows)
         index = _leaf_index(state.tree, rings, slot, env, held)
         return state.replace(tree=sum_tree.set_leaves(state.tree, index, jnp.zeros(index.shape, jnp.float32)))
+
+    def on_clear(self, state: Priorities, rings: Rings) -> Priorities:
+        """Empty the state, but for the largest priority seen."""
+        return self.init(rings.num_slots, rings.num_envs).replace(largest=state.largest)
 
     def on_close(self, state: Priorities, rings: Rings) -> Priorities:
         """Take note that open episodes were closed without a write: rows may have waited for that."""
@@ -167,10 +172,14 @@ class Prioritized:
         return state.replace(tree=sum_tree.set_leaves(marked, index, in_tree), kept=kept, largest=largest)
 
     def _weight(self, priorities: jax.Array, rings: Rings) -> jax.Array:
-        """The numbers in the leaves: bounded, so that the reciprocal of all together is a normal number."""
+        """The numbers in the leaves: bounded, so that the tree computes with normal numbers."""
         most = sum_tree.MOST / (rings.num_slots * rings.num_envs)
-        priorities = priorities.astype(jnp.float32)
-        return jnp.where(priorities > 0, jnp.minimum(priorities**self.exponent, most), 0.0)
+        if priorities.dtype.itemsize < 4:
+            priorities = priorities.astype(jnp.float32)
+        bits = lax.bitcast_convert_type(priorities, jnp.int32 if priorities.dtype == jnp.float32 else jnp.int64)
+        size = jnp.maximum(priorities.astype(jnp.float32), TINY)
+        weight = jnp.clip(size**self.exponent, sum_tree.LEAST, most)
+        return jnp.where(bits > 0, weight, 0.0)  # by its bits: a compiler may take a subnormal number for zero
 
     @property
     def _completes(self) -> tuple[int, ...]:
@@ -231,8 +240,9 @@ def _close_lost(tree: Tree, rings: Rings, lost: jax.Array) -> tuple[Tree, jax.Ar
 
 
 def _share(tree: Tree, weight: jax.Array) -> jax.Array:
-    """The probability of leaves, given the numbers in them."""
-    return weight / jnp.maximum(sum_tree.total(tree), jnp.finfo(jnp.float32).tiny)
+    """The probability of leaves, given the numbers in them: above zero where they are."""
+    share = weight / jnp.maximum(sum_tree.total(tree), TINY)
+    return jnp.where(weight > 0, jnp.maximum(share, TINY), 0.0)
 
 
 def _leaf_index(tree: Tree, rings: Rings, slot: jax.Array, env: jax.Array, known: jax.Array) -> jax.Array:

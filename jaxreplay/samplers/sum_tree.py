@@ -17,6 +17,7 @@ from jax import lax
 FAN_OUT = 8  # measured against 4, 16 and 32: sums are cheaper, and the tree is not much deeper
 RESOLUTION = 2.0**-24  # of a float32 in [0, 1)
 MOST = 2.0**100  # what all leaves together may come to
+LEAST = 2.0**-100  # of a leaf above zero: a position in it, of 24 bits, is still a normal float32
 MARK = 2.0**101
 
 Tree: TypeAlias = tuple[jax.Array, ...]

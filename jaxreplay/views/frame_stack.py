@@ -23,7 +23,7 @@ def frame_stack(n: int, axis: int = 0, fill: str = "edge", parts: tuple[str, ...
 
     `observation` and `next_observation` share their frames in one gather, and the next stack of an episode's last step
     holds the true final observation. `compose(frame_stack(4), n_step(3, 0.99))` puts another view over the stacks.
-    Raises ValueError for n < 1, another fill, and, when sampling, parts that cannot be stacked.
+    Raises ValueError for n < 1, another fill, and, when sampling, parts that cannot be stacked or lack the axis.
 
     >>> import jax.numpy as jnp, jaxreplay as replay
     >>> example = {"obs": jnp.int32(0), "next": jnp.int32(0), "end": jnp.bool_(False)}
@@ -55,6 +55,7 @@ class FrameStackView(Over):
         stacked = dict(asked)
         for path, follows in self._stacked_leaves(layout).items():
             columns, single = columns_of(asked, path)
+            self._check_axis(path, len(layout.leaves[layout.paths.index(path)].shape))
             stacks = tuple(self._stack(at, int(follows)) for at in columns if isinstance(at, At))
             if stacks:
                 stacked[path] = stacks[0] if single else stacks
@@ -74,6 +75,14 @@ class FrameStackView(Over):
             raise ValueError(f"frame_stack: {names} cannot be stacked; what has a next value: {list(layout.sources)}")
         leaves = enumerate(layout.leaves)
         return {x.path: x.next_of is not None for i, x in leaves if i in chosen or x.next_of in chosen}
+
+    def _check_axis(self, path: str, ndim: int) -> None:
+        """Raise ValueError unless a stack of the leaf has the axis."""
+        if not -(ndim + 1) <= self.axis <= ndim:
+            raise ValueError(
+                f"frame_stack: axis {self.axis} is out of bounds for {path}, which has {ndim} axes, {ndim + 1} when "
+                f"stacked; expected {-(ndim + 1)} to {ndim}"
+            )
 
     def _stack(self, at: At, follows: int) -> Stack:
         """The frames up to a step's own, or up to the one after it."""

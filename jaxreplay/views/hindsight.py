@@ -47,14 +47,11 @@ def hindsight(
     """
     if strategy not in STRATEGIES:
         raise ValueError(f"strategy: expected one of {', '.join(map(repr, STRATEGIES))}, got {strategy!r}")
-    if not 0.0 <= float(fraction) <= 1.0:
-        raise ValueError(f"fraction: expected a number from 0 to 1, got {fraction}")
+    share = trees.check_number("fraction", fraction, most=1.0)
     if not callable(compute_reward):
         raise TypeError(f"compute_reward: expected a function, got {type(compute_reward).__name__}")
     goals = (f"{observation}.{desired_goal}", f"{next_observation}.{desired_goal}")
-    return HindsightView(
-        strategy, float(fraction), compute_reward, goals, f"{next_observation}.{achieved_goal}", reward
-    )
+    return HindsightView(strategy, share, compute_reward, goals, f"{next_observation}.{achieved_goal}", reward)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy as np
 from scipy import stats
 
 import jaxreplay as replay
+from jaxreplay.samplers.uniform import Uniform
 
 README = pathlib.Path(__file__).parents[2] / "README.md"
 
@@ -59,3 +60,26 @@ def test_it_serves_views_that_refuse_rows_and_an_empty_buffer() -> None:
     batch = sample(buffer, jax.random.key(0))
     assert bool(batch.mask.all())
     assert (np.asarray(batch.data.data["x"][:, 0]) % 8 <= 4).all()
+
+
+@dataclasses.dataclass(frozen=True)
+class Counting(Uniform):
+    """Uniform, and counts the writes."""
+
+    def init(self, num_slots: int, num_envs: int) -> Any:
+        return jnp.int32(0)
+
+    def on_write(self, state: Any, rings: Any, slots: jax.Array, valid: jax.Array) -> Any:
+        return state + 1
+
+
+@dataclasses.dataclass(frozen=True)
+class CountingOn(Counting):
+    def on_clear(self, state: Any, rings: Any) -> Any:
+        return state
+
+
+def test_clear_makes_a_state_anew_unless_the_sampler_keeps_it() -> None:
+    for sampler, kept in ((Counting(), 0), (CountingOn(), 1)):
+        buffer = replay.append(replay.create({"x": jnp.int32(0)}, 4, sampler=sampler), {"x": jnp.int32(1)})
+        assert int(replay.clear(buffer).sampler_state) == kept

@@ -117,7 +117,6 @@ def live(buffer: replay.Buffer, model: Model, weights: Weights, operation: Any) 
         model.pop(n)
         return replay.pop(buffer, n)[0]
     model.clear()
-    weights.largest = 1.0
     return replay.clear(buffer)
 
 
@@ -392,6 +391,64 @@ def test_rows_that_lost_their_record_have_no_weight() -> None:
     batch = replay.sample(buffer, KEY, 500)
     assert bool(batch.mask.all())
     np.testing.assert_allclose(batch.probability, 1 / int(replay.size(buffer)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("jitted", [False, True])
+@pytest.mark.parametrize(("exponent", "small"), [(2.0, 1e-30), (1.0, 1e-40), (0.5, 1e-45), (10.0, 1e-4)])
+def test_a_priority_that_underflows_is_the_smallest_that_can_be_drawn(
+    exponent: float, small: float, jitted: bool
+) -> None:
+    """Also where float32 has it below its normal numbers, which compilers take for zero."""
+    prioritize = set_priorities if jitted else replay.set_priorities
+    buffer = buffer_of(48, exponent=exponent)
+    buffer = prioritize(buffer, rows_of(*range(48)), jnp.where(jnp.arange(48) % 4 == 0, 0.0, jnp.float32(small)))
+    assert float(sum_tree.total(buffer.sampler_state.tree)) >= 36 * sum_tree.LEAST
+    batch = replay.sample(buffer, KEY, 36_000)
+    assert bool(batch.mask.all())
+    counts = np.bincount(batch.data["x"], minlength=48)
+    assert not counts[::4].any()
+    assert stats.chisquare(counts[np.arange(48) % 4 > 0]).pvalue > 1e-6
+    np.testing.assert_allclose(batch.probability, 1 / 36, rtol=1e-6)
+    np.testing.assert_allclose(replay.importance_weights(batch, buffer, 1.0), 1, rtol=1e-6)
+
+
+def test_probabilities_and_weights_stay_finite_beside_the_largest_priorities() -> None:
+    buffer = set_priorities(buffer_of(8, exponent=2.0), rows_of(*range(8)), jnp.array([1e-30, 0.0, *[1e30] * 6]))
+    every = replay.take(buffer, rows_of(*range(8)))
+    assert float(every.probability[0]) > 0
+    assert float(every.probability[1]) == 0
+    np.testing.assert_allclose(every.probability[2:], 1 / 6, rtol=1e-5)
+    both = replay.take(buffer, rows_of(0, 2, 3))
+    assert bool(jnp.isfinite(replay.importance_weights(both, buffer, 1.0)).all())
+
+
+def test_a_small_new_priority_can_be_drawn() -> None:
+    batch = replay.sample(buffer_of(8, new_priority=1e-50, exponent=0.6), KEY, 64)
+    assert bool(batch.mask.all())
+
+
+def test_clear_keeps_the_largest_priority_seen() -> None:
+    buffer = set_priorities(buffer_of(4, exponent=1.0), rows_of(0), jnp.array([9.0]))
+    for clear in (replay.clear, jax.jit(replay.clear)):
+        after = replay.extend(clear(buffer), {"x": jnp.arange(2)})
+        after = set_priorities(after, rows_of(4), jnp.array([1.0]))
+        np.testing.assert_allclose(replay.take(after, rows_of(4, 5)).probability, [0.1, 0.9], rtol=1e-6)
+
+
+@pytest.mark.parametrize("wrong", ["0.6", True, None, [0.6], np.array([0.6, 0.7]), np.bool_(True)])
+def test_settings_that_are_no_numbers(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="exponent: expected a number of at least 0, got"):
+        prioritized(wrong)
+    if wrong is not None:
+        with pytest.raises(TypeError, match="new_priority: expected a number of at least 0, got"):
+            prioritized(new_priority=wrong)
+
+
+def test_settings_are_python_and_numpy_numbers_and_nothing_traced() -> None:
+    assert prioritized(np.float32(0.5)) == prioritized(0.5) == prioritized(jnp.float32(0.5))
+    assert prioritized(np.int64(1), new_priority=2) == prioritized(1.0, new_priority=2.0)
+    with pytest.raises(TypeError, match=r"exponent: expected a Python number .*traced"):
+        jax.jit(lambda x: prioritized(x))(0.6)
 
 
 def test_importance_weights_are_those_of_the_paper() -> None:
