@@ -123,12 +123,22 @@ def get_part(step: PyTree, part: str) -> PyTree:
     """Return the part of a step at a path of names."""
     for name in part.split("."):
         if isinstance(step, Mapping):  # before its attributes: a key may be called "values"
-            step = step[name]
+            step = step[{str(key): key for key in step}[name]]
         elif hasattr(step, name):
             step = getattr(step, name)
         else:
             step = step[int(name) if isinstance(step, list | tuple) else name]
     return step
+
+
+def has_part(step: PyTree, part: str) -> bool:
+    """Tell whether a step has a part at a path of names, be it one without leaves."""
+    if any(is_below(path, part) for path, _ in paths(step)):
+        return True
+    try:
+        return not jax.tree.leaves(get_part(step, part))
+    except (KeyError, IndexError, ValueError, TypeError):
+        return False
 
 
 def set_part(step: PyTree, part: str, value: PyTree) -> PyTree:
@@ -147,4 +157,9 @@ def is_below(path: str, part: str) -> bool:
 
 def choose(which: jax.Array, a: PyTree, b: PyTree) -> PyTree:
     """The rows of `a` where `which` `[B]`, else those of `b`; any pytrees of one structure, leaves `[B, ...]`."""
-    return jax.tree.map(lambda x, y: jnp.where(which.reshape(which.shape + (1,) * (x.ndim - 1)), x, y), a, b)
+    return jax.tree.map(lambda x, y: jnp.where(to_rank(which, x.ndim), x, y), a, b)
+
+
+def to_rank(x: jax.Array, ndim: int) -> jax.Array:
+    """Give `x` axes of length 1 at its end, up to `ndim` axes in all."""
+    return x.reshape(*x.shape, *[1] * (ndim - x.ndim))

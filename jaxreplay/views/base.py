@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxreplay import ring, rings, trees
-from jaxreplay.layout import Layout
+from jaxreplay.layout import Layout, Leaf
 from jaxreplay.rings import Rings, Span
 from jaxreplay.types import PyTree
 
@@ -148,13 +148,24 @@ def need_episodes(layout: Layout, view: str) -> None:
 
 def need_parts(columns: Columns, layout: Layout, view: str) -> Columns:
     """Return `columns`, or raise ValueError naming the parts that the stored structure lacks."""
-    unknown = [part for part in columns if not any(trees.is_below(path, part) for path in layout.paths)]
+    structure = jax.tree.unflatten(layout.treedef, layout.paths)
+    unknown = [part for part in columns if not trees.has_part(structure, part)]
     if unknown:
         raise ValueError(
             f"{view}: the stored steps have no {', '.join(map(repr, unknown))}; their leaves: "
             f"{', '.join(layout.paths)}. Name the parts in the view's arguments."
         )
     return columns
+
+
+def need_leaf(layout: Layout, part: str, view: str, argument: str) -> Leaf:
+    """Return the leaf that a part is, or raise ValueError naming those that it has."""
+    found = [leaf for leaf in layout.leaves if trees.is_below(leaf.path, part)]
+    if [leaf.path for leaf in found] != [part]:
+        names = ", ".join(leaf.path for leaf in found) or "none"
+        pick = f": pick one, as {argument}={found[0].path!r}" if found else ""
+        raise ValueError(f"{view}: {argument} must be one array, and {part!r} has the leaves {names}{pick}")
+    return found[0]
 
 
 def columns_of(columns: Columns, path: str) -> tuple[tuple[At | Stack, ...], bool]:

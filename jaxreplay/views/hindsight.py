@@ -14,7 +14,7 @@ from jaxreplay.layout import Layout
 from jaxreplay.random_integers import below
 from jaxreplay.rings import Span
 from jaxreplay.types import PyTree
-from jaxreplay.views.base import Columns, need_episodes, need_parts
+from jaxreplay.views.base import Columns, need_episodes, need_leaf, need_parts
 
 STRATEGIES = ("future", "final", "episode")
 
@@ -70,6 +70,7 @@ class HindsightView:
         name = f"hindsight({self.strategy!r}, {self.fraction})"
         need_episodes(layout, name)
         need_parts(dict.fromkeys((*self.goals, self.achieved, self.reward), 0), layout, name)
+        need_leaf(layout, self.reward, name, "reward")
         return {"": 0, self.achieved: (0, self._goal_step)}
 
     def usable(self, span: Span) -> None:
@@ -90,7 +91,7 @@ class HindsightView:
         if jnp.shape(new) != old.shape:
             came = trees.describe(jnp.shape(new)[1:], new.dtype)
             raise ValueError(f"compute_reward: expected {trees.describe(old.shape[1:], old.dtype)}, got {came}")
-        return trees.set_part(step, self.reward, jnp.where(relabel, new.astype(old.dtype), old))
+        return trees.set_part(step, self.reward, trees.choose(relabel, new.astype(old.dtype), old))
 
     def _check_goals(self, desired: PyTree, achieved: PyTree) -> None:
         """Raise ValueError unless an achieved goal can stand for a desired one."""

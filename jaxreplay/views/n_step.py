@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,9 @@ from jaxreplay import trees
 from jaxreplay.layout import Layout
 from jaxreplay.rings import Span
 from jaxreplay.types import PyTree
-from jaxreplay.views.base import Columns, need_episodes, need_parts
+from jaxreplay.views.base import Columns, need_episodes, need_leaf, need_parts
+
+CHANGING = "; for a discount that changes, sum the rewards of sequence(n, complete=False), with map or after sampling"
 
 
 class NStepTransition(struct.PyTreeNode):
@@ -21,7 +24,7 @@ class NStepTransition(struct.PyTreeNode):
 
     observation, action: of the row. reward: the discounted sum of the k rewards. next_observation: the one k steps on.
     discount: float32, what to multiply the bootstrap with: 0 if the episode terminated within the k steps, else
-    `discount**k`.
+    `discount**k`; `[B, A]` where there is a flag for each of A agents. extras: of the row.
     """
 
     observation: PyTree
@@ -29,6 +32,7 @@ class NStepTransition(struct.PyTreeNode):
     reward: jax.Array
     discount: jax.Array
     next_observation: PyTree
+    extras: PyTree = struct.field(default_factory=dict)
 
 
 def n_step(
@@ -41,6 +45,7 @@ def n_step(
     reward: str = "reward",
     terminated: str = "terminated",
     next_observation: str = "next_observation",
+    extras: str | Sequence[str] = "extras",
 ) -> NStepView:
     """View each row as the transition over the k <= n steps that begin with it, an `NStepTransition`.
 
@@ -51,13 +56,19 @@ def n_step(
     complete: draw only rows whose n steps are there, or whose episode ended before: none that is cut at the newest step
     of an open episode.
 
-    The names say which parts of a structure of the user's own to read. Raises ValueError for n < 1 or a discount
-    outside [0, 1], and when sampling, for parts that are not stored and for independent items.
+    A reward may have axes of its own, `[A]` for A agents or objectives, and `terminated` the first of these: then
+    `discount` is `[B, A]`, and an agent's rewards after its own termination do not count. Of a structure of agents,
+    pick one by path: `reward="reward.agent_0", terminated="terminated.agent_0"`.
+
+    The names say which parts of a structure of the user's own to read, by path. extras: what else of the row's own step
+    comes along; of several names, a dict by name; `()` for nothing, as where no part is called "extras".
+    Raises ValueError for n < 1 or a discount outside [0, 1], TypeError for a traced one, and when sampling, ValueError
+    for parts that are not stored, rewards and flags that are not one array each, and independent items.
     """
-    trees.check_count("n", n)
-    if not 0.0 <= float(discount) <= 1.0:
-        raise ValueError(f"discount: expected a number from 0 to 1, got {discount}")
-    return NStepView(int(n), float(discount), bool(complete), observation, action, reward, terminated, next_observation)
+    n = trees.check_count("n", n)
+    discount = trees.check_number("discount", discount, most=1.0, way_out=CHANGING)
+    names = extras if isinstance(extras, str) else tuple(extras)
+    return NStepView(n, discount, bool(complete), observation, action, reward, terminated, next_observation, names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +83,7 @@ class NStepView:
     reward: str
     terminated: str
     next_observation: str
+    extras: str | tuple[str, ...]
 
     def columns(self, layout: Layout) -> Columns:
         steps = tuple(range(self.n))
@@ -83,8 +95,32 @@ class NStepView:
             self.next_observation: self._last_step,
         }
         name = f"n_step({self.n}, {self.discount})"
+        named = self._named_extras(jax.tree.unflatten(layout.treedef, layout.paths))
+        extras = dict.fromkeys(named, 0)
         need_episodes(layout, name)
-        return need_parts(columns, layout, name)
+        need_parts(extras | columns, layout, name)
+        self._check_axes(layout, name)
+        for part in extras:
+            if trees.is_below(part, self.next_observation) or trees.is_below(self.next_observation, part):
+                raise ValueError(f"{name}: extras: {part!r} is read k steps on; name others, or extras=() for none")
+        return extras | columns
+
+    def _named_extras(self, step: PyTree) -> tuple[str, ...]:
+        """The parts that come along; "extras" need not be there."""
+        if self.extras == "extras" and not trees.has_part(step, "extras"):
+            return ()
+        return (self.extras,) if isinstance(self.extras, str) else self.extras
+
+    def _check_axes(self, layout: Layout, name: str) -> None:
+        """Raise ValueError unless there is a reward, and a flag for all of it or for each of its first axes."""
+        reward = need_leaf(layout, self.reward, name, "reward")
+        flag = need_leaf(layout, self.terminated, name, "terminated")
+        if flag.shape != reward.shape[: len(flag.shape)]:
+            raise ValueError(
+                f"{name}: {flag.path} is {trees.describe(flag.shape, flag.dtype)} and {reward.path} is "
+                f"{trees.describe(reward.shape, reward.dtype)}: flags are scalars, or have the reward's first axes; "
+                "store a reward for each flag, or name another part with terminated="
+            )
 
     @property
     def completes(self) -> tuple[int, ...]:
@@ -103,17 +139,36 @@ class NStepView:
         dtype = rewards.dtype if jnp.issubdtype(rewards.dtype, jnp.inexact) else jnp.float32
         wide = jnp.promote_types(dtype, jnp.float32)
         powers = np.power(self.discount, np.arange(self.n + 1))  # [n + 1], in float64 and so rounded once
-        parts = (..., *[None] * (rewards.ndim - 2))  # a reward may have axes of its own, one for each agent, say
-        terms = jnp.where(taken[parts], rewards.astype(wide) * jnp.asarray(powers[:-1], wide)[parts], 0)
-        terminated = jnp.any(taken & (trees.get_part(step, self.terminated) != 0), axis=1)
+        flags = trees.get_part(step, self.terminated) != 0
+        flags &= trees.to_rank(taken, flags.ndim)
+        counts = trees.to_rank(taken, rewards.ndim)
+        if flags.ndim > 2:  # one for each agent: its rewards end, and the episode may go on
+            ended_before = jnp.cumsum(flags, axis=1, dtype=jnp.int32) > flags.astype(jnp.int32)
+            counts &= ~trees.to_rank(ended_before, rewards.ndim)
+        weights = trees.to_rank(jnp.asarray(powers[None, :-1], wide), rewards.ndim)
+        terms = jnp.where(counts, rewards.astype(wide) * weights, 0)
+        terminated = jnp.any(flags, axis=1)
         bootstrap = jnp.asarray(powers[1:], jnp.float32)[self._last_step(span)]
+        going_on = trees.to_rank(span.valid, terminated.ndim) & ~terminated
         return NStepTransition(
             observation=trees.get_part(step, self.observation),
             action=trees.get_part(step, self.action),
             reward=jnp.sum(terms, axis=1).astype(dtype),
-            discount=jnp.where(span.valid & ~terminated, bootstrap, 0.0),
+            discount=jnp.where(going_on, trees.to_rank(bootstrap, terminated.ndim), 0.0),
             next_observation=trees.get_part(step, self.next_observation),
+            extras=self._get_extras(step),
         )
+
+    def _get_extras(self, step: PyTree) -> PyTree:
+        named = {part: self._first(step, part) for part in self._named_extras(step)}
+        return named.get(self.extras, named)
+
+    def _first(self, step: PyTree, part: str) -> PyTree:
+        """A part of the row's own step. Rewards and flags in it are those of n steps, of which the first is taken."""
+        both = (self.reward, self.terminated)
+        found = [(path, leaf) for path, leaf in trees.paths(step) if trees.is_below(path, part)]
+        leaves = [x[:, 0] if any(trees.is_below(path, name) for name in both) else x for path, x in found]
+        return jax.tree.unflatten(jax.tree.structure(trees.get_part(step, part)), leaves)
 
     def _last_step(self, span: Span) -> jax.Array:
         """The offset of the k-th step, `[B]`: its next observation is the one k steps on."""

@@ -109,6 +109,30 @@ def test_each_seed_of_a_vmapped_buffer_relabels_by_its_key() -> None:
                      replay.sample(buffer, keys[i], 16, view))  # fmt: skip
 
 
+def two_rewards(achieved: jax.Array, desired: jax.Array) -> jax.Array:
+    return jnp.stack([compute_reward(achieved, desired), jnp.float32(3)])
+
+
+def test_a_reward_may_have_axes_of_its_own() -> None:
+    time = jnp.arange(4.0)
+    flags, zeros = jnp.zeros(4, bool), jnp.zeros((4, 2))
+    block = replay.Transition(observe(time), time, zeros, flags, flags, observe(time + 1))
+    buffer = replay.extend(replay.create(jax.tree.map(lambda x: x[0], block), 4), block)
+    batch = replay.sample(buffer, KEY, 8, views.hindsight("final", 1.0, compute_reward=two_rewards)).data
+    goal = batch.observation["desired_goal"]
+    np.testing.assert_allclose(batch.reward[:, 0], -jnp.abs(batch.next_observation["achieved_goal"] - goal).sum(-1))
+    assert batch.reward[:, 1].tolist() == [3] * 8
+
+
+def test_a_reward_that_is_a_structure_is_refused_by_path() -> None:
+    flags, scalar = jnp.bool_(False), jnp.float32(0)
+    step = replay.Transition(observe(scalar), scalar, {"a": scalar, "b": scalar}, flags, flags, observe(scalar))
+    buffer = replay.append(replay.create(step, 4), step)
+    with pytest.raises(ValueError, match=r"reward must be one array.*reward\.a, reward\.b.*reward='reward\.a'"):
+        replay.sample(buffer, KEY, 2, views.hindsight(compute_reward=compute_reward))
+    assert replay.sample(buffer, KEY, 2, views.hindsight(compute_reward=compute_reward, reward="reward.b")).mask.all()
+
+
 def test_what_cannot_be_relabelled() -> None:
     buffer = goal_buffer()
     for message, view in (
