@@ -49,7 +49,8 @@ def create(
 ) -> Buffer:
     """Make an empty buffer for steps like `example`.
 
-    example: one step of one env, arrays or `jax.ShapeDtypeStruct`; a `Transition`, or any pytree.
+    example: one step of one env, arrays or `jax.ShapeDtypeStruct`; a `Transition`, or any pytree. `append` then takes
+        leaves `[E, ...]`, and `extend` `[L, E, ...]`: time comes first.
     capacity: steps kept, over all envs; a multiple of `num_envs`.
     num_envs: E, the parallel streams that are stepped together; None for a single stream, whose steps have no env axis.
     max_episodes: records of episodes kept, over all envs (default `capacity // 8`), rounded up to a whole number K an
@@ -132,6 +133,7 @@ def append(buffer: Buffer, step: PyTree, mask: Any = None) -> Buffer:
 def extend(buffer: Buffer, steps: PyTree, mask: Any = None) -> Buffer:
     """Append a block of L slices, leaves `[L, E, ...]` (`[L, ...]` for a single stream), as if one by one.
 
+    Time comes first, as `lax.scan` stacks it: where L equals E, swapped axes cannot be noticed.
     L may be 0, or more than the ring holds. mask: `[L, E]` bool (`[L]` for a single stream), see `append`.
     """
     leaves, mask = _check_step(buffer, steps, mask, block=True)

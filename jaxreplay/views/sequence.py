@@ -13,15 +13,18 @@ from jaxreplay.layout import Layout
 from jaxreplay.rings import Span
 from jaxreplay.types import PyTree
 from jaxreplay.views.base import At, Columns, need_episodes
+from jaxreplay.views.parts import HasParts
 
 
-class Sequence(struct.PyTreeNode):
+class Sequence(HasParts, struct.PyTreeNode):
     """L consecutive steps of one episode, beginning with the row.
 
     data: the stored structure, leaves `[B, L, ...]`, zeros where `mask` is False; the parts that follow from others
         (`next_observation`) are `[B, ...]`, what came after the last step that is there.
     mask: `[B, L]` bool, the step is there. learn: `[B, L]` bool, it is, and is not part of the burn-in.
     index: `[B, L]` int32, the step's position in its episode, from 0.
+    Parts of `data` can be read without its name, as `batch.data.observation`, or `batch.data["obs"]` of a dict; fields
+    come first.
     """
 
     data: PyTree
@@ -42,7 +45,7 @@ def sequence(length: int, complete: bool = True, burn_in: int = 0) -> SequenceVi
     >>> rows = replay.Rows(time=jnp.array([1, 2]), env=jnp.array([0, 0]))
     >>> replay.take(buffer, rows, replay.views.sequence(3)).mask.tolist()
     [True, False]
-    >>> replay.take(buffer, rows, replay.views.sequence(3, complete=False)).data.data["x"].tolist()
+    >>> replay.take(buffer, rows, replay.views.sequence(3, complete=False)).data["x"].tolist()
     [[1, 2, 3], [2, 3, 0]]
     """
     length, burn_in = trees.check_count("length", length), trees.check_count("burn_in", burn_in, 0)

@@ -15,12 +15,14 @@ from jaxreplay.layout import Layout
 from jaxreplay.rings import Rings, Span
 from jaxreplay.types import PyTree, Rows
 from jaxreplay.views.base import At, Columns, Fill, check_fill, need_episodes
+from jaxreplay.views.parts import HasParts
 
 
-class Window(struct.PyTreeNode):
+class Window(HasParts, struct.PyTreeNode):
     """Steps around each row: `data`, the stored structure with leaves `[B, W, ...]`, and `mask` `[B, W]` bool.
 
-    `mask` says which steps are of the row's episode and still held.
+    `mask` says which steps are of the row's episode and still held. Parts of `data` can be read without its name, as
+    `batch.data.observation`, or `batch.data["obs"]` of a dict; fields come first.
     """
 
     data: PyTree
@@ -46,7 +48,7 @@ def window(
     >>> buffer = replay.extend(buffer, {"x": jnp.arange(6), "end": jnp.arange(6) == 3})
     >>> rows = replay.Rows(time=jnp.array([1, 3]), env=jnp.array([0, 0]))
     >>> batch = replay.take(buffer, rows, replay.views.window(2, 1)).data
-    >>> batch.data["x"].tolist(), batch.mask.tolist()
+    >>> batch["x"].tolist(), batch.mask.tolist()
     ([[0, 0, 1, 2], [1, 2, 3, 3]], [[False, True, True, True], [True, True, True, False]])
     """
     past, future = trees.check_count("past", past, 0), trees.check_count("future", future, 0)
@@ -74,7 +76,7 @@ def offsets(
     >>> buffer = replay.extend(buffer, {"x": jnp.arange(6), "id": jnp.array([7, 7, 7, 9, 9, 9])})
     >>> rows = replay.Rows(time=jnp.array([2, 3]), env=jnp.array([0, 0]))
     >>> view = replay.views.offsets((-2, 0, 1), episode_id="id")
-    >>> replay.take(buffer, rows, view).data.data["x"].tolist()
+    >>> replay.take(buffer, rows, view).data["x"].tolist()
     [[0, 2, 2], [3, 3, 4]]
     """
     steps = tuple(int(step) for step in steps)
