@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 import jaxreplay as replay
+from tests.extras import library
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
@@ -39,7 +40,7 @@ def test_the_first_example(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_jitted_loop(capsys: pytest.CaptureFixture[str]) -> None:
-    gymnasium = pytest.importorskip("gymnasium")
+    gymnasium = library("gymnasium")
     from jaxreplay.demo import cartpole
 
     def step_envs(envs: Any, action: jax.Array) -> Any:
@@ -93,7 +94,7 @@ def _row() -> replay.Rows:
 
 
 def test_a_recorded_environment() -> None:
-    pytest.importorskip("gymnasium")
+    library("gymnasium")
     scope = run("env = record.RecordTransitions(env, buffer)")
     assert scope["batch"].data.observation.shape == (256, 4)
 
@@ -105,7 +106,7 @@ def test_a_data_set(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_action_records(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    pytest.importorskip("gymnasium")
+    library("gymnasium")
     monkeypatch.chdir(tmp_path)
     run("record.load_actions(")
     assert capsys.readouterr().out.count("as recorded") == 3

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import jaxreplay as replay
+from tests.extras import library
 
-gymnasium = pytest.importorskip("gymnasium")
+gymnasium = library("gymnasium")
 spaces = gymnasium.spaces
 
 

@@ -9,6 +9,7 @@ import pytest
 from benchmarks import __main__ as command
 from benchmarks.results import Goal, Result, compare, load, load_machine, save, table
 from benchmarks.timing import interleave, quartiles, ratio, subtract
+from tests.extras import library
 
 RESULT = Result("sample", "in lax.scan", {"jaxreplay": [1.0, 2.0, 3.0], "other": [3.0, 4.0, 9.0]}, Goal("other", 2.5))
 
@@ -58,7 +59,7 @@ def test_contestants_give_the_same_leaves(name: str) -> None:
     from benchmarks import contestants
 
     if name == "Flashbax":
-        pytest.importorskip("flashbax")
+        library("flashbax")
     for num_envs in (None, 4):
         contestant = getattr(contestants, name)(contestants.SMALL, 64, num_envs, 8)
         state = contestants.filled(contestant, contestants.SMALL, 64, num_envs)

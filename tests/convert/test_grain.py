@@ -14,8 +14,9 @@ import jaxreplay as replay
 from jaxreplay import convert, views
 from jaxreplay.datasets import Dataset, Trajectory
 from tests.convert.streams import assert_same, buffer_with_holes, random_dataset, rows_to_read
+from tests.extras import library
 
-grain = pytest.importorskip("grain")
+grain = library("grain")
 
 
 @pytest.fixture(scope="module")

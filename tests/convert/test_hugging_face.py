@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from jaxreplay import convert
 from jaxreplay.datasets import Dataset, Trajectory
 from tests.convert.streams import assert_same_episodes, buffer_with_holes, random_dataset
+from tests.extras import library
 
-datasets = pytest.importorskip("datasets")
+datasets = library("datasets")
 
 
 def data_of(length: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 
 from jaxreplay import convert
 from jaxreplay.datasets import Dataset, Trajectory
+from tests import extras
 from tests.convert.streams import assert_same, assert_same_episodes, buffer_with_holes
 
 KINDS = ("Trajectory", "TrajectoryWithRew", "TransitionsMinimal", "Transitions", "TransitionsWithRew")
@@ -58,7 +59,7 @@ def stand_in() -> Any:
 @pytest.fixture(params=["imitation", "stand-in"])
 def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     if request.param == "imitation":
-        return pytest.importorskip("imitation.data.types")
+        return extras.library("imitation.data.types")
     for name in ("imitation", "imitation.data"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     module = stand_in()
@@ -110,10 +111,8 @@ def test_minimal_transitions_come_back_as_arrays(library: Any) -> None:
     assert [info["step"] for info in came["infos"]] == [0, 1, 2, 0, 0, 1, 2, 3, 4, 0]
 
 
-def test_flat_transitions_are_those_of_imitations_own_function(library: Any) -> None:
-    rollout = pytest.importorskip("imitation.data.rollout")
-    if library.__name__ not in sys.modules or not hasattr(library, "transitions_collate_fn"):
-        pytest.skip("needs the package itself")
+def test_flat_transitions_are_those_of_imitations_own_function() -> None:
+    rollout = extras.library("imitation.data.rollout")
     dataset = episodes(as_dict=False)
     theirs = rollout.flatten_trajectories_with_rew(convert.to_imitation(dataset))
     ours = convert.to_imitation(dataset, "TransitionsWithRew")
@@ -122,9 +121,8 @@ def test_flat_transitions_are_those_of_imitations_own_function(library: Any) -> 
     assert ours.infos.tolist() == theirs.infos.tolist()
 
 
-def test_a_batch_is_that_of_imitations_own_collate_function(library: Any) -> None:
-    if not hasattr(library, "transitions_collate_fn"):
-        pytest.skip("needs the package itself")
+def test_a_batch_is_that_of_imitations_own_collate_function() -> None:
+    library = extras.library("imitation.data.types")
     transitions = convert.to_imitation(episodes(), "Transitions", drop=("rewards",))
     items = [transitions[i] for i in (4, 0)]
     theirs, ours = library.transitions_collate_fn(items), convert.collate(items)
@@ -161,7 +159,7 @@ def test_transitions_are_joined_where_they_go_on(library: Any) -> None:
 
 
 def test_the_report_counts_where_transitions_do_not_go_on(library: Any) -> None:
-    dones = np.array([0, 0, 1, 0, 0, 0, 1])  # whole numbers, as some keep them
+    dones = [False, False, True, False, False, False, True]
     came = convert.from_imitation(make(library, [0, 1, 2, 3, 7, 8, 0], dones))
     assert [len(episode) for episode in came] == [3, 1, 2, 1]
     assert came.report is not None
@@ -169,6 +167,12 @@ def test_the_report_counts_where_transitions_do_not_go_on(library: Any) -> None:
     assert (came.report.terminated, came.report.unfinished) == (2, 2)
     joined = convert.from_imitation(convert.to_imitation(episodes())).report
     assert (joined.episodes, joined.terminated, joined.truncated, joined.unfinished) == (4, 2, 1, 1)
+
+
+def test_dones_may_be_whole_numbers_in_objects_with_the_same_fields() -> None:
+    came = convert.from_imitation(make(stand_in(), [0, 1, 2, 3, 7, 8, 0], [0, 0, 1, 0, 0, 0, 1]))
+    assert [len(episode) for episode in came] == [3, 1, 2, 1]
+    assert [episode.terminated for episode in came] == [True, False, False, True]
 
 
 def test_how_an_episode_ended_comes_from_its_infos_or_is_asked(library: Any) -> None:

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from jaxreplay import convert
 from jaxreplay.datasets import Dataset, Trajectory
 from tests.convert.streams import assert_same, assert_same_episodes, buffer_with_holes, random_dataset
+from tests.extras import library
 
-minari = pytest.importorskip("minari")
-pytest.importorskip("h5py")
+minari = library("minari")
+library("h5py")
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Minari asks for an author, a description, ...
 
 NUMBERS = iter(range(10**6))
@@ -98,7 +99,7 @@ def test_extras_of_any_form_and_name_come_back_as_extras(folder: Any, extras: An
 
 def recorded(folder: pathlib.Path) -> Any:
     """A data set that Minari's own collector recorded, with infos and seeds."""
-    gymnasium = pytest.importorskip("gymnasium")
+    gymnasium = library("gymnasium")
 
     class Counting(gymnasium.Env):
         observation_space = gymnasium.spaces.Dict({"step": gymnasium.spaces.Box(0, 99, (), np.int64)})
@@ -163,7 +164,7 @@ def test_a_buffers_episodes_are_written(folder: Any) -> None:
 
 
 def test_spaces_are_those_given_or_boxes_of_the_arrays(folder: Any) -> None:
-    spaces = pytest.importorskip("gymnasium").spaces
+    spaces = library("gymnasium").spaces
     dataset = Dataset([Trajectory({"a": np.zeros((3, 2), np.float32)}, np.zeros(2, np.int32), np.ones(2))])
     made = convert.to_minari(dataset, "tests/inferred-v0", path=folder)
     assert made.observation_space == spaces.Dict({"a": spaces.Box(-np.inf, np.inf, (2,), np.float32)})

@@ -19,9 +19,10 @@ from jaxreplay import convert, views
 from jaxreplay.convert.containers import plain
 from jaxreplay.datasets import Dataset, Trajectory
 from tests.convert.streams import assert_same, buffer_with_holes, random_dataset, rows_of, rows_to_read
+from tests.extras import library
 from tests.model import bits
 
-torch = pytest.importorskip("torch")
+torch = library("torch")
 
 
 DTYPES = ["bool", "uint8", "uint16", "uint32", "int8", "int32", "float16", "float32", "bfloat16", "complex64"]

@@ -10,6 +10,7 @@ import pytest
 
 from jaxreplay.datasets import Dataset, Trajectory, convert
 from tests.datasets.episodes import all_same, same, simple
+from tests.extras import library
 
 
 def negate(trajectory: Trajectory) -> Trajectory:
@@ -59,7 +60,7 @@ def test_the_report_is_kept() -> None:
 
 
 def test_a_stack_of_wrappers_gives_what_the_wrapped_environment_would_have_recorded() -> None:
-    gymnasium = pytest.importorskip("gymnasium")
+    gymnasium = library("gymnasium")
     spaces = (gymnasium.spaces.Box(-99, 99, (2,), np.float32), gymnasium.spaces.Discrete(9))
     episodes = [
         Trajectory(i + np.arange(2 * n + 2, dtype=np.float32).reshape(-1, 2), np.arange(n), np.ones(n), terminated=True)

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 
 from jaxreplay.datasets import Dataset, Trajectory
 from tests.datasets.episodes import all_same, simple, trajectories
+from tests.extras import library
 
 
 def several() -> list[Trajectory]:
@@ -157,7 +158,7 @@ def test_paths_of_any_kind(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_bar_moves_with_the_files(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("tqdm")
+    library("tqdm")
     Dataset(several()).save(tmp_path / "many", one_file_per_episode=True)
     Dataset.load(tmp_path / "many", progress=True)
     assert "5/5" in capsys.readouterr().err

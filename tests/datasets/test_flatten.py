@@ -10,6 +10,7 @@ import pytest
 import jaxreplay as replay
 from jaxreplay.datasets import Dataset, Trajectory, flatten, pad, segment
 from tests.datasets.episodes import all_same, same_tree, simple
+from tests.extras import library
 
 
 def test_flatten_of_one_step() -> None:
@@ -53,8 +54,8 @@ def test_flatten_of_a_thousand_steps_between_others() -> None:
 
 
 def test_flatten_is_what_imitation_gives() -> None:
-    rollout = pytest.importorskip("imitation.data.rollout")
-    types = pytest.importorskip("imitation.data.types")
+    rollout = library("imitation.data.rollout")
+    types = library("imitation.data.types")
     episodes = [simple(1, 3.0, terminated=True), simple(2), simple(1000, 9.0, truncated=True)]
     theirs = rollout.flatten_trajectories_with_rew(
         [types.TrajectoryWithRew(t.observations, t.actions, None, t.ended, t.rewards) for t in episodes]

@@ -12,10 +12,11 @@ import pytest
 
 from jaxreplay.datasets import Dataset, Report, Trajectory
 from tests.datasets.episodes import all_same, same
+from tests.extras import library
 
 
 def write(path: pathlib.Path, columns: dict[str, Any], **options: Any) -> pathlib.Path:
-    h5py = pytest.importorskip("h5py")
+    h5py = library("h5py")
     with h5py.File(path, "w") as file:
         for name, column in columns.items():
             file.create_dataset(name, data=column, **(options if np.ndim(column) else {}))
@@ -94,7 +95,7 @@ def test_big_endian_columns_and_flags_of_numbers_are_read(tmp_path: pathlib.Path
 
 
 def test_wrong_hdf5_is_refused_by_name(tmp_path: pathlib.Path) -> None:
-    h5py = pytest.importorskip("h5py")
+    h5py = library("h5py")
     good = columns(4, [], [])
     for changes, message in (
         ({"actions": None}, "there is no actions: not D4RL's layout"),
@@ -127,7 +128,7 @@ def write_good(tmp_path: pathlib.Path) -> pathlib.Path:
 
 def imitation_folder(path: pathlib.Path, made: list[dict[str, Any]]) -> pathlib.Path:
     """Write what `imitation` writes, with the library it uses."""
-    datasets = pytest.importorskip("datasets")
+    datasets = library("datasets")
     columns = {name: [t[name] for t in made] for name in made[0]}
     columns["infos"] = [[json.dumps(info) for info in infos] for infos in columns["infos"]]
     datasets.Dataset.from_dict(columns).save_to_disk(str(path))
@@ -158,8 +159,8 @@ def test_a_folder_of_imitation_is_read_and_nothing_in_it_is_run(tmp_path: pathli
 
 
 def test_what_imitation_itself_saves_is_read(tmp_path: pathlib.Path) -> None:
-    types = pytest.importorskip("imitation.data.types")
-    serialize = pytest.importorskip("imitation.data.serialize")
+    types = library("imitation.data.types")
+    serialize = library("imitation.data.serialize")
     observations, actions = np.random.default_rng(0).normal(size=(4, 2)), np.arange(3)
     serialize.save(tmp_path / "x", [types.TrajectoryWithRew(observations, actions, None, True, np.ones(3))])
     (got,) = Dataset.load(tmp_path / "x")
@@ -187,8 +188,8 @@ def test_wrong_folders_of_imitation_are_refused_by_name(tmp_path: pathlib.Path) 
 
 
 def test_a_folder_of_minari_is_read(tmp_path: pathlib.Path) -> None:
-    pytest.importorskip("minari")
-    convert = pytest.importorskip("jaxreplay.convert")
+    library("minari")
+    convert = library("jaxreplay.convert")
     made = [
         Trajectory(
             {"a": np.arange(4.0), "b": (np.arange(4, dtype=np.uint8),)},

@@ -10,10 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-pytest.importorskip("optax")
-pytest.importorskip("gymnasium")
 from jaxreplay.datasets import Dataset
 from jaxreplay.demo import behaviour_cloning
+from tests.extras import library
 
 KEY = jax.random.key(0)
 
@@ -42,7 +41,7 @@ def test_both_ways_of_training_reach_nine_tenths_of_the_expert(recorded: Dataset
     wanted = 0.9 * behaviour_cloning.mean_return(recorded)
     params = behaviour_cloning.train_from_buffer(settings, recorded.to_buffer(), KEY)
     assert behaviour_cloning.score(settings, params, KEY) >= wanted
-    pytest.importorskip("torch")
+    library("torch")
     batches = behaviour_cloning.torch_batches(settings, recorded, seed=0)
     params = behaviour_cloning.train_from_batches(settings, batches, KEY)
     assert behaviour_cloning.score(settings, params, KEY) >= wanted

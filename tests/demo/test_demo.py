@@ -14,10 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-pytest.importorskip("optax")
-pytest.importorskip("gymnasium")
-pytest.importorskip("matplotlib")
-
 import jaxreplay as replay
 from jaxreplay.demo import cartpole, dqn, main, report
 

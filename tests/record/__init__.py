@@ -1,0 +1,5 @@
+"""Recording needs Gymnasium."""
+
+from tests.extras import library
+
+library("gymnasium")

@@ -6,19 +6,18 @@ import copy
 import pathlib
 from typing import Any
 
+import gymnasium
 import numpy as np
-import pytest
 
 from jaxreplay.record.action_files import load_actions
 from jaxreplay.record.action_record import ActionRecord
-
-gymnasium = pytest.importorskip("gymnasium")
+from tests.extras import library
 
 DISCRETE = ["CartPole-v1", "LunarLander-v3", "MiniGrid-Empty-5x5-v0"]
 
 
 def make(env_id: str, **kwargs: Any) -> Any:
-    pytest.importorskip({"LunarLander-v3": "Box2D", "MiniGrid-Empty-5x5-v0": "minigrid"}.get(env_id, "gymnasium"))
+    library({"LunarLander-v3": "Box2D", "MiniGrid-Empty-5x5-v0": "minigrid"}.get(env_id, "gymnasium"))
     return gymnasium.make(env_id, **kwargs)
 
 

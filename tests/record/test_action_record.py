@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import gymnasium
 import pytest
 
-gymnasium = pytest.importorskip("gymnasium")
-
-from jaxreplay.record.action_record import as_policy, clip  # noqa: E402
-from tests.record.records import nested, record_of  # noqa: E402
-from tests.record.test_nested_values import assert_same  # noqa: E402
+from jaxreplay.record.action_record import as_policy, clip
+from tests.record.records import nested, record_of
+from tests.record.test_nested_values import assert_same
 
 wrappers = gymnasium.wrappers
 

@@ -9,15 +9,15 @@ import pathlib
 import warnings
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 
-gymnasium = pytest.importorskip("gymnasium")
-from jaxreplay.record import action_files  # noqa: E402
-from jaxreplay.record.action_record import ActionRecord  # noqa: E402
-from jaxreplay.record.actions import RecordActions  # noqa: E402
-from tests.record.echo import DISCRETE, Echo, Lazy, load_all, make, play  # noqa: E402
-from tests.record.test_nested_values import assert_same  # noqa: E402
+from jaxreplay.record import action_files
+from jaxreplay.record.action_record import ActionRecord
+from jaxreplay.record.actions import RecordActions
+from tests.record.echo import DISCRETE, Echo, Lazy, load_all, make, play
+from tests.record.test_nested_values import assert_same
 
 wrappers = gymnasium.wrappers
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import pathlib
 from typing import Any
 
+import gymnasium
 import numpy as np
-import pytest
 
-gymnasium = pytest.importorskip("gymnasium")
-
-from jaxreplay.record.action_record import clip  # noqa: E402
-from jaxreplay.record.actions import RecordActions  # noqa: E402
-from jaxreplay.record.replaying import replay_actions  # noqa: E402
-from tests.record.echo import Echo, Lazy, load_all  # noqa: E402
-from tests.record.records import assert_same_record  # noqa: E402
-from tests.record.test_nested_values import assert_same  # noqa: E402
+from jaxreplay.record.action_record import clip
+from jaxreplay.record.actions import RecordActions
+from jaxreplay.record.replaying import replay_actions
+from tests.record.echo import Echo, Lazy, load_all
+from tests.record.records import assert_same_record
+from tests.record.test_nested_values import assert_same
 
 wrappers = gymnasium.wrappers
 

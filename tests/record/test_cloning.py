@@ -8,11 +8,9 @@ import pathlib
 import numpy as np
 import pytest
 
-gymnasium = pytest.importorskip("gymnasium")
-
-from jaxreplay.record.actions import RecordActions  # noqa: E402
-from tests.record.echo import Echo, load_all, make, play  # noqa: E402
-from tests.record.records import assert_same_record  # noqa: E402
+from jaxreplay.record.actions import RecordActions
+from tests.record.echo import Echo, load_all, make, play
+from tests.record.records import assert_same_record
 
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "MiniGrid-Empty-5x5-v0"])

@@ -6,18 +6,18 @@ import functools
 import sys
 from typing import Any
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-gymnasium = pytest.importorskip("gymnasium")
-
-import jaxreplay as replay  # noqa: E402
-from jaxreplay import record  # noqa: E402
-from jaxreplay.record.collecting import make_keys  # noqa: E402
-from tests.record.checking import DISABLED, NEXT, SAME, buffer_for, recorded_rows  # noqa: E402
-from tests.record.counting import Counting, makers  # noqa: E402
+import jaxreplay as replay
+from jaxreplay import record
+from jaxreplay.record.collecting import make_keys
+from tests.extras import library
+from tests.record.checking import DISABLED, NEXT, SAME, buffer_for, recorded_rows
+from tests.record.counting import Counting, makers
 
 SyncVectorEnv = gymnasium.vector.SyncVectorEnv
 
@@ -150,7 +150,7 @@ def test_what_was_recorded_before_an_error_is_in_the_exception(error: type[BaseE
 
 
 def test_the_bar_counts_and_ends_full(capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("tqdm")
+    library("tqdm")
     env = SyncVectorEnv(makers(3))
     record.collect(env, at_random, buffer_for(env), num_episodes=4)
     assert "4/4" in capsys.readouterr().err

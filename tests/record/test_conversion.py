@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import gymnasium
 import jax
 import numpy as np
 import pytest
 
-gymnasium = pytest.importorskip("gymnasium")
-import jaxreplay as replay  # noqa: E402
-from jaxreplay import record  # noqa: E402
-from jaxreplay.datasets import Dataset  # noqa: E402
-from jaxreplay.datasets.trajectory import Trajectory  # noqa: E402
-from jaxreplay.record.conversion import convert_trajectory  # noqa: E402
-from jaxreplay.record.playback import Playback  # noqa: E402
+import jaxreplay as replay
+from jaxreplay import record
+from jaxreplay.datasets import Dataset
+from jaxreplay.datasets.trajectory import Trajectory
+from jaxreplay.record.conversion import convert_trajectory
+from jaxreplay.record.playback import Playback
+from tests.extras import library
 
 spaces, wrappers = gymnasium.spaces, gymnasium.wrappers
 
@@ -88,11 +89,11 @@ def cartpole() -> Any:
 
 
 def minigrid() -> Any:
-    return pytest.importorskip("minigrid.wrappers").ImgObsWrapper(gymnasium.make("MiniGrid-Empty-5x5-v0"))
+    return library("minigrid.wrappers").ImgObsWrapper(gymnasium.make("MiniGrid-Empty-5x5-v0"))
 
 
 def resized(env: Any) -> Any:
-    pytest.importorskip("cv2")
+    library("cv2")
     return wrappers.ResizeObservation(wrappers.GrayscaleObservation(env), (6, 5))
 
 

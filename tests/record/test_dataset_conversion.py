@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import gymnasium
 import jax
 import numpy as np
 import pytest
 
-gymnasium = pytest.importorskip("gymnasium")
-
-from jaxreplay.datasets.dataset import Dataset  # noqa: E402
-from jaxreplay.datasets.trajectory import Trajectory  # noqa: E402
-from jaxreplay.record.conversion import convert_trajectory  # noqa: E402
-from jaxreplay.record.dataset_conversion import convert_dataset  # noqa: E402
-from tests.record.test_conversion import (  # noqa: E402
+from jaxreplay.datasets.dataset import Dataset
+from jaxreplay.datasets.trajectory import Trajectory
+from jaxreplay.record.conversion import convert_trajectory
+from jaxreplay.record.dataset_conversion import convert_dataset
+from tests.extras import library
+from tests.record.test_conversion import (
     ACTION_WRAPPERS,
     Room,
     assert_equal,
@@ -47,7 +47,7 @@ def test_a_dataset_converts_in_order_and_stays_what_it_was(capsys: pytest.Captur
         range(6)
     )
     capsys.readouterr()
-    pytest.importorskip("tqdm")
+    library("tqdm")
     convert_dataset(recorded, stack, cartpole(), progress=True)
     assert "6/6" in capsys.readouterr().err
     convert_dataset(recorded, stack, cartpole(), progress=False)

@@ -6,17 +6,16 @@ import contextlib
 import sys
 from typing import Any
 
+import gymnasium
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-gymnasium = pytest.importorskip("gymnasium")
-
-import jaxreplay as replay  # noqa: E402
-from jaxreplay import record  # noqa: E402
-from jaxreplay.record import recorder, tally  # noqa: E402
-from tests.record.checking import DISABLED, NEXT, SAME, Drive, assert_recorded, buffer_for  # noqa: E402
-from tests.record.counting import Counting, makers  # noqa: E402
+import jaxreplay as replay
+from jaxreplay import record
+from jaxreplay.record import recorder, tally
+from tests.record.checking import DISABLED, NEXT, SAME, Drive, assert_recorded, buffer_for
+from tests.record.counting import Counting, makers
 
 SLOTS = 3000
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-gymnasium = pytest.importorskip("gymnasium")
-
-from jaxreplay.datasets.trajectory import Trajectory  # noqa: E402
-from jaxreplay.record.playback import Playback, PlaybackOver, WrongAction  # noqa: E402
-from tests.record.test_nested_values import assert_same  # noqa: E402
+from jaxreplay.datasets.trajectory import Trajectory
+from jaxreplay.record.playback import Playback, PlaybackOver, WrongAction
+from tests.record.test_nested_values import assert_same
 
 spaces = gymnasium.spaces
 OBSERVATION = spaces.Dict(

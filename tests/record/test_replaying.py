@@ -6,15 +6,15 @@ import dataclasses
 import pathlib
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 
-gymnasium = pytest.importorskip("gymnasium")
-
-from jaxreplay.record.action_record import ActionRecord, as_policy, clip  # noqa: E402
-from jaxreplay.record.actions import RecordActions  # noqa: E402
-from jaxreplay.record.replaying import replay_actions  # noqa: E402
-from tests.record.echo import DISCRETE, Echo, Lazy, load_all, make, play  # noqa: E402
+from jaxreplay.record.action_record import ActionRecord, as_policy, clip
+from jaxreplay.record.actions import RecordActions
+from jaxreplay.record.replaying import replay_actions
+from tests.extras import library
+from tests.record.echo import DISCRETE, Echo, Lazy, load_all, make, play
 
 
 def recorded(
@@ -45,7 +45,7 @@ def test_a_replay_gives_every_reward_again(env_id: str, tmp_path: pathlib.Path) 
 
 
 def test_a_replay_of_continuous_actions_gives_every_reward_again(tmp_path: pathlib.Path) -> None:
-    pytest.importorskip("Box2D")
+    library("Box2D")
     env = RecordActions(make("LunarLander-v3", continuous=True), tmp_path)
     env.action_space.seed(0)
     env.reset(seed=4)

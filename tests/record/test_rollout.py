@@ -5,18 +5,18 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import struct
+from gymnasium.experimental.functional import FuncEnv
 
 import jaxreplay as replay
 from jaxreplay import record
 from jaxreplay.record import rollouts
 
-gymnasium = pytest.importorskip("gymnasium")
-FuncEnv = pytest.importorskip("gymnasium.experimental.functional").FuncEnv
 KEY = jax.random.key(0)
 
 

@@ -7,18 +7,18 @@ import functools
 from collections import OrderedDict
 from typing import Any
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-gymnasium = pytest.importorskip("gymnasium")
-
-import jaxreplay as replay  # noqa: E402
-from jaxreplay import record  # noqa: E402
-from tests.record import checking  # noqa: E402
-from tests.record.checking import DISABLED, EXTRAS, NEXT, SAME, assert_extras, assert_recorded, buffer_for, drive  # noqa: E402
-from tests.record.counting import Counting, makers  # noqa: E402
+import jaxreplay as replay
+from jaxreplay import record
+from tests.extras import library
+from tests.record import checking
+from tests.record.checking import DISABLED, EXTRAS, NEXT, SAME, assert_extras, assert_recorded, buffer_for, drive
+from tests.record.counting import Counting, makers
 
 AsyncVectorEnv, SyncVectorEnv = gymnasium.vector.AsyncVectorEnv, gymnasium.vector.SyncVectorEnv
 wrappers = gymnasium.wrappers
@@ -657,10 +657,10 @@ def test_without_gymnasium_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -
 
 def pong(preprocessing: bool) -> Any:
     """84x84 grey frames of Pong: by Gymnasium's preprocessing, which needs OpenCV, or by picking rows and columns."""
-    ale_py = pytest.importorskip("ale_py")
+    ale_py = library("ale_py")
     gymnasium.register_envs(ale_py)
     if preprocessing:
-        pytest.importorskip("cv2")
+        library("cv2")
         env = wrappers.AtariPreprocessing(gymnasium.make("ALE/Pong-v5", frameskip=1))
     else:
         env = gymnasium.make("ALE/Pong-v5", obs_type="grayscale")
