@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from tests.extras import REQUIRE, library
@@ -17,3 +20,8 @@ def test_a_test_fails_without_its_library_where_all_are_required(monkeypatch: py
     monkeypatch.setenv(REQUIRE, "1")
     with pytest.raises(ModuleNotFoundError, match="no_such_library"):
         library("no_such_library")
+
+
+def test_whether_a_backend_has_started_is_told() -> None:
+    code = "import jax; from tests.backend import backend_started as b; assert not b() and not b()"
+    subprocess.run([sys.executable, "-c", f"{code}; jax.numpy.zeros(1); assert b() and b()"], check=True)

@@ -128,6 +128,7 @@ def test_a_branch_around_an_append_is_found_under_vmap() -> None:
     assert not replay.check_in_place(jax.vmap(branching), buffer, example(SMALL, (2,)), go)
 
 
+@pytest.mark.compiler
 def test_programs_do_not_grow_with_the_capacity() -> None:
     """The instructions of append and sample are the same but for constants, and so are the operations they count."""
 

@@ -69,6 +69,7 @@ def steps_of(buffer: replay.Buffer, lead: tuple[int, ...]) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype), step)
 
 
+@pytest.mark.compiler
 @pytest.mark.parametrize("pixels", [False, True])
 def test_twenty_small_leaves_are_read_by_one_gather_and_their_next_values_by_another(pixels: bool) -> None:
     buffer = buffer_of(pixels=pixels)
@@ -121,6 +122,7 @@ def test_programs_do_not_grow_with_the_steps_a_view_reads(make: Callable[[int], 
     assert count(64) == count(8)
 
 
+@pytest.mark.compiler
 def test_a_samples_temporaries_are_those_of_its_batch() -> None:
     buffer = buffer_of(pixels=True, capacity=6400)
     analysis = jax.jit(lambda b, k: replay.sample(b, k, 64)).lower(buffer, KEY).compile().memory_analysis()
@@ -129,6 +131,7 @@ def test_a_samples_temporaries_are_those_of_its_batch() -> None:
     assert analysis.temp_size_in_bytes < 4 * analysis.output_size_in_bytes
 
 
+@pytest.mark.compiler
 def test_an_append_makes_no_copy_of_a_step_of_images() -> None:
     image = jax.ShapeDtypeStruct((84, 84), jnp.uint8)
     example = {"image": image, "next_image": image, "end": jax.ShapeDtypeStruct((), jnp.bool_)}

@@ -18,6 +18,7 @@ import jaxreplay as replay
 from jaxreplay import convert, views
 from jaxreplay.convert.containers import plain
 from jaxreplay.datasets import Dataset, Trajectory
+from tests.backend import backend_started
 from tests.convert.streams import assert_same, buffer_with_holes, random_dataset, rows_of, rows_to_read
 from tests.extras import library
 from tests.model import bits
@@ -44,10 +45,8 @@ def from_tensors(batch: Any) -> Any:
 
 def collate_in_worker(items: Any) -> Any:
     """`collate`, where JAX was never asked for a device."""
-    from jax._src import xla_bridge
-
     assert torch.utils.data.get_worker_info() is not None
-    assert not xla_bridge.backends_are_initialized()
+    assert not backend_started()
     return convert.collate(items)
 
 

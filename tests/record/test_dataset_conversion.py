@@ -14,6 +14,7 @@ from jaxreplay.datasets.dataset import Dataset
 from jaxreplay.datasets.trajectory import Trajectory
 from jaxreplay.record.conversion import convert_trajectory
 from jaxreplay.record.dataset_conversion import convert_dataset
+from tests.backend import backend_started
 from tests.extras import library
 from tests.record.test_conversion import (
     ACTION_WRAPPERS,
@@ -57,9 +58,7 @@ def test_a_dataset_converts_in_order_and_stays_what_it_was(capsys: pytest.Captur
 
 def numpy_alone(env: Any) -> Any:
     """Wrap, and show in an observation whether JAX has started a backend in this process."""
-    from jax._src import xla_bridge
-
-    started = float(xla_bridge.backends_are_initialized())
+    started = float(backend_started())
     return stack(wrappers.TransformObservation(env, lambda x: np.full_like(x, started), env.observation_space))
 
 

@@ -269,6 +269,7 @@ def test_new_parameters_compile_nothing() -> None:
     assert len(compiled) <= 2
 
 
+@pytest.mark.compiler
 def test_the_ring_stays_in_place() -> None:
     env = Counter()
     buffer = replay.create(replay.example_transition(env), 100_000, 10)
