@@ -88,7 +88,7 @@ def compilation(rounds: int) -> list[Result]:
     kind: Kind = SMALL
     step = {f"leaf{i}": stream(kind, ()).observation for i in range(18)}
     step |= {"end": jnp.bool_(False), "pixels": jnp.zeros((84, 84), jnp.uint8)}
-    buffer = jax.eval_shape(lambda: replay.create(step, 10_000, episode_end=lambda s: s["end"]))
+    buffer = jax.eval_shape(lambda: replay.create(step, 10_000, episode_end="end"))
     key = jax.eval_shape(lambda: jax.random.key(0))
     programs: dict[str, tuple[Any, Any]] = {
         "append": (replay.append, step),

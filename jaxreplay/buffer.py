@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from jaxreplay import layout, ring, rings, trees
+from jaxreplay import ends, layout, ring, rings, trees
+from jaxreplay.ends import EpisodeEnd
 from jaxreplay.episodes import make_data
-from jaxreplay.layout import Layout
 from jaxreplay.numbering import removed_word
 from jaxreplay.rings import Rings
 from jaxreplay.samplers import Sampler, uniform
@@ -32,7 +32,7 @@ class Buffer(struct.PyTreeNode):
     sampler_state: PyTree
     episode_data: PyTree
     sampler: Sampler = struct.field(pytree_node=False)
-    episode_end: Callable[[PyTree], Any] | None = struct.field(pytree_node=False)
+    episode_end: EpisodeEnd | None = struct.field(pytree_node=False)
     single: bool = struct.field(pytree_node=False)
 
 
@@ -44,7 +44,7 @@ def create(
     sampler: Sampler = uniform(),  # noqa: B008  (a frozen dataclass)
     max_episodes: int | None = None,
     next_of: Mapping[str, str] | None = None,
-    episode_end: Callable[[PyTree], Any] | None = None,
+    episode_end: str | Sequence[str] | Callable[[PyTree], Any] | None = None,
     episode_data: PyTree = None,
 ) -> Buffer:
     """Make an empty buffer for steps like `example`.
@@ -57,8 +57,11 @@ def create(
         env, at least 2. Steps whose episode's record was overwritten can no longer be read; `stats` counts them.
     next_of: for a structure of your own, which parts are the next step's value of which others, by path:
         `{"next_obs": "obs"}`. They are not stored twice. It needs `episode_end`.
-    episode_end: says of one step whether it is its episode's last, a bool scalar: `lambda step: step["done"]`. For a
-        `Transition` both are known. Without them, the steps of another structure are independent items.
+    episode_end: which step is its episode's last: the path of a bool leaf, `"done"`, or several, any of which ends it.
+        Leaves with axes, as of several agents, end it when all along them are set. Or a hashable function of one step
+        that returns a bool scalar: `lambda step: step["done"] > 0`; give it once, since two equal lambdas make buffers
+        of two structures. A `Transition` ends by `("terminated", "truncated")`. Without `episode_end`, the steps of
+        another structure are independent items.
     episode_data: an example of what to keep for each episode (seed, goal, return), see `set_episode_data`.
 
     Allocates once; nothing else in the library does. Raises ValueError or TypeError for what cannot be stored.
@@ -79,13 +82,13 @@ def create(
         raise TypeError(f"sampler: expected a sampler, as samplers.uniform() with its parentheses, got {sampler!r}")
     if isinstance(example, Transition):
         next_of = {"next_observation": "observation"} if next_of is None else next_of
-        episode_end = _transition_ended if episode_end is None else episode_end
+    episode_end = ends.resolve(example, episode_end)
     if next_of and episode_end is None:
         raise ValueError("next_of needs episode_end: without an end, the next row's value could be another episode's")
     stored = layout.make_layout(example, next_of or {}, episodic=episode_end is not None)
     num_slots, num_records = capacity // envs, 0
     if episode_end is not None:
-        _check_episode_end(episode_end, stored)
+        ends.check(episode_end, stored)
         wished = (
             capacity // 8 // envs
             if max_episodes is None
@@ -102,19 +105,6 @@ def create(
         episode_end=episode_end,
         single=num_envs is None,
     )
-
-
-def _transition_ended(step: Transition) -> jax.Array:
-    return jnp.logical_or(step.terminated, step.truncated)
-
-
-def _check_episode_end(episode_end: Callable[[PyTree], Any], stored: Layout) -> None:
-    step = jax.tree.unflatten(stored.treedef, [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in stored.leaves])
-    ended = jax.eval_shape(episode_end, step)
-    shape, dtype = getattr(ended, "shape", None), getattr(ended, "dtype", None)
-    if shape != () or dtype != jnp.bool_:
-        came = type(ended).__name__ if shape is None else trees.describe(shape, dtype)
-        raise ValueError(f"episode_end: expected a bool scalar for one step, got {came}")
 
 
 def append(buffer: Buffer, step: PyTree, mask: Any = None) -> Buffer:
@@ -173,8 +163,7 @@ def _extend(buffer: Buffer, leaves: list[jax.Array], mask: jax.Array, block: boo
     valid = axes(mask)
     ended = jnp.zeros_like(valid)
     if buffer.episode_end is not None:
-        steps = jax.tree.unflatten(buffer.rings.layout.treedef, leaves)
-        ended = jax.vmap(jax.vmap(buffer.episode_end))(steps)
+        ended = ends.ended(buffer.episode_end, buffer.rings.layout, leaves)
     written, slots = rings.write(buffer.rings, leaves, valid, ended)
     state = buffer.sampler.on_write(buffer.sampler_state, written, slots, valid[-slots.shape[0] :])
     return buffer.replace(rings=written, sampler_state=state)

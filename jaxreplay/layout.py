@@ -76,6 +76,10 @@ class Layout:
     def paths(self) -> list[str]:
         return [leaf.path for leaf in self.leaves]
 
+    def one_step(self) -> PyTree:
+        """One step of one env, abstractly."""
+        return jax.tree.unflatten(self.treedef, [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in self.leaves])
+
     @property
     def followed(self) -> frozenset[int]:
         """The indices of the leaves that others follow from; only these have room for an episode's final value."""

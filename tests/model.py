@@ -162,10 +162,6 @@ class Model:
 NEXT_OF = {"next_obs": "obs"}
 
 
-def is_done(step: Any) -> Any:
-    return step["done"]
-
-
 def make_buffer(num_slots: int, num_envs: int | None, num_records: int, **options: Any) -> replay.Buffer:
     """The buffer that the model describes."""
     import jax
@@ -183,7 +179,7 @@ def make_buffer(num_slots: int, num_envs: int | None, num_records: int, **option
         num_envs,
         max_episodes=num_records * envs,
         next_of=NEXT_OF,
-        episode_end=is_done,
+        episode_end="done",
         **options,
     )
 

@@ -62,12 +62,12 @@ def test_independent_items_have_no_episodes_and_all_are_kept() -> None:
 
 
 def test_episodes_without_a_next_part_and_nested_next_parts() -> None:
-    buffer = replay.create({"x": jnp.float32(0), "end": jnp.bool_(False)}, 6, episode_end=lambda s: s["end"])
+    buffer = replay.create({"x": jnp.float32(0), "end": jnp.bool_(False)}, 6, episode_end="end")
     steps = {"x": jnp.arange(4.0), "end": jnp.array([False, True, False, False])}
     buffer = replay.extend(buffer, steps)
     assert replay.episodes(buffer).length.tolist() == [2, 2]
     example = {"now": {"a": {"b": jnp.float32(0)}}, "then": {"b": jnp.float32(0)}, "end": jnp.bool_(False)}
-    buffer = replay.create(example, 6, next_of={"then": "now.a"}, episode_end=lambda s: s["end"])
+    buffer = replay.create(example, 6, next_of={"then": "now.a"}, episode_end="end")
     buffer = replay.extend(
         buffer, {"now": {"a": {"b": steps["x"]}}, "then": {"b": steps["x"] + 50}, "end": steps["end"]}
     )
@@ -195,7 +195,7 @@ import jax.numpy as jnp, numpy as np, jaxreplay as replay
 rng = np.random.default_rng(0)
 example = {"f": np.float64(0), "i": np.zeros(3, np.int64), "u": np.uint64(0), "c": np.zeros(2, np.complex128),
            "next": np.zeros((2, 50)), "obs": np.zeros((2, 50)), "end": np.bool_(False)}
-buffer = replay.create(example, 12, 2, next_of={"next": "obs"}, episode_end=lambda s: s["end"], max_episodes=12)
+buffer = replay.create(example, 12, 2, next_of={"next": "obs"}, episode_end="end", max_episodes=12)
 steps = {k: np.ascontiguousarray(rng.integers(0, 256, (9, 2, *np.shape(x), x.dtype.itemsize), np.uint8)).view(x.dtype)
          .reshape(9, 2, *np.shape(x)) for k, x in example.items() if k != "end"}
 steps["end"] = rng.random((9, 2)) < 0.2

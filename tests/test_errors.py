@@ -16,7 +16,7 @@ import jaxreplay as replay
 def make(num_envs: int | None = 3) -> replay.Buffer:
     example = {"obs": {"camera": jnp.zeros((2, 2), jnp.uint8), "speed": jnp.float32(0)}, "done": jnp.bool_(False)}
     example["next_obs"] = example["obs"]
-    return replay.create(example, 12, num_envs, next_of={"next_obs": "obs"}, episode_end=lambda s: s["done"])
+    return replay.create(example, 12, num_envs, next_of={"next_obs": "obs"}, episode_end="done")
 
 
 def steps(*lead: int) -> dict[str, Any]:
@@ -142,18 +142,17 @@ def test_an_example_of_64_bits_while_they_are_off() -> None:
 
 
 def test_a_next_of_that_does_not_fit() -> None:
-    end: Any = lambda s: s["done"]  # noqa: E731
     example = {"obs": jnp.zeros(2), "next": jnp.zeros(3), "done": jnp.bool_(False)}
     with expect(ValueError, "next: expected float32[2] like obs", "got float32[3]"):
-        replay.create(example, 8, next_of={"next": "obs"}, episode_end=end)
+        replay.create(example, 8, next_of={"next": "obs"}, episode_end="done")
     with expect(ValueError, "'image' names no part of the example"):
-        replay.create(example, 8, next_of={"next": "image"}, episode_end=end)
+        replay.create(example, 8, next_of={"next": "image"}, episode_end="done")
     with expect(ValueError, "'after' must have the structure of 'obs'"):
-        replay.create(example, 8, next_of={"after": "obs"}, episode_end=end)
+        replay.create(example, 8, next_of={"after": "obs"}, episode_end="done")
     with expect(ValueError, "next_of needs episode_end"):
         replay.create(example, 8, next_of={"next": "obs"})
     with expect(ValueError, "cannot both"):
-        replay.create(example | {"next": jnp.zeros(2)}, 8, next_of={"next": "obs", "obs": "next"}, episode_end=end)
+        replay.create(example | {"next": jnp.zeros(2)}, 8, next_of={"next": "obs", "obs": "next"}, episode_end="done")
 
 
 def test_an_episode_end_that_is_no_flag() -> None:

@@ -30,7 +30,7 @@ def structure(leaves: int, pixels: bool) -> dict[str, Any]:
 def buffer_of(leaves: int = 18, pixels: bool = False, capacity: int = 640, **options: Any) -> replay.Buffer:
     next_of = {"next_obs": "obs"} | ({"next_pixels": "pixels"} if pixels else {})
     make = lambda: replay.create(  # noqa: E731
-        structure(leaves, pixels), capacity, 4, next_of=next_of, episode_end=lambda step: step["end"], **options
+        structure(leaves, pixels), capacity, 4, next_of=next_of, episode_end="end", **options
     )
     return jax.eval_shape(make)
 
@@ -135,7 +135,7 @@ def test_a_samples_temporaries_are_those_of_its_batch() -> None:
 def test_an_append_makes_no_copy_of_a_step_of_images() -> None:
     image = jax.ShapeDtypeStruct((84, 84), jnp.uint8)
     example = {"image": image, "next_image": image, "end": jax.ShapeDtypeStruct((), jnp.bool_)}
-    options = {"next_of": {"next_image": "image"}, "episode_end": lambda step: step["end"]}
+    options = {"next_of": {"next_image": "image"}, "episode_end": "end"}
     buffer = jax.eval_shape(lambda: replay.create(example, 640, 4, **options))
     step = jax.tree.map(lambda x: jax.ShapeDtypeStruct((4, *x.shape), x.dtype), example)
     analysis = jax.jit(replay.append, donate_argnums=0).lower(buffer, step).compile().memory_analysis()

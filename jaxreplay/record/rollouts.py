@@ -130,9 +130,7 @@ def _rollout(
 
 
 def _functional(env: Any, params: PyTree, buffer: Buffer, key: jax.Array) -> Functional:
-    layout = buffer.rings.layout
-    example = jax.tree.unflatten(layout.treedef, [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in layout.leaves])
-    return as_functional(env, params, key, example.action)
+    return as_functional(env, params, key, buffer.rings.layout.one_step().action)
 
 
 def _keys(key: jax.Array, lead: tuple[int, ...]) -> jax.Array:

@@ -128,9 +128,7 @@ def make_tally(buffer: Buffer, num_envs: int) -> Tally | None:
     """A tally of what the buffer keeps of each episode; None if that is nothing that a recorder knows."""
     if buffer.episode_data is None:
         return None
-    described = buffer.episode_data.layout
-    leaves = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in described.leaves]
-    example = jax.tree.unflatten(described.treedef, leaves)
+    example = buffer.episode_data.layout.one_step()
     fields = {name: example[name] for name in NAMES if name in example} if isinstance(example, dict) else {}
     for name, kind, wanted in (
         ("seed", jnp.signedinteger, "a signed whole number"),

@@ -27,7 +27,7 @@ def frame_stack(n: int, axis: int = 0, fill: str = "edge", parts: tuple[str, ...
 
     >>> import jax.numpy as jnp, jaxreplay as replay
     >>> example = {"obs": jnp.int32(0), "next": jnp.int32(0), "end": jnp.bool_(False)}
-    >>> buffer = replay.create(example, 8, next_of={"next": "obs"}, episode_end=lambda s: s["end"])
+    >>> buffer = replay.create(example, 8, next_of={"next": "obs"}, episode_end="end")
     >>> steps = {"obs": jnp.arange(5), "next": jnp.array([1, 2, 99, 4, 5]), "end": jnp.arange(5) == 2}
     >>> rows = replay.Rows(time=jnp.array([0, 2, 4]), env=jnp.array([0, 0, 0]))
     >>> batch = replay.take(replay.extend(buffer, steps), rows, replay.views.frame_stack(3)).data

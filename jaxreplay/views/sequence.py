@@ -40,7 +40,7 @@ def sequence(length: int, complete: bool = True, burn_in: int = 0) -> SequenceVi
     padded and masked. Raises ValueError for lengths that are none, and, when sampling, longer than the ring.
 
     >>> import jax.numpy as jnp, jaxreplay as replay
-    >>> buffer = replay.create({"x": jnp.int32(0), "end": jnp.bool_(False)}, 8, episode_end=lambda s: s["end"])
+    >>> buffer = replay.create({"x": jnp.int32(0), "end": jnp.bool_(False)}, 8, episode_end="end")
     >>> buffer = replay.extend(buffer, {"x": jnp.arange(6), "end": jnp.arange(6) == 3})
     >>> rows = replay.Rows(time=jnp.array([1, 2]), env=jnp.array([0, 0]))
     >>> replay.take(buffer, rows, replay.views.sequence(3)).mask.tolist()

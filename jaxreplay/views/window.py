@@ -44,7 +44,7 @@ def window(
     sampling, more steps than the ring holds.
 
     >>> import jax.numpy as jnp, jaxreplay as replay
-    >>> buffer = replay.create({"x": jnp.int32(0), "end": jnp.bool_(False)}, 8, episode_end=lambda s: s["end"])
+    >>> buffer = replay.create({"x": jnp.int32(0), "end": jnp.bool_(False)}, 8, episode_end="end")
     >>> buffer = replay.extend(buffer, {"x": jnp.arange(6), "end": jnp.arange(6) == 3})
     >>> rows = replay.Rows(time=jnp.array([1, 3]), env=jnp.array([0, 0]))
     >>> batch = replay.take(buffer, rows, replay.views.window(2, 1)).data

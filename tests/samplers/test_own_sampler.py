@@ -51,9 +51,7 @@ def test_it_draws_newer_rows_more_often_with_the_probability_it_states() -> None
 
 
 def test_it_serves_views_that_refuse_rows_and_an_empty_buffer() -> None:
-    buffer = replay.create(
-        {"x": jnp.int32(0), "end": jnp.bool_(False)}, 64, episode_end=lambda step: step["end"], sampler=recent(3.0)
-    )
+    buffer = replay.create({"x": jnp.int32(0), "end": jnp.bool_(False)}, 64, episode_end="end", sampler=recent(3.0))
     sample = jax.jit(lambda b, k: replay.sample(b, k, 64, replay.views.sequence(4)))
     assert not sample(buffer, jax.random.key(0)).mask.any()
     buffer = replay.extend(buffer, {"x": jnp.arange(64), "end": jnp.arange(64) % 8 == 7})

@@ -74,7 +74,7 @@ def test_where_there_are_fewer_rows_each_comes_once(batch_size: int) -> None:
 def test_views_that_refuse_rows_are_served_from_the_others() -> None:
     example = {"x": jnp.int32(0), "end": jnp.bool_(False)}
     sampler = uniform(replacement=False)
-    buffer = replay.create(example, 12, max_episodes=4, episode_end=lambda s: s["end"], sampler=sampler)
+    buffer = replay.create(example, 12, max_episodes=4, episode_end="end", sampler=sampler)
     buffer = replay.extend(buffer, {"x": jnp.arange(12), "end": jnp.arange(12) % 4 == 3})
     batch = draw_many(buffer, 200, 6, views.sequence(3))
     assert bool(batch.mask.all())

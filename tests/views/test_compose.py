@@ -30,7 +30,7 @@ def test_select_and_map_over_n_step() -> None:
 
 def test_stacks_on_the_last_axis_hold_the_same_frames() -> None:
     example = {"obs": jnp.zeros((2, 3)), "next": jnp.zeros((2, 3)), "end": jnp.bool_(False)}
-    buffer = replay.create(example, 8, next_of={"next": "obs"}, episode_end=lambda s: s["end"])
+    buffer = replay.create(example, 8, next_of={"next": "obs"}, episode_end="end")
     values = jnp.arange(30.0).reshape(5, 2, 3)
     buffer = replay.extend(buffer, {"obs": values, "next": values + 6, "end": jnp.zeros(5, bool)})
     rows, _ = replay.rows(buffer)
@@ -55,7 +55,7 @@ def test_an_axis_that_the_stacked_leaf_has_not_is_refused_by_path(axis: int) -> 
 def test_only_chosen_parts_are_stacked() -> None:
     obs = {"camera": jnp.zeros(2), "speed": jnp.float32(0)}
     example = {"obs": obs, "next": dict(obs), "end": jnp.bool_(False)}
-    buffer = replay.create(example, 8, next_of={"next": "obs"}, episode_end=lambda s: s["end"])
+    buffer = replay.create(example, 8, next_of={"next": "obs"}, episode_end="end")
     batch = replay.take(buffer, replay.rows(buffer)[0], views.frame_stack(3, parts=("obs.camera",))).data
     assert batch["obs"]["camera"].shape == batch["next"]["camera"].shape == (8, 3, 2)
     assert batch["obs"]["speed"].shape == (8,)
@@ -163,7 +163,7 @@ def test_parts_may_be_named_as_the_methods_of_a_dict_are() -> None:
         "end": jnp.bool_(False),
     }
     example["copy"] = jnp.float32(0)  # the next of "items"
-    buffer = replay.create(example, 8, next_of={"copy": "items"}, episode_end=lambda step: step["end"])
+    buffer = replay.create(example, 8, next_of={"copy": "items"}, episode_end="end")
     buffer = replay.append(buffer, example | {"values": jnp.float32(2), "keys": {"pop": jnp.int32(3)}})
     rows = replay.Rows(time=jnp.array([0]), env=jnp.array([0]))
     assert replay.take(buffer, rows, views.select("keys.pop")).data["keys.pop"].tolist() == [3]

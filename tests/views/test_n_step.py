@@ -88,7 +88,7 @@ def test_bootstraps_at_truncation_and_at_the_newest_row_and_not_after_terminatio
 
 def test_names_of_the_users_own_structure_and_rewards_in_their_dtype() -> None:
     example = {"s": jnp.zeros(2), "s2": jnp.zeros(2), "a": jnp.int32(0), "r": jnp.bfloat16(0), "d": jnp.bool_(False)}
-    buffer = replay.create(example, 8, next_of={"s2": "s"}, episode_end=lambda x: x["d"])
+    buffer = replay.create(example, 8, next_of={"s2": "s"}, episode_end="d")
     buffer = replay.extend(
         buffer, jax.tree.map(lambda x: jnp.ones((4, *x.shape), x.dtype) * (x.dtype != bool), example)
     )
@@ -101,7 +101,7 @@ def test_names_of_the_users_own_structure_and_rewards_in_their_dtype() -> None:
 def test_a_reward_may_have_axes_of_its_own() -> None:
     """Two agents, say, whose returns are summed each by itself."""
     example = {"o": jnp.zeros(2), "a": jnp.int32(0), "r": jnp.zeros(2), "end": jnp.bool_(False), "next": jnp.zeros(2)}
-    buffer = replay.create(example, 8, next_of={"next": "o"}, episode_end=lambda s: s["end"])
+    buffer = replay.create(example, 8, next_of={"next": "o"}, episode_end="end")
     rewards = np.array([[1, 10], [2, 20], [3, 30], [4, 40]], np.float32)
     block = jax.tree.map(lambda x: jnp.zeros((4, *x.shape), x.dtype), example)
     buffer = replay.extend(buffer, block | {"r": jnp.asarray(rewards), "end": jnp.array([False, True, False, False])})
