@@ -44,7 +44,7 @@ def test_stacks_on_the_last_axis_hold_the_same_frames() -> None:
 def test_an_axis_that_the_stacked_leaf_has_not_is_refused_by_path(axis: int) -> None:
     obs = {"camera": jnp.zeros((2, 3))}
     example = {"obs": obs, "next": obs, "end": jnp.bool_(False)}
-    buffer = replay.create(example, 8, next_of={"next": "obs"}, episode_end=lambda s: s["end"])
+    buffer = replay.create(example, 8, next_of={"next": "obs"}, episode_end="end")
     wanted = rf"axis {axis} .*(obs|next)\.camera,.* 2 axes, 3 when stacked; expected -3 to 2"
     with pytest.raises(ValueError, match=wanted):
         replay.take(buffer, replay.rows(buffer)[0], views.frame_stack(2, axis=axis))

@@ -228,7 +228,7 @@ def test_the_first_steps_extras_come_along() -> None:
 def test_extras_of_a_structure_of_ones_own_are_named() -> None:
     example = {"o": jnp.zeros(2), "r": jnp.float32(0), "end": jnp.bool_(False), "next": jnp.zeros(2)}
     example |= {"log_prob": jnp.float32(0), "weight": jnp.float32(0)}
-    buffer = extras_buffer(example, next_of={"next": "o"}, episode_end=lambda step: step["end"])
+    buffer = extras_buffer(example, next_of={"next": "o"}, episode_end="end")
     names = {"observation": "o", "action": "o", "reward": "r", "terminated": "end", "next_observation": "next"}
     came = lambda **more: replay.take(buffer, _rows(3), n_step(2, 0.5, **names, **more)).data.extras  # noqa: E731
     assert came() == came(extras=()) == {}
