@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("matplotlib")
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
