@@ -114,8 +114,9 @@ class Dataset:
         """Write one `.npz` file, or a folder with one for each episode.
 
         Atomic: under `path` there is the old or the new, whole; a file that is there is replaced, and folders above are
-        made. A folder must not exist, or be empty. Only data are
-        written: dicts with str keys, tuples, lists and arrays; infos and episode data may hold numbers and str as well.
+        made. A folder must not exist, or be empty. What a process that was killed in the middle of saving left there is
+        removed by the next save or load, with a warning that names it and its size. Only data are written: dicts
+        with str keys, tuples, lists and arrays; infos and episode data may hold numbers and str as well.
         Raises TypeError naming what is none of these, ValueError for no episodes.
         """
         (archive.save_folder if one_file_per_episode else archive.save)(self._store, path)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from jaxreplay import trees
-from jaxreplay.datasets.files import formats
+from jaxreplay.datasets.files import atomic, formats
 from jaxreplay.datasets.files.formats import Options
 from jaxreplay.datasets.progress import with_progress
 from jaxreplay.datasets.report import Report
@@ -71,10 +71,13 @@ def list_files(paths: Any) -> list[pathlib.Path]:
     each = list(paths) if isinstance(paths, Iterable) else []
     if not each or not all(isinstance(path, str | os.PathLike) and os.fspath(path) for path in each):
         raise ValueError(f"paths: expected a file or folder, or a list of them, got {paths!r}")
+    for folder in {pathlib.Path(path).parent for path in each}:
+        atomic.remove_leftovers(folder)
     return [file for path in each for file in _files_of(pathlib.Path(path))]
 
 
 def _files_of(path: pathlib.Path) -> list[pathlib.Path]:
+    atomic.remove_leftovers(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such file or folder")
     if not path.is_dir() or formats.is_folder_format(path):

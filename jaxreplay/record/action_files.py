@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import pathlib
 import re
 import secrets
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxreplay.datasets.files import atomic
 from jaxreplay.record.action_record import ActionRecord, Environment
 from jaxreplay.record.nested_values import pack, unpack
 from jaxreplay.record.sealed_arrays import read_sealed, seal
@@ -29,12 +31,15 @@ NUMBERED = re.compile(r"episode-(\d{9,})-[0-9a-f]{8}\.npz")
 def load_actions(path: str | os.PathLike[str]) -> ActionRecord | list[ActionRecord]:
     """Read an action record from a file, or all of a directory, in the order in which they were recorded.
 
-    Of a directory the `.npz` files are read, and not what an interrupted write left behind. Nothing in a file is run.
+    Of a directory the `.npz` files are read, and not what an interrupted write left behind: that is removed, with a
+    warning, if its writer is dead. Nothing in a file is run.
     Raises ValueError naming the file where it is no whole, unaltered action record.
     """
     path = os.fspath(path)
     if not os.path.isdir(path):
+        atomic.remove_leftovers(os.path.dirname(path) or ".")
         return _load_file(path)
+    atomic.remove_leftovers(path)
     names = sorted(name for name in os.listdir(path) if name.endswith(".npz") and not name.startswith("."))
     return [_load_file(os.path.join(path, name)) for name in names]
 
@@ -59,10 +64,9 @@ class ActionDirectory:
         self._next_number, self._seen = 0, -1
         with self._naming("action records cannot be written to"):
             os.makedirs(self.path, exist_ok=True)
-            probe = os.path.join(self.path, f".probe-{secrets.token_hex(4)}.partial")
-            with open(probe, "xb"):
+            with atomic.part_file(pathlib.Path(self.path, "probe")):
                 pass
-            os.unlink(probe)
+        atomic.remove_leftovers(self.path)
 
     def write(self, record: ActionRecord) -> str:
         """Write a record, and return its path."""
@@ -91,31 +95,10 @@ def next_number(directory: str) -> int:
 
 def write_numbered(directory: str, data: bytes, number: int) -> str:
     """Write a file under a number and a random word, atomically: no other process's file has its name."""
-    name = f"episode-{number:09d}-{secrets.token_hex(4)}.npz"
-    final, partial = os.path.join(directory, name), os.path.join(directory, f".{name}.partial")
-    try:
-        with open(partial, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, final)
-    except BaseException:  # a KeyboardInterrupt too leaves nothing behind
-        if os.path.exists(partial):
-            os.unlink(partial)
-        raise
-    _sync_directory(directory)
+    final = os.path.join(directory, f"episode-{number:09d}-{secrets.token_hex(4)}.npz")
+    with atomic.new_file(pathlib.Path(final)) as file:
+        file.write(data)
     return final
-
-
-def _sync_directory(directory: str) -> None:
-    """Make a rename last through a power failure, where the system can."""
-    try:
-        handle = os.open(directory, os.O_RDONLY)
-    except OSError:  # Windows opens no directories
-        return
-    with contextlib.suppress(OSError):  # some network drives cannot; the file's own bytes are safe
-        os.fsync(handle)
-    os.close(handle)
 
 
 def to_bytes(record: ActionRecord) -> bytes:

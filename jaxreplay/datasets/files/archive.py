@@ -34,19 +34,26 @@ def save_folder(store: Store, path: Any) -> None:
     """Write a folder with a file for each episode, in order of their names."""
     if not store.num_episodes:
         raise ValueError(f"{path}: there are no episodes to save")
-    digits = max(6, len(str(store.num_episodes - 1)))
-    with atomic.new_folder(pathlib.Path(path)) as folder:
+    path, digits = pathlib.Path(path), max(6, len(str(store.num_episodes - 1)))
+    atomic.remove_leftovers(path.parent)
+    with atomic.new_folder(path) as folder:
         for i in range(store.num_episodes):
-            save(store.take(slice(i, i + 1)), folder / f"episode_{i:0{digits}d}.npz")
+            _save(store.take(slice(i, i + 1)), folder / f"episode_{i:0{digits}d}.npz")
 
 
 def save(store: Store, path: Any) -> None:
     """Write all episodes to one file. Raises TypeError for what is no data, before anything is written."""
     if not store.num_episodes:
         raise ValueError(f"{path}: there are no episodes to save")
+    path = pathlib.Path(path)
+    atomic.remove_leftovers(path.parent)
+    _save(store, path)
+
+
+def _save(store: Store, path: pathlib.Path) -> None:
     named = _named_columns(store.chunks[0])
     manifest, texts = _describe(store, named)
-    with atomic.new_file(pathlib.Path(path)) as file:
+    with atomic.new_file(path) as file:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
             archive.writestr(MANIFEST, json.dumps(manifest))
             for member, (part, leaf, example) in named.items():
