@@ -15,6 +15,8 @@ from jaxreplay.convert import minari_values
 from jaxreplay.convert.containers import need
 from jaxreplay.convert.sources import read_dataset, refuse_unheld, reported
 from jaxreplay.datasets import Dataset, Trajectory
+from jaxreplay.datasets.files.inside import check_entry
+from jaxreplay.datasets.files.minari import check_inside
 from jaxreplay.datasets.files.minari_episodes import read_episodes
 from jaxreplay.record.inferred_spaces import infer_space
 
@@ -83,13 +85,15 @@ def from_minari(dataset: Any, *, path: Any = None, download: bool = False, rewar
     Minari's infos of the T steps become extras; where there is one more, that of the reset, it is in
     `episode_data["reset_infos"]`. `episode_data` holds the `id`, and `seed`, `options` and all other attributes where
     the episode has them. What `to_minari` wrote comes back as it was, but for that id. The `report` of the result says
-    how the episodes end. Raises ValueError naming the
-    episode for what a `Trajectory` cannot hold, as texts for observations.
+    how the episodes end. Raises ValueError naming the episode for what a `Trajectory` cannot hold, as texts for
+    observations, and naming the member of an HDF5 file, or the link, that leads out of the data set's folder.
     """
     minari = need("minari", "Minari", "minari", "from_minari")
     if isinstance(dataset, str):
         with _kept_in(path):
             dataset = minari.load_dataset(dataset, download=download)
+        check_entry(pathlib.Path(dataset.storage.data_path), pathlib.Path(dataset.storage.data_path).parent)
+    check_inside(pathlib.Path(dataset.storage.data_path))
     return reported(read_episodes(dataset, reward_dtype))
 
 

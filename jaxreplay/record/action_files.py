@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxreplay.datasets.files import atomic
+from jaxreplay.datasets.files import atomic, inside
 from jaxreplay.record.action_record import ActionRecord, Environment
 from jaxreplay.record.nested_values import pack, unpack
 from jaxreplay.record.sealed_arrays import read_sealed, seal
@@ -33,7 +33,7 @@ def load_actions(path: str | os.PathLike[str]) -> ActionRecord | list[ActionReco
 
     Of a directory the `.npz` files are read, and not what an interrupted write left behind: that is removed, with a
     warning, if its writer is dead. Nothing in a file is run.
-    Raises ValueError naming the file where it is no whole, unaltered action record.
+    Raises ValueError naming the file where it is no whole, unaltered action record, or a link out of the directory.
     """
     path = os.fspath(path)
     if not os.path.isdir(path):
@@ -41,7 +41,10 @@ def load_actions(path: str | os.PathLike[str]) -> ActionRecord | list[ActionReco
         return _load_file(path)
     atomic.remove_leftovers(path)
     names = sorted(name for name in os.listdir(path) if name.endswith(".npz") and not name.startswith("."))
-    return [_load_file(os.path.join(path, name)) for name in names]
+    files = [os.path.join(path, name) for name in names]
+    for file in files:
+        inside.check_entry(pathlib.Path(file), pathlib.Path(path))
+    return [_load_file(file) for file in files]
 
 
 def save_actions(record: ActionRecord, directory: str | os.PathLike[str]) -> str:

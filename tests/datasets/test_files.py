@@ -186,3 +186,38 @@ def test_paths_that_are_none(tmp_path: pathlib.Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(ValueError, match=r"notes.txt: it is of no known format"):
         Dataset.load(tmp_path)
+
+
+def test_files_that_are_plainly_no_data_are_passed_over_and_reported(tmp_path: pathlib.Path) -> None:
+    Dataset([simple(2)]).save(tmp_path / "sets" / "a.npz")
+    Dataset([simple(3)]).save(tmp_path / "sets" / "in" / "data.txt")  # the content says what it is
+    foreign: dict[str, bytes] = {
+        "README.txt": b"These are ours.\n",
+        "README": "Größe\n".encode(),
+        "notes.yaml": ("é" * 400).encode(),
+        "empty.log": b"",
+        "plot.png": b"\x89PNG\r\n\x1a\n\0",
+        "Thumbs.db": b"\xd0\xcf\x11\xe0",
+        ".DS_Store": b"\0\0\0\1Bud1",
+    }
+    for name, content in foreign.items():
+        (tmp_path / "sets" / "in" / name).write_bytes(content)
+    dataset = Dataset.load(tmp_path / "sets", progress=False)
+    all_same(dataset, [simple(2), simple(3)])
+    assert dataset.report is not None
+    assert sorted(dataset.report.ignored) == sorted(str(tmp_path / "sets" / "in" / name) for name in foreign)
+    assert "README.txt" in str(dataset.report)
+
+
+@pytest.mark.parametrize(("name", "content"), [("x", b"text"), ("x.npz", b""), ("x.h5", b"text"), ("x.bin", b"\0\1")])
+def test_a_file_that_may_be_damaged_data_is_not_passed_over(tmp_path: pathlib.Path, name: str, content: bytes) -> None:
+    Dataset([simple(2)]).save(tmp_path / "a.npz")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name}: it is of no known format"):
+        Dataset.load(tmp_path, progress=False)
+
+
+def test_a_file_that_is_plainly_no_data_is_refused_where_it_is_named_itself(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "README.txt").write_text("hello")
+    with pytest.raises(ValueError, match=r"README.txt: it is of no known format"):
+        Dataset.load(tmp_path / "README.txt")

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxreplay.datasets.files.inside import open_hdf5
 from jaxreplay.datasets.report import Report
 from jaxreplay.datasets.store import Chunk, Store, Table, consecutive
 
@@ -24,11 +25,11 @@ MOST_COMPRESSED = 1100  # no filter of HDF5 makes data smaller by more; what cla
 def read(path: pathlib.Path, missing_final: str) -> tuple[Store, Report]:
     """Read a file. missing_final: "drop", or "repeat" the last observation as the final one. Raises ValueError."""
     try:
-        import h5py
+        import h5py  # noqa: F401
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"{path}: reading it needs h5py: pip install 'jaxreplay[datasets]'") from error
-    with h5py.File(path, "r") as file:
-        columns, ignored = _list_columns(file)
+    with open_hdf5(path) as (_, found):
+        columns, ignored = _list_columns(found)
         count = len(columns["observations"])
         if not count:
             raise ValueError("observations: there are no steps")
@@ -50,12 +51,8 @@ def read(path: pathlib.Path, missing_final: str) -> tuple[Store, Report]:
     return store, report + Report(ignored=tuple(ignored))
 
 
-def _list_columns(file: Any) -> tuple[dict[str, Any], list[str]]:
-    """The file's arrays of one row a step by name, and the names of all others, which are not read."""
-    import h5py
-
-    found: dict[str, Any] = {}
-    file.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
+def _list_columns(found: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The arrays of one row a step by name, and the names of all others, which are not read."""
     missing = [name for name in NEEDED if name not in found]
     if missing:
         raise ValueError(f"there is no {' and no '.join(missing)}: not D4RL's layout (it has {', '.join(found)[:200]})")

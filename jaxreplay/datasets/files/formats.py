@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import pathlib
 import pickle
 from collections.abc import Callable
@@ -13,6 +14,13 @@ from jaxreplay.datasets.report import Report
 from jaxreplay.datasets.store import Store
 
 KNOWN = "an .npz of Dataset.save, HDF5 in Minari's or D4RL's layout, a folder that imitation saved, or a pickle"
+
+SUFFIXES = {".npz", ".hdf5", ".h5", ".pkl", ".pickle", ".arrow"}
+FOREIGN = {
+    *("readme", "license", "licence", "notice", "makefile", "thumbs.db"),
+    *(".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".mp4", ".webm", ".avi", ".mov", ".wav", ".mp3"),
+    *(".pdf", ".docx", ".xlsx", ".pptx", ".ipynb", ".pyc", ".so"),
+}
 
 
 class Options(NamedTuple):
@@ -30,6 +38,29 @@ def is_folder_format(path: pathlib.Path) -> bool:
 def is_beside(path: pathlib.Path) -> bool:
     """Whether a file in a folder of data sets is none of them, but known to lie there."""
     return minari.is_metadata(path)
+
+
+def is_foreign(path: pathlib.Path) -> bool:
+    """Whether a file in a folder is plainly none of a data set, as a README, a picture or a log.
+
+    What begins as a known format does is none of these, whatever its name, nor is what has a name that data have, or
+    one that says nothing, and begins as no format does: it may be damaged.
+    """
+    if path.suffix.lower() in SUFFIXES or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        start = file.read(512)
+    if _hdf5(start) or _zip(start) or pickles.is_pickle(start, path):
+        return False
+    return path.name.lower() in FOREIGN or path.suffix.lower() in FOREIGN or (path.suffix != "" and _is_text(start))
+
+
+def _is_text(start: bytes) -> bool:
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(start)  # the last letter may be cut
+    except UnicodeDecodeError:
+        return False
+    return all(letter.isprintable() or letter.isspace() for letter in text.removeprefix("\ufeff"))
 
 
 def read(path: pathlib.Path, options: Options) -> tuple[Store, Report]:
@@ -51,13 +82,21 @@ def _reader(path: pathlib.Path) -> Callable[[pathlib.Path, Options], tuple[Store
         return _minari if minari.is_folder(path) else _imitation
     with path.open("rb") as file:
         start = file.read(8)
-    if start[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+    if _zip(start):
         return lambda path, options: (archive_reader.read(path), Report())
-    if start == b"\x89HDF\r\n\x1a\n":
+    if _hdf5(start):
         return _minari if minari.is_file(path) else _d4rl
     if pickles.is_pickle(start, path):
         return _pickle
     raise ValueError(f"it is of no known format: expected {KNOWN}")
+
+
+def _zip(start: bytes) -> bool:
+    return start[:4] in (b"PK\x03\x04", b"PK\x05\x06")
+
+
+def _hdf5(start: bytes) -> bool:
+    return start[:8] == b"\x89HDF\r\n\x1a\n"
 
 
 def _minari(path: pathlib.Path, options: Options) -> tuple[Store, Report]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxreplay.datasets.files.inside import check_folder
 from jaxreplay.datasets.report import Report
 from jaxreplay.datasets.store import Store, make_store
 from jaxreplay.datasets.trajectory import Trajectory
@@ -27,7 +28,8 @@ def is_folder(path: pathlib.Path) -> bool:
 
 
 def read(path: pathlib.Path) -> tuple[Store, Report]:
-    """Read a folder. Raises ValueError for columns that are not `imitation`'s."""
+    """Read a folder. Raises ValueError for columns that are not `imitation`'s, and for links out of the folder."""
+    check_folder(path)
     return make_store(trajectory_of(row) for row in _rows(path)), Report()
 
 
@@ -75,7 +77,7 @@ def _data_files(path: pathlib.Path) -> Sequence[str]:
     if state.get("_indices_data_files"):
         raise ValueError("state.json: the rows are in another order than on disk; call flatten_indices() before saving")
     for name in names:
-        if pathlib.Path(name).name != name:
+        if pathlib.Path(name).name != name or name == "..":
             raise ValueError(f"state.json: {name!r} is not in this folder")
     return names
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pathlib
 
+from jaxreplay.datasets.files import inside
 from jaxreplay.datasets.files.minari_episodes import read_episodes
 from jaxreplay.datasets.report import Report
 from jaxreplay.datasets.store import Store, make_store
@@ -42,8 +43,24 @@ def _data_folder(path: pathlib.Path) -> pathlib.Path | None:
 def read(path: pathlib.Path) -> tuple[Store, Report]:
     """Read a folder of a data set, or its main file, with Minari; see `jaxreplay.convert.from_minari`."""
     folder = _data_folder(path if path.is_dir() else path.parent)
+    assert folder is not None
     try:
         from minari import MinariDataset
     except ImportError as error:
         raise ModuleNotFoundError(f"{path}: reading it needs Minari: pip install 'jaxreplay[minari]'") from error
+    if path.is_dir():
+        inside.check_entry(folder, path)
+    check_inside(folder)
     return make_store(read_episodes(MinariDataset(str(folder)))), Report()
+
+
+def check_inside(folder: pathlib.Path) -> None:
+    """Raise ValueError naming what in a data set's folder `data` leads out of the folder, or of its HDF5 file."""
+    inside.check_folder(folder)
+    main = folder / MAIN_FILE
+    if main.is_file():
+        try:
+            with inside.open_hdf5(main):
+                pass
+        except ValueError as error:
+            raise ValueError(f"{main}: {error}") from error
