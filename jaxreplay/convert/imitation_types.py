@@ -142,6 +142,8 @@ def _from_transitions(data: Any, unknown_end: str) -> Any:
     observation, action, infos = _unwrap(data.obs), np.asarray(data.acts), list(data.infos)
     if not hasattr(data, "next_obs"):
         return {"observation": observation, "action": action, "infos": infos}
+    if not len(action):
+        raise ValueError("from_imitation: expected at least one transition, got none")
     following, dones = _unwrap(data.next_obs), np.asarray(data.dones, bool)
     rewards = getattr(data, "rews", None)
     episodes = []

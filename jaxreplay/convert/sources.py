@@ -17,6 +17,7 @@ from jaxreplay.convert.tables import Column, Table
 from jaxreplay.datasets import Dataset, Report, Trajectory
 from jaxreplay.datasets.choosing import summarise
 from jaxreplay.datasets.narrow import narrow_tree
+from jaxreplay.datasets.reading import read_buffer
 from jaxreplay.sources import Concat, Mixture, Subset
 from jaxreplay.types import PyTree, Transition
 from jaxreplay.views import View
@@ -119,7 +120,7 @@ def read_dataset(what: str, source: Any) -> Dataset:
     check_source(what, source)
     if isinstance(source, Subset):
         raise TypeError(f"{what}: expected a buffer or a Dataset, got a subset, whose rows need not be whole episodes")
-    dataset = source if isinstance(source, Dataset) else Dataset.from_buffer(source)
+    dataset = source if isinstance(source, Dataset) else Dataset._of(*read_buffer(source, what))
     if not dataset.num_episodes:
         raise ValueError(f"{what}: the source is empty: it has no episode")
     return dataset

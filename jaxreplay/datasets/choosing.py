@@ -32,11 +32,14 @@ def index(what: str, i: Any, count: int) -> int:
     return at % count
 
 
-def indices(chosen: Any, count: int, what: str) -> np.ndarray:
-    """What a slice, a bool array `[count]` or an int array `[B]` chooses, int64 `[B]`.
+def indices(chosen: Any, count: int, what: str, most_axes: int = 1) -> np.ndarray:
+    """What `...`, a slice, a bool array `[count]` or an int array `[B]` chooses, int64 `[B]`.
 
-    Raises IndexError for what is out of range, ValueError or TypeError for arrays of another kind.
+    An int array may have up to `most_axes` axes, and comes out with them. Raises IndexError for what is out of range,
+    ValueError or TypeError for arrays of another kind.
     """
+    if chosen is Ellipsis:
+        return np.arange(count)
     if isinstance(chosen, slice):
         return np.arange(*chosen.indices(count))
     array = np.asarray(chosen)
@@ -46,7 +49,7 @@ def indices(chosen: Any, count: int, what: str) -> np.ndarray:
         if array.shape != (count,):
             raise ValueError(f"{what}s: expected a mask bool[{count}], got {trees.describe(array.shape, array.dtype)}")
         return np.flatnonzero(array)
-    if array.dtype.kind not in "iu" or array.ndim != 1:
+    if array.dtype.kind not in "iu" or not 1 <= array.ndim <= most_axes:
         came = trees.describe(array.shape, array.dtype)
         raise TypeError(f"{what}s: expected an int, a slice, a bool array [{count}] or an int array [B], got {came}")
     outside = (array >= count) | (array < -count)

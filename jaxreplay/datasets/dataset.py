@@ -148,17 +148,16 @@ class Dataset:
     def __getitem__(self, rows: Any) -> Any:
         """Steps, counted over all episodes in order: an int gives one, as a dict of arrays by `Transition`'s names.
 
-        A slice, a bool array `[len]` or an int array `[B]` gives a `Transition` of arrays `[B, ...]`. `terminated` and
-        `truncated` are True only at an episode's last step; `reward` is None and `extras` is {} where there are none.
+        A slice, `...`, a bool array `[len]` or an int array `[B]` gives a `Transition` of arrays `[B, ...]`, an int
+        array of more axes, as `[N, M]`, one of arrays `[N, M, ...]`. `terminated` and `truncated` are True only at an
+        episode's last step; `reward` is None and `extras` is {} where there are none. Without steps the arrays are
+        `[0, ...]`; the parts of a data set that never had an episode are None.
         """
         if choosing.is_single(rows):
             row = choosing.index("step", rows, len(self))
             step = jax.tree.map(lambda x: x[0], store.gather(self._store, np.array([row])))
             return {name: getattr(step, name) for name in Transition.__dataclass_fields__}
-        index = choosing.indices(rows, len(self), "step")
-        if not self._store.chunks:
-            raise ValueError("the data set is empty")
-        return store.gather(self._store, index)
+        return store.gather(self._store, choosing.indices(rows, len(self), "step", most_axes=32))
 
     def append(self, trajectory: Trajectory) -> Dataset:
         """A data set with one more episode; nothing that was there is copied."""
@@ -282,7 +281,7 @@ class Episodes(Sequence[Trajectory]):
         return self._dataset.num_episodes
 
     def __getitem__(self, chosen: Any) -> Any:
-        """An int gives a `Trajectory`; a slice, a bool array `[N]` or an int array a `Dataset`."""
+        """An int gives a `Trajectory`; a slice, `...`, a bool array `[N]` or an int array `[B]` a `Dataset`."""
         if choosing.is_single(chosen):
             return self._dataset.episode(chosen)
         held = self._dataset._store

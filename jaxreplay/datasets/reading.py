@@ -29,9 +29,9 @@ class _Records(NamedTuple):
     at: np.ndarray
 
 
-def read_buffer(buffer: Buffer) -> tuple[Store, Report]:
-    """All rows that can be read, as episodes; see `Dataset.from_buffer`."""
-    _check(buffer)
+def read_buffer(buffer: Buffer, what: str = "from_buffer") -> tuple[Store, Report]:
+    """All rows that can be read, as episodes; see `Dataset.from_buffer`. what: the function that was called."""
+    _check(buffer, what)
     stats = contents.stats(buffer)
     oldest = np.asarray(stats.time - stats.held // buffer.rings.num_envs)
     records = _read_records(buffer, oldest)
@@ -55,13 +55,17 @@ def read_buffer(buffer: Buffer) -> tuple[Store, Report]:
     return store, summarise(store) + missing + Report(discontinuities=holes)
 
 
-def _check(buffer: Any) -> None:
+def _check(buffer: Any, what: str) -> None:
     if not isinstance(buffer, Buffer):
-        raise TypeError(f"from_buffer: expected a Buffer, got {type(buffer).__name__}")
+        raise TypeError(f"{what}: expected a Buffer, got {type(buffer).__name__}")
     stored = buffer.rings.layout
     step = jax.tree.unflatten(stored.treedef, list(stored.leaves))
     if not isinstance(step, Transition) or stored.sources != ("observation",):
-        raise TypeError("from_buffer: expected a buffer of Transitions, whose episodes it knows")
+        kind = "Transition without next_observation" if isinstance(step, Transition) else type(step).__name__
+        raise TypeError(
+            f"{what}: expected a buffer of Transitions, whose episodes it knows, got one of {kind} steps; rows of any "
+            "structure are read by replay.take(buffer, replay.rows(buffer)[0]), and by convert.to_torch_dataset"
+        )
     for part, kind, name in (
         ("reward", jnp.floating, "a floating scalar, or None"),
         ("terminated", jnp.bool_, "a bool scalar"),
@@ -70,7 +74,7 @@ def _check(buffer: Any) -> None:
         for path, leaf in trees.paths({part: getattr(step, part)}):
             if path != part or leaf.shape or not jnp.issubdtype(leaf.dtype, kind):
                 raise ValueError(
-                    f"{path}: expected {name} for a trajectory, got {trees.describe(leaf.shape, leaf.dtype)}"
+                    f"{what}: {path}: expected {name} for a trajectory, got {trees.describe(leaf.shape, leaf.dtype)}"
                 )
 
 

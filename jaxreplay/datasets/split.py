@@ -65,7 +65,10 @@ def _targets(wished: Sequence[int | float], total: int) -> np.ndarray:
     if values.ndim != 1 or not values.size or values.dtype.kind not in "iuf":
         raise ValueError(f"lengths: {hint}, got {wished!r}")
     whole = values.dtype.kind in "iu" and not (total != 1 and values.sum() == 1)
-    if (values < 0).any() or not np.isfinite(values).all() or abs(values.sum() - (total if whole else 1)) > 1e-6:
+    if not (values >= 0).all() or not np.isfinite(values).all():
+        wrong = values[~((values >= 0) & np.isfinite(values))][0]
+        raise ValueError(f"lengths: {hint}, got {list(wished)}: {wrong} is no length; none may be negative")
+    if abs(values.sum() - (total if whole else 1)) > 1e-6:
         raise ValueError(f"lengths: {hint}, got {list(wished)}, which add up to {values.sum()}")
     return values.astype(np.float64) if whole else values / values.sum() * total
 

@@ -104,9 +104,14 @@ class Store:
         return len(self.ends)
 
     def take(self, chosen: Any) -> Store:
-        """The episodes that an index array, a mask or a slice chooses; chunks without one are let go."""
+        """The episodes that an index array, a mask or a slice chooses; chunks without one are let go.
+
+        If none is chosen, a chunk without rows tells the structure.
+        """
         table = self.table.map(lambda x: x[chosen])
         used, chunk = np.unique(table.chunk, return_inverse=True)
+        if not used.size:
+            return Store(tuple(map(_without_rows, self.chunks[:1])), table)
         return Store(tuple(self.chunks[i] for i in used), dataclasses.replace(table, chunk=chunk))
 
     def trajectory(self, i: Any) -> Trajectory:
@@ -125,6 +130,11 @@ class Store:
             infos=infos,
             episode_data=table.episode_data[i],
         )
+
+
+def _without_rows(chunk: Chunk) -> Chunk:
+    none = {part: jax.tree.map(lambda x: np.empty((0, *x.shape[1:]), x.dtype), getattr(chunk, part)) for part in PARTS}
+    return Chunk(**none)
 
 
 def _view(column: np.ndarray, first: int, last: int) -> np.ndarray:
@@ -156,7 +166,7 @@ def concat(stores: Sequence[Store], names: Sequence[str] = ("the data set", "wha
     for i, store in held[1:]:
         check_same(held[0][1], store, names[held[0][0]], names[i])
     if not held:
-        return Store((), consecutive([], [], []))
+        return next((store for store in stores if store.chunks), Store((), consecutive([], [], [])))
     if len(held) == 1:
         return held[0][1]
     before = np.cumsum([0] + [len(store.chunks) for _, store in held])
@@ -213,7 +223,15 @@ def _kinds(chunk: Chunk) -> dict[str, tuple[tuple[int, ...], Any]]:
 
 
 def gather(store: Store, rows: np.ndarray) -> Transition:
-    """Read steps by their number in the store, int64 `[B]`: a `Transition` of NumPy arrays `[B, ...]`."""
+    """Read steps by their number in the store, int64 of any shape `[...]`: a `Transition` of NumPy arrays `[..., ...]`.
+
+    Of a store that never had an episode, what has no known structure is None.
+    """
+    if not store.chunks:
+        flags = np.zeros(rows.shape, bool)
+        return Transition(None, None, None, flags, flags.copy(), None)
+    if rows.ndim != 1:
+        return jax.tree.map(lambda x: x.reshape(*rows.shape, *x.shape[1:]), gather(store, rows.reshape(-1)))
     table = store.table
     episode = np.searchsorted(store.ends, rows, side="right")
     at = rows - (store.ends[episode] - table.length[episode])

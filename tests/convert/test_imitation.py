@@ -7,9 +7,11 @@ import sys
 import types
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxreplay as replay
 from jaxreplay import convert
 from jaxreplay.datasets import Dataset, Trajectory
 from tests import extras
@@ -234,3 +236,15 @@ def test_what_is_none_of_the_types_is_refused(library: Any) -> None:
     object.__setattr__(uneven, "next_obs", uneven.next_obs[:1])
     with pytest.raises(ValueError, match=r"next observations: the item: expected float32\[2,1\], got float32\[1,1\]"):
         convert.from_imitation(uneven)
+
+
+def test_empty_transitions_are_refused(library: Any) -> None:
+    with pytest.raises(ValueError, match="from_imitation: expected at least one transition, got none"):
+        convert.from_imitation(make(library, [], np.zeros(0, bool)))
+
+
+def test_a_buffer_of_another_structure_is_refused_by_the_function_that_was_called(library: Any) -> None:
+    buffer = replay.append(replay.create({"x": jnp.zeros(3)}, 4), {"x": jnp.zeros(3)})
+    for name in ("to_imitation", "to_numpy"):
+        with pytest.raises(TypeError, match=f"^{name}: expected a buffer of Transitions.* got one of dict steps"):
+            getattr(convert, name)(buffer)

@@ -68,7 +68,6 @@ def test_an_index_that_is_none() -> None:
         (-7, IndexError, "step: -7 is out of range"),
         ([0, 6], IndexError, "step: 6 is out of range"),
         (np.zeros(5, bool), ValueError, r"steps: expected a mask bool\[6\], got bool\[5\]"),
-        (np.zeros((2, 2), int), TypeError, "steps: expected an int, a slice"),
         (np.zeros(2), TypeError, "steps: expected an int, a slice"),
         ("a", TypeError, "steps: expected an int"),
     ):
@@ -81,8 +80,44 @@ def test_an_index_that_is_none() -> None:
     for wrong in (3, -4):
         with pytest.raises(IndexError, match=r"episode: .* is out of range, there are 3"):
             three().episodes[wrong]
-    with pytest.raises(ValueError, match="the data set is empty"):
-        Dataset()[:]
+    with pytest.raises(TypeError, match="episodes: expected an int, a slice"):
+        three().episodes[np.zeros((2, 2), int)]
+
+
+def test_an_index_with_axes_gives_leaves_with_them_as_numpy_does() -> None:
+    flat = three()[:]
+    for index in (np.array([[0, 5, -1], [2, 2, 3]]), np.zeros((2, 0), int), np.array([[[4]]])):
+        got = three()[index]
+        for name in ("observation", "action", "reward", "terminated", "truncated", "next_observation"):
+            expected = getattr(flat, name)[index]
+            same_tree(getattr(got, name), expected, name)
+    assert three()[[[0, 1], [2, 3]]].action.shape == (2, 2)
+
+
+def test_an_ellipsis_gives_every_step_and_every_episode() -> None:
+    same_tree(three()[...], three()[:], "steps")
+    all_same(three().episodes[...], three())
+
+
+def test_no_steps_are_arrays_of_the_structure_without_rows() -> None:
+    none = three().filter(min_length=100)
+    for batch in (none[:], none[...], none[[]], three().episodes[:0][:], none.extend([])[:], none.compact()[:]):
+        leaves = jax.tree.map(lambda x: (x.shape, x.dtype.name), batch)
+        assert (leaves.observation, leaves.action, leaves.reward) == (
+            ((0,), "float32"),
+            ((0,), "int32"),
+            ((0,), "float32"),
+        )
+        assert (leaves.terminated, leaves.truncated) == (((0,), "bool"), ((0,), "bool"))
+    all_same(none.extend(three()), three())
+
+
+def test_a_data_set_that_never_had_an_episode_gives_flags_of_no_steps() -> None:
+    batch = Dataset()[:]
+    assert batch.terminated.tolist() == batch.truncated.tolist() == []
+    assert batch.observation is None
+    with pytest.raises(IndexError, match="step: 0 is out of range, there are 0"):
+        Dataset()[0]
 
 
 def test_appending_and_extending_copy_nothing_and_change_nothing() -> None:

@@ -192,3 +192,16 @@ def test_a_changed_pickle_does_no_harm(tmp_path: pathlib.Path) -> None:
     assert 0 < len(loaded) < len(sizes)
     assert max(loaded) <= len(data)
     assert peak < 5_000_000
+
+
+def test_a_pickled_dict_that_is_no_trajectory_is_refused_by_its_names(tmp_path: pathlib.Path) -> None:
+    fields = {"observations": np.zeros(2), "actions": np.zeros(1)}
+    for value, message in (
+        ({"first": fields, "second": fields}, "got a dict of first, second; of a dict of episodes, pickle the list"),
+        ({**fields, "dones": np.ones(1)}, "got a dict of observations, actions, dones$"),
+        ([{}], "got a dict of nothing$"),
+        ([3], "got int$"),
+    ):
+        (tmp_path / "x.pkl").write_bytes(pickle.dumps(value))
+        with pytest.raises(ValueError, match=f"trajectories.0: expected a dict or object with observations.*{message}"):
+            Dataset.load(tmp_path / "x.pkl", allow_pickle=True)

@@ -107,3 +107,14 @@ def test_a_small_part_is_not_left_with_the_short_episodes() -> None:
         means.append(lengths[owner == 1].mean())
     error = lengths.std() / np.sqrt(20 * 30)
     assert abs(np.mean(means) - lengths.mean()) < 5 * error
+
+
+def test_a_negative_length_is_named() -> None:
+    dataset = Dataset([simple(n) for n in (1, 2, 3)])
+    for wrong, message in (
+        ([-1, 7], r"got \[-1, 7\]: -1 is no length; none may be negative"),
+        ([-0.5, 1.5], r"got \[-0.5, 1.5\]: -0.5 is no length"),
+        ([float("nan"), 1.0], r"nan is no length"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            dataset.random_split(KEY, wrong)

@@ -48,8 +48,14 @@ def _trajectory(i: int, value: Any) -> Trajectory:
         return Trajectory(**value)
     if isinstance(value, dict) and {"obs", "acts", "terminal"} <= value.keys():
         return imitation.trajectory_of(value)
+    came, hint = type(value).__name__, ""
+    if isinstance(value, dict):
+        came = f"a dict of {', '.join(map(str, value))[:100] or 'nothing'}"
+        inside = any(isinstance(inner, dict) and inner.keys() & {"observations", "obs"} for inner in value.values())
+        hint = "; of a dict of episodes, pickle the list of its values" if inside else ""
     raise ValueError(
-        f"trajectories.{i}: expected a dict or object with observations and actions, got {type(value).__name__}"
+        f"trajectories.{i}: expected a dict or object with observations, actions, and any of {', '.join(FIELDS[2:])}; "
+        f"or with imitation's obs, acts and terminal; got {came}{hint}"
     )
 
 
