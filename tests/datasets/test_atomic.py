@@ -20,9 +20,10 @@ from jaxreplay.datasets import Dataset
 from jaxreplay.datasets.files import atomic
 from jaxreplay.record.action_files import load_actions, save_actions
 from tests.datasets.episodes import simple
+from tests.extras import library
 from tests.record.records import record_of
 
-fcntl = pytest.importorskip("fcntl")
+fcntl = library("fcntl")
 
 PROGRAM = """
 import os, sys, threading, time
@@ -30,6 +31,7 @@ import tests.conftest
 from jaxreplay.datasets import Dataset
 from jaxreplay.record.action_files import save_actions
 from tests.datasets.episodes import simple
+from tests.extras import library
 from tests.record.records import record_of
 
 def stop(handle):

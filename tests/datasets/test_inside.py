@@ -17,6 +17,7 @@ from jaxreplay.datasets import Dataset
 from jaxreplay.record.action_files import load_actions, save_actions
 from tests.datasets.episodes import all_same, simple
 from tests.datasets.test_formats import columns, imitation_folder, write
+from tests.extras import library
 from tests.record.records import record_of
 
 SECRET = np.arange(4, dtype=np.float32)
@@ -27,19 +28,19 @@ def external_storage(file: Any, name: str, outside: pathlib.Path) -> None:
 
 
 def virtual(file: Any, name: str, outside: pathlib.Path) -> None:
-    h5py = pytest.importorskip("h5py")
+    h5py = library("h5py")
     layout = h5py.VirtualLayout((4,), "f4")
     layout[:] = h5py.VirtualSource(outside, "values", (4,))
     file.create_virtual_dataset(name, layout)
 
 
 def external_link(file: Any, name: str, outside: pathlib.Path) -> None:
-    file[name] = pytest.importorskip("h5py").ExternalLink(outside, "values")
+    file[name] = library("h5py").ExternalLink(outside, "values")
 
 
 def soft_link_out(file: Any, name: str, outside: pathlib.Path) -> None:
     external_link(file, "away", outside)
-    file[name] = pytest.importorskip("h5py").SoftLink("/away")
+    file[name] = library("h5py").SoftLink("/away")
 
 
 WAYS: list[tuple[Callable[..., None], str]] = [
@@ -62,7 +63,7 @@ def outside_of(tmp_path: pathlib.Path) -> pathlib.Path:
 def test_an_hdf5_file_that_reaches_outside_is_refused(
     tmp_path: pathlib.Path, way: Callable[..., None], message: str, member: str
 ) -> None:
-    h5py, data = pytest.importorskip("h5py"), columns(4, [], [3])
+    h5py, data = library("h5py"), columns(4, [], [3])
     del data["rewards"]
     path = write(tmp_path / "x.hdf5", data)
     with h5py.File(path, "a") as file:
@@ -72,7 +73,7 @@ def test_an_hdf5_file_that_reaches_outside_is_refused(
 
 
 def test_a_soft_link_within_an_hdf5_file_harms_nothing(tmp_path: pathlib.Path) -> None:
-    h5py = pytest.importorskip("h5py")
+    h5py = library("h5py")
     path = write(tmp_path / "x.hdf5", columns(4, [], [3]))
     with h5py.File(path, "a") as file:
         file["alias"] = h5py.SoftLink("/rewards")
@@ -80,7 +81,7 @@ def test_a_soft_link_within_an_hdf5_file_harms_nothing(tmp_path: pathlib.Path) -
 
 
 def minari_folder(tmp_path: pathlib.Path) -> pathlib.Path:
-    pytest.importorskip("minari")
+    library("minari")
     convert.to_minari(Dataset([simple(4, terminated=True)]), "test/one-v0", path=tmp_path / "sets")
     return tmp_path / "sets" / "test" / "one-v0"
 
@@ -89,7 +90,7 @@ def minari_folder(tmp_path: pathlib.Path) -> pathlib.Path:
 def test_a_minari_file_that_reaches_outside_is_refused(
     tmp_path: pathlib.Path, way: Callable[..., None], message: str
 ) -> None:
-    folder, h5py = minari_folder(tmp_path), pytest.importorskip("h5py")
+    folder, h5py = minari_folder(tmp_path), library("h5py")
     with h5py.File(folder / "data" / "main_data.hdf5", "a") as file:
         del file["episode_0/rewards"]
         way(file, "episode_0/rewards", outside_of(tmp_path))
