@@ -56,7 +56,7 @@ def create(
     max_episodes: records of episodes kept, over all envs (default `capacity // 8`), rounded up to a whole number K an
         env, at least 2. Steps whose episode's record was overwritten can no longer be read; `stats` counts them.
     next_of: for a structure of your own, which parts are the next step's value of which others, by path:
-        `{"next_obs": "obs"}`. They are not stored twice. It needs `episode_end`.
+        `{"next_obs": "obs"}`, the later value first. They are not stored twice. It needs `episode_end`.
     episode_end: which step is its episode's last: the path of a bool leaf, `"done"`, or several, any of which ends it.
         Leaves with axes, as of several agents, end it when all along them are set. Or a hashable function of one step
         that returns a bool scalar: `lambda step: step["done"] > 0`; give it once, since two equal lambdas make buffers

@@ -151,8 +151,9 @@ def _resolve_next_of(named: list[tuple[str, Any]], next_of: Mapping[str, str]) -
     sources = {}
     for part, source in next_of.items():
         targets, origins = below(part), below(source)
-        if not origins:
-            raise ValueError(f"next_of: {source!r} names no part of the example; its leaves: {', '.join(index)}")
+        for name, found in ((source, origins), (part, targets)):
+            if not found:
+                raise ValueError(f"next_of: there is no such part {name!r}; the example's leaves: {', '.join(index)}")
         if targets.keys() != origins.keys():
             raise ValueError(
                 f"next_of: {part!r} must have the structure of {source!r}, whose next value it is; "
@@ -162,6 +163,12 @@ def _resolve_next_of(named: list[tuple[str, Any]], next_of: Mapping[str, str]) -
     chained = [named[i][0] for i in sources.values() if i in sources]
     if chained:
         raise ValueError(f"next_of: {', '.join(chained)} cannot both follow from a part and be followed")
+    for part, source in next_of.items():
+        if "next" in source.lower() and "next" not in part.lower():
+            raise ValueError(
+                f"next_of: {{{part!r}: {source!r}}} says that {part!r} is the next value of {source!r}: the later "
+                f"value is the key. Swap them: {{{source!r}: {part!r}}}"
+            )
     return sources
 
 

@@ -145,14 +145,30 @@ def test_a_next_of_that_does_not_fit() -> None:
     example = {"obs": jnp.zeros(2), "next": jnp.zeros(3), "done": jnp.bool_(False)}
     with expect(ValueError, "next: expected float32[2] like obs", "got float32[3]"):
         replay.create(example, 8, next_of={"next": "obs"}, episode_end="done")
-    with expect(ValueError, "'image' names no part of the example"):
+    with expect(ValueError, "there is no such part 'image'", "leaves: done, next, obs"):
         replay.create(example, 8, next_of={"next": "image"}, episode_end="done")
-    with expect(ValueError, "'after' must have the structure of 'obs'"):
-        replay.create(example, 8, next_of={"after": "obs"}, episode_end="done")
+    with expect(ValueError, "there is no such part 'nxt'", "leaves: done, next, obs"):
+        replay.create(example, 8, next_of={"nxt": "obs"}, episode_end="done")
+    with expect(ValueError, "'next' must have the structure of 'obs'"):
+        replay.create(example | {"next": {"a": jnp.zeros(2)}}, 8, next_of={"next": "obs"}, episode_end="done")
     with expect(ValueError, "next_of needs episode_end"):
         replay.create(example, 8, next_of={"next": "obs"})
     with expect(ValueError, "cannot both"):
         replay.create(example | {"next": jnp.zeros(2)}, 8, next_of={"next": "obs", "obs": "next"}, episode_end="done")
+
+
+def test_a_next_of_the_wrong_way_round() -> None:
+    example = {"obs": jnp.zeros(2), "next_obs": jnp.zeros(2), "done": jnp.bool_(False)}
+    with expect(ValueError, "the later value is the key", "Swap them: {'next_obs': 'obs'}"):
+        replay.create(example, 8, next_of={"obs": "next_obs"}, episode_end="done")
+    unnamed = {"later" if name == "next_obs" else name: leaf for name, leaf in example.items()}
+    replay.create(unnamed, 8, next_of={"later": "obs"}, episode_end="done")
+
+
+@pytest.mark.parametrize("done", [jnp.float32(0), jnp.int32(0), jnp.uint8(0)])
+def test_an_episode_end_that_is_a_number_is_to_be_compared(done: Any) -> None:
+    with expect(ValueError, "episode_end: expected a bool scalar", f"got {done.dtype}[]", 'step["done"] > 0'):
+        replay.create({"x": jnp.zeros(2), "done": done}, 8, episode_end=lambda step: step["done"])
 
 
 def test_an_episode_end_that_is_no_flag() -> None:

@@ -151,6 +151,24 @@ def test_each_agent_has_its_own_return_up_to_its_own_termination(n: int, seed: i
         assert float(batch.next_observation[i]) == steps[-1] + 1
 
 
+def test_several_agents_through_create_and_append_as_they_are() -> None:
+    """The episode ends with the last of them, here at the third step, one truncated and one terminated."""
+    terminated = jnp.array([[False, False], [True, False], [True, False], [False, False]])
+    truncated = jnp.array([[False, False], [False, False], [False, True], [False, False]])
+    time, rewards = jnp.arange(4.0), jnp.array([[1.0, 10.0], [2.0, 20.0], [4.0, 40.0], [8.0, 80.0]])
+    block = replay.Transition(time, time, rewards, terminated, truncated, time + 1)
+    buffer = replay.create(jax.tree.map(lambda x: x[0], block), 8)
+    for i in range(4):
+        buffer = append(buffer, jax.tree.map(lambda x, i=i: x[i], block))
+    batch = take(buffer, _rows(4), n_step(3, 0.5)).data
+    np.testing.assert_allclose(batch.reward, [[2, 30], [2, 40], [4, 40], [8, 80]])
+    np.testing.assert_allclose(batch.discount, [[0, 0.125], [0, 0.25], [0, 0.5], [0.5, 0.5]])
+    assert batch.next_observation.tolist() == [3, 3, 3, 4]
+
+
+append = jax.jit(replay.append)
+
+
 def test_one_agent_of_a_structure_is_picked_by_path() -> None:
     flags = {"a": jnp.array([False, True, False]), "b": jnp.zeros(3, bool)}
     rewards = {"a": jnp.array([1.0, 2.0, 3.0]), "b": jnp.array([10.0, 20.0, 30.0])}
