@@ -26,12 +26,15 @@ def run(contains: str, **given: Any) -> dict[str, Any]:
     return scope
 
 
+def block() -> replay.Transition:
+    zeros, flag = jnp.zeros((40, 2, 3)), jnp.zeros((40, 2), bool)
+    return replay.Transition(zeros, zeros[..., 0], zeros[..., 0], flag.at[9::10].set(True), flag, zeros)
+
+
 @functools.cache
 def filled() -> replay.Buffer:
-    zeros, flag = jnp.zeros((40, 2, 3)), jnp.zeros((40, 2), bool)
-    steps = replay.Transition(zeros, zeros[..., 0], zeros[..., 0], flag.at[9::10].set(True), flag, zeros)
-    example = jax.tree.map(lambda x: x[0, 0], steps)
-    return replay.extend(replay.create(example, 80, 2, sampler=replay.samplers.prioritized()), steps)
+    example = jax.tree.map(lambda x: x[0, 0], block())
+    return replay.extend(replay.create(example, 80, 2, sampler=replay.samplers.prioritized()), block())
 
 
 def test_the_first_example(capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,7 +43,7 @@ def test_the_first_example(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_jitted_loop(capsys: pytest.CaptureFixture[str]) -> None:
-    gymnasium = library("gymnasium")
+    functional = library("gymnasium.envs.phys2d.cartpole")
     from jaxreplay.demo import cartpole
 
     def step_envs(envs: Any, action: jax.Array) -> Any:
@@ -48,7 +51,7 @@ def test_the_jitted_loop(capsys: pytest.CaptureFixture[str]) -> None:
 
     scope = run(
         "def train_step",
-        env=gymnasium.make("CartPole-v1"),
+        env=functional.CartPoleFunctional(),
         envs=cartpole.reset(jax.random.key(0), 16),
         step_envs=step_envs,
         policy=lambda params, envs, key: jax.random.randint(key, (16,), 0, 2),
@@ -69,10 +72,17 @@ def test_any_structure() -> None:
 
 
 def test_several_sources() -> None:
+    """The priorities are those of the online buffer's rows, and the offline one may have none."""
     rows, _ = replay.rows(filled())
-    key, priorities = jax.random.key(0), jnp.ones(256)
-    scope = run("RLPD", online=filled(), offline=filled(), key=key, rows=rows, priorities=priorities)
-    assert scope["batch"].rows.source.shape == (256,)
+    rollout = jax.tree.map(lambda x: x[:, 0], block())
+    example = jax.tree.map(lambda x: x[0], rollout)
+    offline = replay.extend(replay.create(example, 60), rollout)
+    key, priorities = jax.random.key(0), jnp.arange(256.0)
+    scope = run("RLPD", example=example, rollout=rollout, offline=offline, key=key, rows=rows, priorities=priorities)
+    batch = scope["batch"]
+    assert batch.rows.source.tolist() == [0] * 128 + [1] * 128
+    set_anew = replay.take(scope["online"], batch.rows.of(0)).probability[:128]
+    assert len(set(set_anew.tolist())) > 1
 
 
 def test_priorities() -> None:
@@ -97,6 +107,52 @@ def test_a_recorded_environment() -> None:
     library("gymnasium")
     scope = run("env = record.RecordTransitions(env, buffer)")
     assert scope["batch"].data.observation.shape == (256, 4)
+
+
+def test_what_else_to_keep() -> None:
+    gymnasium = library("gymnasium")
+    buffer = run("of Atari", env=gymnasium.make("CartPole-v1"))["buffer"]
+    assert sorted(replay.episode_data(buffer)) == ["length", "return", "seed"]
+    assert "extras.lives" in buffer.rings.layout.paths
+
+
+def test_atari() -> None:
+    library("ale_py")
+    library("cv2")
+    batch = run("AtariPreprocessing")["batch"]
+    assert batch.data.observation.shape == (32, 4, 84, 84)
+    assert bool(batch.mask.all())
+
+
+def test_recordings_through_wrappers() -> None:
+    gymnasium = library("gymnasium")
+    from jaxreplay import record
+
+    env = gymnasium.make("CartPole-v1")
+    env = record.RecordTransitions(env, replay.create(replay.example_transition(env), 1000))
+    for seed in range(3):
+        env.reset(seed=seed)
+        while not any(env.step(env.action_space.sample())[2:4]):
+            pass
+    scope = run("record.convert_dataset(", env=env, record=record)
+    steps = len(scope["trajectory"].actions)
+    assert scope["stacked"].observations.shape == (steps + 1, 4, 4)
+    assert scope["converted"].num_episodes == 3
+
+
+def test_a_torch_loader() -> None:
+    library("torch")
+    seen = []
+    scope = run("convert.to_torch_dataset", buffer=filled(), train=lambda *batch: seen.append(batch))
+    assert sum(len(mask) for _, mask in seen) == len(scope["rows"])
+    assert seen[0][0].shape[1:] == (4, 3)
+
+
+def test_every_example_is_run() -> None:
+    """Here, or in `samplers/test_own_sampler.py`."""
+    run_here = re.findall(r'run\(\s*"((?:[^"\\]|\\.)*)"', pathlib.Path(__file__).read_text())
+    missed = [block for block in BLOCKS if not any(text in block for text in [*run_here, "class Recent"])]
+    assert not missed
 
 
 def test_a_data_set(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
