@@ -60,7 +60,9 @@ def test_the_jitted_loop(capsys: pytest.CaptureFixture[str]) -> None:
         key=jax.random.key(0),
     )
     assert capsys.readouterr().out.startswith("in place")
-    assert callable(scope["train"])
+    params, buffer, _, _ = scope["train"]((jnp.float32(0), scope["buffer"], scope["envs"], scope["key"]))
+    assert int(replay.size(buffer)) == replay.capacity(buffer) == 100_000
+    assert float(params) > 0
 
 
 def test_any_structure() -> None:

@@ -156,6 +156,7 @@ def test_what_minari_recorded_is_read_and_written_as_it_was(tmp_path: pathlib.Pa
 def test_a_buffers_episodes_are_written(folder: Any) -> None:
     buffer = buffer_with_holes()
     came = round_trip(buffer, folder, drop=("extras",))
+    assert came.num_episodes > 1
     for mine, theirs in zip(came, Dataset.from_buffer(buffer), strict=True):
         assert_same(
             (mine.observations, mine.actions, mine.rewards), (theirs.observations, theirs.actions, theirs.rewards)

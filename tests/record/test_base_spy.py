@@ -44,7 +44,9 @@ def test_base_steps_tell_how_many_a_wrapper_took(tmp_path: pathlib.Path) -> None
         for action in (1, 2, 3):
             env.step(action)
     env.close()
-    for record in load_all(tmp_path):
+    records = load_all(tmp_path)
+    assert len(records) == 2
+    for record in records:
         assert record.base is not None
         assert record.base.actions == (0, 0, 2, 2, 3, 3, 4, 4)
         assert record.base_steps is not None

@@ -84,6 +84,7 @@ def test_several_workers_give_the_same_in_the_same_order_without_jax() -> None:
 def test_a_dataset_converts_without_spaces(workers: int) -> None:
     recorded = Dataset(episodes(3))
     converted = convert_dataset(recorded, stack, workers=workers, progress=False)
+    assert len(converted) == len(recorded) > 0
     for mine, other in zip(converted, convert_dataset(recorded, stack, cartpole()), strict=True):
         assert_equal(mine, other)
 

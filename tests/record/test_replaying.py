@@ -36,7 +36,9 @@ def changed(record: ActionRecord, step: int, action: Any) -> ActionRecord:
 @pytest.mark.parametrize("env_id", DISCRETE)
 def test_a_replay_gives_every_reward_again(env_id: str, tmp_path: pathlib.Path) -> None:
     env = make(env_id)
-    for record in recorded(make(env_id), tmp_path, 0, 1, 2, base_actions=True):
+    records = recorded(make(env_id), tmp_path, 0, 1, 2, base_actions=True)
+    assert len(records) == 3
+    for record in records:
         for base in (False, True):
             report = replay_actions(env, record, base=base).raise_if_different()
             assert report

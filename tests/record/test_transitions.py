@@ -163,6 +163,7 @@ def test_extending_by_blocks_is_appending_step_by_step() -> None:
         env = recorded(Counting(), block=block)
         drive(env, DISABLED, 93, resets=0, reads=reads)
         made.append(env.buffer)
+    assert int(replay.size(made[0])) == 40
     for other in made[1:]:
         jax.tree.map(np.testing.assert_array_equal, made[0], other)
 
