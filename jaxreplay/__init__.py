@@ -5,7 +5,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from jaxreplay import samplers, views
-from jaxreplay.buffer import Buffer, append, clear, create, extend, put, remove
+from jaxreplay.buffer import append, clear, create, extend, put, remove
+from jaxreplay.closing import end_episodes
 from jaxreplay.contents import can_sample, capacity, rows, size, stats
 from jaxreplay.episodes import episode_data, episodes, num_episodes, set_episode_data
 from jaxreplay.in_place import check_in_place
@@ -13,6 +14,7 @@ from jaxreplay.priorities import importance_weights, sequence_priorities, set_pr
 from jaxreplay.sampling import epoch, pop, sample, take
 from jaxreplay.sources import concat, mixture
 from jaxreplay.spaces import example_transition
+from jaxreplay.state import Buffer
 from jaxreplay.subsets import split, subset
 from jaxreplay.types import Episodes, Rows, Sample, SourceRows, Stats, Transition
 from jaxreplay.whole_episodes import sample_episodes
@@ -39,6 +41,7 @@ __all__ = [
     "convert",
     "create",
     "datasets",
+    "end_episodes",
     "episode_data",
     "episodes",
     "epoch",

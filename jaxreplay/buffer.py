@@ -3,37 +3,22 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 
 from jaxreplay import ends, layout, ring, rings, trees
-from jaxreplay.ends import EpisodeEnd
 from jaxreplay.episodes import make_data
-from jaxreplay.numbering import removed_word
+from jaxreplay.numbering import has_record, removed_word
 from jaxreplay.rings import Rings
 from jaxreplay.samplers import Sampler, uniform
+from jaxreplay.state import Buffer, check_buffer
 from jaxreplay.types import PyTree, Rows, SourceRows, Transition
 
 MAX_INT32 = 2**31 - 1
-
-
-class Buffer(struct.PyTreeNode):
-    """An immutable replay buffer, made by `create`; a pytree, so it passes through jit, scan, vmap and grad as it is.
-
-    rings: the stored steps and episodes. sampler_state: what the sampler keeps. episode_data: `EpisodeData` or None.
-    """
-
-    rings: Rings
-    sampler_state: PyTree
-    episode_data: PyTree
-    sampler: Sampler = struct.field(pytree_node=False)
-    episode_end: EpisodeEnd | None = struct.field(pytree_node=False)
-    single: bool = struct.field(pytree_node=False)
 
 
 def create(
@@ -116,7 +101,8 @@ def append(buffer: Buffer, step: PyTree, mask: Any = None) -> Buffer:
     Outside jit every call copies the buffer; to write in place, donate it:
     `append = jax.jit(replay.append, donate_argnums=0)`. Raises ValueError or TypeError where the step does not fit.
     """
-    leaves, mask = _check_step(buffer, step, mask, block=False)
+    check_buffer("append", buffer)
+    leaves, _ = _check_step(buffer, step, mask, block=False)
     return _extend(buffer, leaves, mask, block=False)
 
 
@@ -126,14 +112,15 @@ def extend(buffer: Buffer, steps: PyTree, mask: Any = None) -> Buffer:
     Time comes first, as `lax.scan` stacks it: where L equals E, swapped axes cannot be noticed.
     L may be 0, or more than the ring holds. mask: `[L, E]` bool (`[L]` for a single stream), see `append`.
     """
-    leaves, mask = _check_step(buffer, steps, mask, block=True)
-    if mask.shape[0] == 0:
+    check_buffer("extend", buffer)
+    leaves, (length, *_) = _check_step(buffer, steps, mask, block=True)
+    if length == 0:
         return buffer
     return _extend(buffer, leaves, mask, block=True)
 
 
-def _check_step(buffer: Buffer, step: PyTree, mask: Any, block: bool) -> tuple[list[Any], Any]:
-    """Return the leaves as they came and the mask, or raise naming the leaf, what came and what was expected."""
+def _check_step(buffer: Buffer, step: PyTree, mask: Any, block: bool) -> tuple[list[Any], tuple[int, ...]]:
+    """Return the leaves as they came and their leading axes, or raise naming the leaf, what came, what was expected."""
     stored = buffer.rings.layout
     leaves = trees.check_structure("steps" if block else "step", step, stored.treedef, stored.paths)
     envs = () if buffer.single else (buffer.rings.num_envs,)
@@ -146,21 +133,20 @@ def _check_step(buffer: Buffer, step: PyTree, mask: Any, block: bool) -> tuple[l
         lead = (*length, *envs)
     for leaf, value in zip(stored.leaves, leaves, strict=True):
         trees.check_leaf(leaf.path, value, (*lead, *leaf.shape), leaf.dtype, hint)
-    if mask is None:
-        mask = np.ones(lead, np.bool_)
-    else:
+    if mask is not None:
         trees.check_leaf("mask", mask, lead, jnp.dtype(bool), hint)
-    return leaves, mask
+    return leaves, lead
 
 
 @functools.partial(jax.jit, static_argnames="block", inline=True)
-def _extend(buffer: Buffer, leaves: list[jax.Array], mask: jax.Array, block: bool) -> Buffer:
+def _extend(buffer: Buffer, leaves: list[jax.Array], mask: jax.Array | None, block: bool) -> Buffer:
     def axes(x: jax.Array) -> jax.Array:
         x = jnp.asarray(x) if block else jnp.asarray(x)[None]
         return x[:, None] if buffer.single else x
 
     leaves = [axes(x) for x in leaves]
-    valid = axes(mask)
+    # Made here rather than by the caller: outside jit that would move a mask to the device in every call.
+    valid = jnp.ones((leaves[0].shape[0], buffer.rings.num_envs), jnp.bool_) if mask is None else axes(mask)
     ended = jnp.zeros_like(valid)
     if buffer.episode_end is not None:
         ended = ends.ended(buffer.episode_end, buffer.rings.layout, leaves)
@@ -174,16 +160,33 @@ def put(buffer: Buffer, rows: Rows | SourceRows, leaves: PyTree) -> Buffer:
 
     rows: `[...]`. leaves: a part of the step's structure, as `{"reward": r}` with leaves `[..., *shape]`.
     Rows that are no longer held are left alone; of a row given twice, the last value wins. A row's next observation is
-    the next row's observation, so it cannot be put: ValueError, as for unknown leaves.
+    the next row's observation, so it cannot be put: ValueError, as for unknown leaves. Nor can the leaves that decide
+    where episodes end: `end_episodes` ends open ones.
     """
+    check_buffer("put", buffer)
     rows = check_rows(buffer, rows)
     values = layout.check_part(buffer.rings.layout, leaves, rows.time.shape, "put", "the shape of rows")
+    if buffer.episode_end is not None:
+        _check_no_ends(ends.read_by(buffer.episode_end, buffer.rings.layout) & values.keys(), buffer)
     return _put(buffer, rows, values)
+
+
+def _check_no_ends(moved: Set[int], buffer: Buffer) -> None:
+    if moved:
+        paths = ", ".join(buffer.rings.layout.leaves[i].path for i in sorted(moved))
+        raise ValueError(
+            f"put: {paths} cannot be put: it says where episodes end, and a put moves no boundary of an episode. "
+            "Open episodes are ended after their newest step by replay.end_episodes(buffer, mask, leaves)"
+        )
 
 
 @functools.partial(jax.jit, inline=True)
 def _put(buffer: Buffer, rows: Rows, values: dict[int, jax.Array]) -> Buffer:
-    stored = buffer.rings
+    return buffer.replace(rings=write_rows(buffer.rings, rows, values))
+
+
+def write_rows(stored: Rings, rows: Rows, values: Mapping[int, jax.Array]) -> Rings:
+    """Overwrite leaves `[..., *shape]`, by their index, of the rows `[...]` that are held."""
     lead = rows.time.ndim
     rows = jax.tree.map(jnp.ravel, rows)
     slot, env, held = rings.place(stored, rows)
@@ -201,15 +204,17 @@ def _put(buffer: Buffer, rows: Rows, values: dict[int, jax.Array]) -> Buffer:
             at = arrays[0].at[slot, env, leaf.word : leaf.word + leaf.num_words]
             raw = layout.to_words(leaf, value)
         arrays[leaf.array] = at.set(raw, mode="drop", unique_indices=True, wrap_negative_indices=False)
-    return buffer.replace(rings=stored.replace(arrays=tuple(arrays)))
+    return stored.replace(arrays=tuple(arrays))
 
 
 def remove(buffer: Buffer, rows: Rows | SourceRows) -> Buffer:
     """Take rows `[...]` out: they are gone for `rows`, `take` and every sampler.
 
     They still serve their neighbours as context: as a frame, a next observation, a step inside a window. Rows that are
-    no longer held are ignored. Costs one pass over the ring's own words, 8 bytes a row.
+    no longer held, or whose episode's record was overwritten, are ignored. Costs one pass over the ring's own words,
+    8 bytes a row.
     """
+    check_buffer("remove", buffer)
     return _remove(buffer, check_rows(buffer, rows))
 
 
@@ -222,6 +227,8 @@ def _remove(buffer: Buffer, rows: Rows) -> Buffer:
     own = jax.lax.bitcast_convert_type(stored.arrays[0][: stored.num_slots, :, :2], jnp.int32)
     number, ordinal = own[..., 0], own[..., 1]
     gone = chosen & (number >= 0)
+    if stored.num_records:
+        gone &= has_record(stored.envs.number, number, stored.num_records)
     order = (jnp.arange(stored.num_slots, dtype=jnp.int32) + stored.clock.head) % stored.num_slots  # oldest slot first
     gone_before = jnp.cumsum(gone[order], axis=0, dtype=jnp.int32)
     before = jnp.zeros_like(ordinal).at[order].set(gone_before) - gone
@@ -240,6 +247,7 @@ def clear(buffer: Buffer) -> Buffer:
 
     A prioritized buffer keeps the largest priority it has seen.
     """
+    check_buffer("clear", buffer)
     stored = buffer.rings
     clock = stored.clock.replace(held=jnp.zeros_like(stored.clock.held))
     envs = stored.envs.replace(open=jnp.zeros_like(stored.envs.open))

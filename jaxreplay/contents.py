@@ -12,7 +12,19 @@ from jaxreplay import rings
 from jaxreplay.buffer import Buffer
 from jaxreplay.episodes import live_records
 from jaxreplay.numbering import VOID
-from jaxreplay.sources import Concat, Mixture, Source, Subset, any_valid, buffers, every_row, readable, usable
+from jaxreplay.sources import (
+    Concat,
+    Mixture,
+    Source,
+    Subset,
+    any_valid,
+    buffers,
+    check_source,
+    every_row,
+    readable,
+    usable,
+)
+from jaxreplay.state import check_buffer
 from jaxreplay.types import Rows, SourceRows, Stats
 from jaxreplay.views import View, transition
 from jaxreplay.views.base import check_view, refuses
@@ -23,7 +35,7 @@ def size(source: Source) -> jax.Array:
 
     Of a mixture it is the size of all its sources together.
     """
-    if isinstance(source, Mixture):
+    if isinstance(check_source("size", source), Mixture):
         return jnp.sum(jnp.stack([size(part) for part in source.sources]), dtype=jnp.int32)
     return _size(source)
 
@@ -35,7 +47,7 @@ def _size(source: Buffer | Subset | Concat) -> jax.Array:
 
 def capacity(source: Source) -> int:
     """Return how many steps the buffer keeps, over all envs; of a source, its buffers together."""
-    return sum(buffer.rings.num_slots * buffer.rings.num_envs for buffer in buffers(source))
+    return sum(buffer.rings.num_slots * buffer.rings.num_envs for buffer in buffers(check_source("capacity", source)))
 
 
 def can_sample(source: Source, n: int = 1, view: View = transition()) -> jax.Array:  # noqa: B008
@@ -43,6 +55,7 @@ def can_sample(source: Source, n: int = 1, view: View = transition()) -> jax.Arr
 
     For a view that refuses rows, as `sequence(80)`, it costs one pass over the ring's own words.
     """
+    check_source("can_sample", source)
     check_view(view)
     if isinstance(source, Mixture):
         return jnp.all(jnp.stack([can_sample(part, n, view) for part in source.sources]))
@@ -60,7 +73,7 @@ def rows(source: Source) -> tuple[Rows | SourceRows, jax.Array]:
 
     Of several buffers, one after the other: `(SourceRows, mask)`. Of a subset, its rows.
     """
-    return _rows(source)
+    return _rows(check_source("rows", source))
 
 
 @functools.partial(jax.jit, inline=True)
@@ -70,6 +83,7 @@ def _rows(source: Source) -> tuple[Rows | SourceRows, jax.Array]:
 
 def stats(buffer: Buffer) -> Stats:
     """Count what the ring holds, in one pass over it; see `Stats`."""
+    check_buffer("stats", buffer)
     return _stats(buffer)
 
 

@@ -77,6 +77,16 @@ def ended(episode_end: EpisodeEnd, layout: Layout, leaves: Sequence[jax.Array]) 
     return jnp.all(functools.reduce(operator.or_, flags), axis=tuple(range(2, ndim)))
 
 
+@functools.lru_cache(maxsize=64)
+def read_by(episode_end: EpisodeEnd, layout: Layout) -> frozenset[int]:
+    """The indices of the leaves that decide where episodes end; of a function, those its program reads."""
+    if isinstance(episode_end, tuple):
+        return frozenset(map(layout.paths.index, episode_end))
+    program = jax.make_jaxpr(episode_end)(layout.one_step()).jaxpr
+    read = {id(x) for x in (*program.outvars, *(x for equation in program.eqns for x in equation.invars))}
+    return frozenset(i for i, x in enumerate(program.invars) if id(x) in read)
+
+
 def _flags(paths: tuple[str, ...], layout: Layout) -> list[Leaf]:
     index = {leaf.path: leaf for leaf in layout.leaves}
     for path in paths:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,8 @@ from flax import struct
 from jaxreplay import layout, numbering, ring, rings, trees
 from jaxreplay.layout import Layout
 from jaxreplay.rings import Rings
+from jaxreplay.state import Buffer, check_buffer
 from jaxreplay.types import Episodes, PyTree
-
-if TYPE_CHECKING:
-    from jaxreplay.buffer import Buffer
 
 
 class EpisodeData(struct.PyTreeNode):
@@ -66,6 +64,7 @@ def episodes(buffer: Buffer) -> Episodes:
 
     For a single stream the leaves are `[K]`. Raises ValueError for a buffer of independent items.
     """
+    check_buffer("episodes", buffer)
     need_episodes(buffer, "episodes")
     return _episodes(buffer)
 
@@ -88,6 +87,7 @@ def _episodes(buffer: Buffer) -> Episodes:
 
 def num_episodes(buffer: Buffer) -> jax.Array:
     """Count the episodes that have a record and steps in the ring, open ones included; an int32 scalar."""
+    check_buffer("num_episodes", buffer)
     if not buffer.rings.num_records:
         return jnp.zeros((), jnp.int32)
     return _num_episodes(buffer.rings)
@@ -103,7 +103,7 @@ def episode_data(buffer: Buffer) -> PyTree:
 
     Zeros where none were set. Raises ValueError if the buffer was created without `episode_data`.
     """
-    _need_data(buffer)
+    _need_data("episode_data", buffer)
     return _episode_data(buffer)
 
 
@@ -128,7 +128,7 @@ def set_episode_data(buffer: Buffer, env: Any, data: PyTree, number: Any = None)
     whose record of it was overwritten, is left alone; of an env given twice, the last wins.
     Raises ValueError or TypeError for data that do not fit.
     """
-    _need_data(buffer)
+    _need_data("set_episode_data", buffer)
     _, dtype = trees.shape_dtype("env", env)
     if not jnp.issubdtype(dtype, jnp.integer):
         raise TypeError(f"env: expected int32, got {dtype}")
@@ -170,7 +170,8 @@ def need_episodes(buffer: Buffer, what: str) -> None:
         raise ValueError(f"{what}: this buffer holds independent items; create it with episode_end to have episodes")
 
 
-def _need_data(buffer: Buffer) -> None:
+def _need_data(what: str, buffer: Buffer) -> None:
+    check_buffer(what, buffer)
     if buffer.episode_data is None:
         raise ValueError("this buffer keeps no episode data; create it with episode_data=<an example of them>")
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from jaxreplay import trees
 from jaxreplay.buffer import Buffer, check_rows
-from jaxreplay.sources import Source
+from jaxreplay.sources import Source, check_source
+from jaxreplay.state import check_buffer
 from jaxreplay.types import Rows, Sample, SourceRows
 
 
@@ -22,8 +23,7 @@ def set_priorities(buffer: Buffer, rows: Rows | SourceRows, priorities: Any) -> 
     twice the last value counts. NaN, negative and infinite priorities raise ValueError outside jit; inside it they
     leave the old priority in place. Raises ValueError for a sampler without priorities, and for shapes that differ.
     """
-    if not isinstance(buffer, Buffer):
-        raise TypeError(f"set_priorities: expected a Buffer, got {type(buffer).__name__}; see batch.rows.of(source)")
+    check_buffer("set_priorities", buffer)
     if not hasattr(buffer.sampler, "set_priorities"):
         raise ValueError(
             f"set_priorities: this buffer draws with {buffer.sampler}; create it with sampler=samplers.prioritized()"
@@ -61,7 +61,7 @@ def importance_weights(sample: Sample, buffer: Source, beta: Any) -> jax.Array:
     cancels. beta: from 0, no correction, to 1, the full one; a number, which may be traced. Weights are 0 where the
     sample's mask is False, and all 1 for uniform draws.
     """
-    del buffer  # its size cancels
+    check_source("importance_weights", buffer)  # and nothing else, as its size cancels
     p = jnp.where(sample.mask, sample.probability, jnp.inf)
     return jnp.where(sample.mask, (jnp.min(p) / p) ** beta, 0.0)
 

@@ -25,12 +25,14 @@ from jaxreplay.sources import (
     any_valid,
     as_source_rows,
     buffers,
+    check_source,
     every_row,
     held,
     members,
     readable,
     usable,
 )
+from jaxreplay.state import check_buffer
 from jaxreplay.types import PyTree, Rows, Sample, SourceRows, out_of_range_unless
 from jaxreplay.views import View, transition
 from jaxreplay.views.base import check_view, read, refuses
@@ -55,16 +57,10 @@ def sample(source: Source, key: jax.Array, batch_size: int, view: View = transit
     """
     batch_size = trees.check_count("batch_size", batch_size)
     trees.check_key(key)
-    batch = _sample(_check_source(source), key, batch_size, check_view(view))
+    batch = _sample(check_source("sample", source), key, batch_size, check_view(view))
     if trees.is_concrete(batch.mask) and not np.asarray(batch.mask).all():
         _check_filled(source, view, batch)
     return batch
-
-
-def _check_source(source: Any) -> Any:
-    if not isinstance(source, Source):
-        raise TypeError(f"expected a buffer, or a source made of buffers, got {type(source).__name__}")
-    return source
 
 
 def _check_filled(source: Source, view: View, batch: Sample) -> None:
@@ -144,7 +140,7 @@ def take(source: Source, rows: Rows | SourceRows, view: View = transition(), key
     come back with `mask` False and zeros. `probability` is that of drawing the row from the source. Several buffers are
     addressed by `SourceRows`. key: for a view that draws, as `hindsight`. Raises TypeError for rows of another kind.
     """
-    rows = _check_rows(_check_source(source), rows)
+    rows = _check_rows(check_source("take", source), rows)
     check_view(view)
     if key is not None:
         trees.check_key(key)
@@ -182,6 +178,7 @@ def pop(buffer: Buffer, n: int) -> tuple[Buffer, Sample]:
     They are consumed: their rows are stale afterwards. Where fewer than n slices are held, the rest has `mask` False.
     For a single stream the leaves are `[n, ...]`.
     """
+    check_buffer("pop", buffer)
     n = trees.check_count("n", n)
     if n > buffer.rings.num_slots:
         raise ValueError(f"n: {n} slices were asked for, and the ring holds at most {buffer.rings.num_slots}")
@@ -212,7 +209,7 @@ def epoch(source: Source, key: jax.Array, batch_size: int, view: View = transiti
     """
     batch_size = trees.check_count("batch_size", batch_size)
     trees.check_key(key)
-    if isinstance(_check_source(source), Mixture):
+    if isinstance(check_source("epoch", source), Mixture):
         raise TypeError("epoch: a mixture draws in proportions, which an epoch would not keep; concat its sources")
     return _epoch(source, key, batch_size, check_view(view))
 

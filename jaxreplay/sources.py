@@ -21,6 +21,7 @@ from jaxreplay import rings, trees
 from jaxreplay.buffer import Buffer
 from jaxreplay.rings import Rings, Span
 from jaxreplay.samplers.uniform import Numbered, held_rows, readable_rows
+from jaxreplay.state import way_out
 from jaxreplay.types import Rows, SourceRows
 from jaxreplay.views import View
 
@@ -105,6 +106,14 @@ def buffers(source: Source) -> tuple[Buffer, ...]:
     if isinstance(source, Subset):
         return (source.buffer,)
     return tuple(buffer for part in source.sources for buffer in buffers(part))
+
+
+def check_source(what: str, came: Any) -> Any:
+    """Return a source, or raise TypeError naming the function, what came and the way out."""
+    if not isinstance(came, Source):
+        expected = "expected a buffer, or a source made of buffers"
+        raise TypeError(f"{what}: {expected}, got {type(came).__name__}{way_out(came)}")
+    return came
 
 
 def held(source: Buffer | Subset | Concat) -> Numbered:
@@ -241,7 +250,8 @@ def _check_sources(what: str, sources: Sequence[Source]) -> tuple[Source, ...]:
         raise ValueError(f"{what}: expected at least one source, got none")
     for i, source in enumerate(sources):
         if not isinstance(source, Source):
-            raise TypeError(f"{what}: source {i} is {type(source).__name__}, expected a buffer, subset or concat")
+            hint = way_out(source)
+            raise TypeError(f"{what}: source {i} is {type(source).__name__}, expected a buffer, subset or concat{hint}")
     every = [(i, buffer) for i, source in enumerate(sources) for buffer in buffers(source)]
     expected = every[0][1].rings.layout
     for i, buffer in every[1:]:

@@ -14,6 +14,7 @@ from jaxreplay.buffer import Buffer, check_rows
 from jaxreplay.ring import is_last_of_equals
 from jaxreplay.rings import Rings
 from jaxreplay.sources import Subset, check_shares
+from jaxreplay.state import check_buffer
 from jaxreplay.types import Episodes, Rows
 
 
@@ -30,8 +31,7 @@ def subset(buffer: Buffer, rows: Rows | Episodes) -> Subset:
     >>> int(replay.size(few)), sorted(set(replay.sample(few, jax.random.key(0), 32).data["x"].tolist()))
     (2, [2, 5])
     """
-    if not isinstance(buffer, Buffer):
-        raise TypeError(f"subset: expected a Buffer, got {type(buffer).__name__}")
+    check_buffer("subset", buffer)
     if isinstance(rows, Episodes):
         return _subset_of_episodes(buffer, rows)
     return _subset(buffer, check_rows(buffer, rows))
@@ -44,8 +44,7 @@ def split(buffer: Buffer, key: jax.Array, fractions: Sequence[float]) -> tuple[S
     row, and each goes to the part in which its middle lies, so a part misses its fraction by one episode at most.
     Raises ValueError for fractions that do not add up.
     """
-    if not isinstance(buffer, Buffer):
-        raise TypeError(f"split: expected a Buffer, got {type(buffer).__name__}")
+    check_buffer("split", buffer)
     trees.check_key(key)
     return _split(buffer, key, check_shares("fractions", fractions))
 

@@ -12,6 +12,7 @@ from jaxreplay import trees
 from jaxreplay.buffer import Buffer
 from jaxreplay.episodes import live_records, need_episodes
 from jaxreplay.sampling import take
+from jaxreplay.state import check_buffer
 from jaxreplay.types import Rows, Sample, out_of_range_unless
 
 
@@ -26,6 +27,7 @@ def sample_episodes(buffer: Buffer, key: jax.Array, n: int, max_length: int, com
     Costs one pass over the records of episodes. Raises ValueError for independent items, and outside jit where no
     episode can be drawn.
     """
+    check_buffer("sample_episodes", buffer)
     n, max_length = trees.check_count("n", n), trees.check_count("max_length", max_length)
     trees.check_key(key)
     need_episodes(buffer, "sample_episodes")

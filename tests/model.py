@@ -138,8 +138,15 @@ class Model:
         if self.holds(time, env) and self.slices[time][env] is not None:
             self.slices[time][env]["step"].update(leaves)  # type: ignore[index]
 
+    def end(self, mask: np.ndarray, leaves: dict[str, np.ndarray]) -> None:
+        """End the open episodes of some envs after their newest step, and overwrite leaves `[E, ...]` there."""
+        for env, mine in enumerate(self.episodes):
+            if mask[env] and mine and not mine[-1].closed:
+                self.put(len(self.slices) - 1, env, {path: x[env] for path, x in leaves.items()})
+                mine[-1].closed = True
+
     def remove(self, time: int, env: int) -> None:
-        if self.holds(time, env) and self.slices[time][env] is not None:
+        if self.valid(time, env):
             self.slices[time][env]["removed"] = True  # type: ignore[index]
 
     def pop(self, n: int) -> list[dict[str, np.ndarray] | None]:

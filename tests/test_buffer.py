@@ -84,12 +84,6 @@ def test_put_changes_chosen_leaves_and_the_last_of_duplicates_wins() -> None:
     assert next_of(changed, 1, 2) == [40, 3]
 
 
-def test_putting_an_end_flag_does_not_move_the_episodes_end() -> None:
-    buffer = replay.put(buffer_of(*map(step, range(4))), rows_of(1), {"terminated": jnp.array([True])})
-    assert next_of(buffer, 1) == [2]
-    assert replay.episodes(buffer).length[-1] == 4
-
-
 def test_removing_twice_or_what_is_not_there_changes_nothing_more() -> None:
     buffer = replay.remove(buffer_of(*map(step, range(4))), rows_of(1, 1, 9, -3))
     assert int(replay.size(buffer)) == 3
@@ -97,6 +91,31 @@ def test_removing_twice_or_what_is_not_there_changes_nothing_more() -> None:
     for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(buffer)):
         np.testing.assert_array_equal(a, b)
     assert int(replay.stats(again).removed) == 1
+
+
+def test_a_lost_row_that_is_removed_still_counts_as_lost() -> None:
+    buffer = buffer_of(*(step(i, terminated=True) for i in range(5)), max_episodes=2)
+    assert [int(replay.stats(buffer).lost), int(replay.stats(buffer).removed)] == [3, 0]
+    removed = replay.stats(replay.remove(buffer, rows_of(0, 1, 4)))
+    assert [int(removed.lost), int(removed.removed), int(removed.size)] == [3, 1, 1]
+
+
+def test_a_removed_row_whose_record_is_overwritten_later_still_counts_as_removed() -> None:
+    buffer = replay.remove(buffer_of(step(0, terminated=True), max_episodes=2), rows_of(0))
+    for i in range(1, 4):
+        buffer = replay.append(buffer, step(i, terminated=True))
+    counts = replay.stats(buffer)
+    assert [int(counts.lost), int(counts.removed), int(counts.size)] == [1, 1, 2]
+
+
+@pytest.mark.parametrize("num_envs", [None, 2])
+def test_an_append_of_device_arrays_moves_nothing_to_the_device(num_envs: int | None) -> None:
+    one = step(0) if num_envs is None else jax.tree.map(lambda x: jnp.stack([x] * num_envs), step(0))
+    block = jax.tree.map(lambda x: x[None], one)
+    buffer = replay.create(step(0), 8, num_envs)
+    with jax.transfer_guard("disallow"):
+        buffer = replay.extend(replay.append(buffer, one), block)
+    assert int(replay.size(buffer)) == 2 * (num_envs or 1)
 
 
 def test_clear_keeps_old_rows_stale_and_closes_episodes() -> None:

@@ -21,7 +21,9 @@ LENGTHS = [1, 2, 3, 9]  # of blocks; the longest is longer than every ring
 
 operations = st.lists(
     st.tuples(
-        st.sampled_from(["append", "append", "append", "extend", "extend", "put", "remove", "pop", "clear"]),
+        st.sampled_from(
+            ["append", "append", "append", "extend", "extend", "put", "remove", "pop", "clear", "end", "end"]
+        ),
         st.integers(0, 2**20),  # seed of the operation's data
         st.sampled_from([0.0, 0.3, 0.9]),  # how often episodes end
         st.sampled_from([0.0, 0.0, 0.3]),  # how often an env records nothing
@@ -47,6 +49,15 @@ def operate(buffer: replay.Buffer, model: Model, operation: Any) -> replay.Buffe
         if kind == "append":
             return replay.append(buffer, to_steps({path: x[0] for path, x in steps.items()}), mask[0])
         return replay.extend(buffer, to_steps(steps), mask)
+    if kind == "end":
+        mask = rng.random(model.num_envs) < 0.6
+        chosen = {
+            path: random_steps(rng, (model.num_envs,), end_rate)[path] for path in ("done", "reward", "obs.pixels")
+        }
+        model.end(mask, chosen)
+        if single:
+            mask, chosen = mask[0], {path: x[0] for path, x in chosen.items()}
+        return replay.end_episodes(buffer, mask, as_tree(chosen))
     now = len(model.slices)
     time = rng.integers(-2, now + 2, 6)
     env = rng.integers(-1, model.num_envs + 1, 6)

@@ -19,6 +19,7 @@ from jaxreplay.datasets.choosing import summarise
 from jaxreplay.datasets.narrow import narrow_tree
 from jaxreplay.datasets.reading import read_buffer
 from jaxreplay.sources import Concat, Mixture, Subset
+from jaxreplay.state import way_out
 from jaxreplay.types import PyTree, Transition
 from jaxreplay.views import View
 from jaxreplay.views.transition import TransitionView
@@ -61,7 +62,7 @@ def check_source(what: str, source: Any) -> None:
     """Raise TypeError for what no converter takes."""
     if isinstance(source, replay.Buffer | Subset | Dataset):
         return
-    hint = ""
+    hint = way_out(source)
     if isinstance(source, Concat | Mixture):
         hint = "; convert its sources one by one, and join the results"
     raise TypeError(f"{what}: expected a buffer, a subset of one, or a Dataset, got {type(source).__name__}{hint}")

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxreplay import contents, sampling, trees
-from jaxreplay.buffer import Buffer
 from jaxreplay.datasets.choosing import summarise
 from jaxreplay.datasets.report import Report
 from jaxreplay.datasets.store import Chunk, Store, consecutive
 from jaxreplay.episodes import episode_data, episodes
+from jaxreplay.state import Buffer, check_buffer
 from jaxreplay.types import PyTree, Rows, Transition
 
 BLOCK_BYTES = 64 * 2**20  # of steps moved at a time
@@ -56,8 +56,7 @@ def read_buffer(buffer: Buffer, what: str = "from_buffer") -> tuple[Store, Repor
 
 
 def _check(buffer: Any, what: str) -> None:
-    if not isinstance(buffer, Buffer):
-        raise TypeError(f"{what}: expected a Buffer, got {type(buffer).__name__}")
+    check_buffer(what, buffer)
     stored = buffer.rings.layout
     step = jax.tree.unflatten(stored.treedef, list(stored.leaves))
     if not isinstance(step, Transition) or stored.sources != ("observation",):

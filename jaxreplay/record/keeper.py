@@ -19,9 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxreplay import numbering
-from jaxreplay.buffer import Buffer, extend, put
+from jaxreplay.buffer import extend
+from jaxreplay.closing import end_episodes
 from jaxreplay.episodes import set_episode_data
-from jaxreplay.types import PyTree, Rows
+from jaxreplay.state import Buffer, check_buffer
+from jaxreplay.types import PyTree
 
 WARN_BYTES = 2**31  # copied in all before the user is told
 
@@ -31,24 +33,6 @@ class Program:
 
     def __init__(self, function: Callable[..., Buffer]) -> None:
         self.donating, self.copying = jax.jit(function, donate_argnums=0), jax.jit(function)
-
-
-def close_episodes(buffer: Buffer, envs: jax.Array) -> Buffer:
-    """End the open episode of the envs that `envs` `[E]` bool marks: their newest step becomes truncated.
-
-    No row is written. The next step of such an env begins an episode.
-    """
-    stored = buffer.rings
-    time = jnp.broadcast_to(stored.clock.time - 1, envs.shape)
-    env = jnp.where(envs & stored.envs.open, jnp.arange(stored.num_envs, dtype=jnp.int32), -1)
-    buffer = put(buffer, Rows(time=time, env=env), {"truncated": jnp.ones(envs.shape, jnp.bool_)})
-    stored = buffer.rings
-    stored = stored.replace(envs=stored.envs.replace(open=stored.envs.open & ~envs))
-    sampler: Any = buffer.sampler
-    state = buffer.sampler_state
-    if hasattr(sampler, "on_close"):
-        state = sampler.on_close(state, stored)
-    return buffer.replace(rings=stored, sampler_state=state)
 
 
 def _set_data(buffer: Buffer, env: jax.Array, behind: jax.Array, data: PyTree) -> Buffer:
@@ -65,7 +49,7 @@ def _still_open(new: Any, new_time: jax.Array, old: Any, old_time: jax.Array) ->
     return new.open & old.open & same
 
 
-_EXTEND, _CLOSE, _SET_DATA = Program(extend), Program(close_episodes), Program(_set_data)
+_EXTEND, _CLOSE, _SET_DATA = Program(extend), Program(end_episodes), Program(_set_data)
 
 
 class Keeper:
@@ -79,8 +63,7 @@ class Keeper:
 
     def check(self, buffer: Any) -> None:
         """Raise TypeError or ValueError for what is no buffer, or one of another make."""
-        if not isinstance(buffer, Buffer):
-            raise TypeError(f"buffer: expected a Buffer, got {type(buffer).__name__}")
+        check_buffer("buffer", buffer)
         ours, theirs = self._own.rings, buffer.rings
         if (theirs.layout, theirs.num_envs, buffer.single) != (ours.layout, ours.num_envs, self._own.single):
             raise ValueError("buffer: expected one created with the same example and num_envs as that which was read")
@@ -103,7 +86,7 @@ class Keeper:
         self._run(_EXTEND, steps, mask)
 
     def close(self, envs: np.ndarray) -> None:
-        self._run(_CLOSE, envs)
+        self._run(_CLOSE, envs.reshape(() if self._own.single else (-1,)))
 
     def set_data(self, env: np.ndarray, behind: np.ndarray, data: PyTree) -> None:
         self._run(_SET_DATA, env, behind, data)

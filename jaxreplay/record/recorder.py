@@ -12,11 +12,11 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from jaxreplay.buffer import Buffer
 from jaxreplay.record.infos import listed
 from jaxreplay.record.keeper import Keeper, uninterrupted
 from jaxreplay.record.staging import Staging
 from jaxreplay.record.tally import make_tally
+from jaxreplay.state import Buffer, check_buffer
 from jaxreplay.types import Transition
 
 Autoreset = Literal["next step", "same step", "disabled"]
@@ -136,7 +136,7 @@ class Recorder:
         else:
             written = written | cut
         if written.any():
-            self.keeper.close(written.reshape(-1))
+            self.keeper.close(written)
         if self.tally is not None:
             self.tally.end(cut.reshape(-1))
         self.num_episodes += int(np.count_nonzero(cut))
@@ -236,8 +236,7 @@ class Recorder:
 
 def _check_buffer(buffer: Any, num_envs: int | None) -> None:
     """Raise unless the buffer holds `Transition` steps of so many envs."""
-    if not isinstance(buffer, Buffer):
-        raise TypeError(f"buffer: expected a Buffer, as replay.create makes it, got {type(buffer).__name__}")
+    check_buffer("buffer", buffer)
     stored = buffer.rings
     example = jax.tree.unflatten(stored.layout.treedef, list(range(len(stored.layout.leaves))))
     if not isinstance(example, Transition):

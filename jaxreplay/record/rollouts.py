@@ -12,9 +12,10 @@ import numpy as np
 from flax import struct
 
 from jaxreplay import trees
-from jaxreplay.buffer import Buffer, extend
+from jaxreplay.buffer import extend
+from jaxreplay.closing import end_episodes
 from jaxreplay.record.functional import Functional, as_functional
-from jaxreplay.record.keeper import close_episodes
+from jaxreplay.state import Buffer, check_buffer
 from jaxreplay.types import PyTree, Transition
 
 
@@ -62,6 +63,7 @@ def rollout(
     >>> replay.size(buffer).item(), state.observation.shape
     (400, (4, 4))
     """
+    check_buffer("rollout", buffer)
     step = jax.tree.unflatten(buffer.rings.layout.treedef, buffer.rings.layout.leaves)
     if not isinstance(step, Transition):
         raise ValueError(f"buffer: expected one of Transition steps, got {type(step).__name__}")
@@ -112,7 +114,7 @@ def _rollout(
     functional = _functional(env, params, buffer, reset_key)
     over = (lambda f: f) if buffer.single else jax.vmap
     if state is None:
-        buffer = close_episodes(buffer, jnp.ones((buffer.rings.num_envs,), jnp.bool_))
+        buffer = end_episodes(buffer)
         env_state, observation = over(functional.reset)(_keys(reset_key, lead))
         state = RolloutState(env_state, observation, jnp.zeros(lead, jnp.int32))
 

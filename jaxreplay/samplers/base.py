@@ -20,8 +20,8 @@ class Sampler(Protocol):
     Every method is pure and is traced; none may branch on the state. A sampler with priorities has a method more,
     `set_priorities(state, rings, rows, priorities)`, with `[B]` of each: values that are no priorities, and rows that
     cannot be read, change nothing, and of equal rows the last counts. One that asks whether an episode is open may have
-    `on_close(state, rings)`, which is called after a recorder closed episodes without a write. One that keeps something
-    when the buffer is cleared may have `on_clear(state, rings)`; without it, its state is made anew by `init`.
+    `on_close(state, rings)`, which is called after `end_episodes` closed episodes without a write. One that keeps
+    something when the buffer is cleared may have `on_clear(state, rings)`; without it, its state is made by `init`.
     """
 
     def init(self, num_slots: int, num_envs: int) -> PyTree:
