@@ -231,7 +231,7 @@ def _remove(buffer: Buffer, rows: Rows) -> Buffer:
         gone &= has_record(stored.envs.number, number, stored.num_records)
     order = (jnp.arange(stored.num_slots, dtype=jnp.int32) + stored.clock.head) % stored.num_slots  # oldest slot first
     gone_before = jnp.cumsum(gone[order], axis=0, dtype=jnp.int32)
-    before = jnp.zeros_like(ordinal).at[order].set(gone_before) - gone
+    before = jnp.zeros_like(ordinal).at[order].set(gone_before) - gone.astype(jnp.int32)
     own = jnp.stack([jnp.where(gone, removed_word(number), number), ordinal - before], axis=-1)
     records = stored.arrays[0].at[: stored.num_slots, :, :2].set(jax.lax.bitcast_convert_type(own, jnp.uint32))
     envs = stored.envs.replace(recorded=stored.envs.recorded - jnp.sum(gone, axis=0, dtype=jnp.int32))

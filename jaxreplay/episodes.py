@@ -43,7 +43,7 @@ def live_records(stored: Rings) -> Episodes:
     """The episodes that have a record and a step in the ring, oldest first, `[K, E]`; `final_observation` left out."""
     count, num_envs = stored.num_records, stored.num_envs
     order = jnp.arange(count, dtype=jnp.int32)[:, None]
-    number = stored.envs.number - (count - 1) + order
+    number = stored.envs.number[None] - (count - 1) + order
     slot = stored.num_slots + 1 + jnp.maximum(number, 0) % max(count, 1)
     env = jnp.broadcast_to(jnp.arange(num_envs, dtype=jnp.int32), slot.shape)
     start, newest = rings.own_word(stored, slot, env, 0), rings.own_word(stored, slot, env, 1)
@@ -53,7 +53,7 @@ def live_records(stored: Rings) -> Episodes:
         number=jnp.where(mask, number, -1),
         start=keep(start),
         length=keep(newest - start + 1),
-        ended=mask & ~((order == count - 1) & stored.envs.open),
+        ended=mask & ~((order == count - 1) & stored.envs.open[None]),
         final_observation=None,
         mask=mask,
     )

@@ -57,12 +57,12 @@ def number_steps(
     goes_on = valid & ~ended
     open_before = jnp.concatenate([envs.open[None], goes_on[:-1]])
     begins = valid & ~open_before
-    number = envs.number + jnp.cumsum(begins, axis=0, dtype=jnp.int32)
+    number = envs.number[None] + jnp.cumsum(begins, axis=0, dtype=jnp.int32)
     limit = number_limit(num_records)
     number = jnp.where((number >= limit) | (number < -1), number - limit, number)
     step = jnp.arange(length, dtype=jnp.int32)[:, None]
     begun = lax.cummax(jnp.where(begins, step, -1), axis=0)
-    start = jnp.where(begun >= 0, time + begun, envs.start)
+    start = jnp.where(begun >= 0, time + begun, envs.start[None])
     followed = goes_on & jnp.concatenate([valid[1:], jnp.zeros_like(valid[:1])])
     recorded = envs.recorded + jnp.sum(valid, axis=0, dtype=jnp.int32)
     after = Envs(number=number[-1], start=start[-1], open=goes_on[-1], recorded=recorded)

@@ -76,5 +76,6 @@ def sequence_priorities(errors: jax.Array, mask: jax.Array | None = None, mix: f
     if mask is None:
         mask = jnp.ones(size.shape, jnp.bool_)
     size = jnp.where(mask, size, 0)
-    mean = jnp.sum(size, axis=-1) / jnp.maximum(jnp.sum(mask, axis=-1), 1)
+    count = jnp.maximum(jnp.sum(mask, axis=-1), 1).astype(size.dtype)
+    mean = jnp.sum(size, axis=-1) / count
     return mix * jnp.max(size, axis=-1) + (1 - mix) * mean

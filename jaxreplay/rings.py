@@ -109,7 +109,8 @@ def write(rings: Rings, leaves: list[jax.Array], valid: jax.Array, ended: jax.Ar
     """
     chex.assert_shape([valid, ended], (None, rings.num_envs))
     length, num_slots = valid.shape[0], rings.num_slots
-    ordinal = rings.envs.recorded + jnp.cumsum(valid, axis=0, dtype=jnp.int32) - valid
+    counted = valid.astype(jnp.int32)
+    ordinal = rings.envs.recorded[None] + jnp.cumsum(counted, axis=0, dtype=jnp.int32) - counted
     if rings.num_records:
         envs, steps = numbering.number_steps(rings.envs, rings.clock.time, valid, ended, rings.num_records)
         number = jnp.where(valid, steps.number, VOID)
@@ -153,7 +154,7 @@ def _write_records(
     length, num_envs = steps.number.shape
     step = jnp.arange(length, dtype=jnp.int32)[:, None]
     end = rings.num_slots + 1 + rings.num_records
-    keep = steps.newest & numbering.has_record(envs.number, steps.number, rings.num_records)
+    keep = steps.newest & numbering.has_record(envs.number[None], steps.number, rings.num_records)
     # What is not kept goes past the end, each to a place of its own, so that indices are unique as promised.
     slot = jnp.where(keep, rings.num_slots + 1 + steps.number % rings.num_records, end + step)
     env = jnp.broadcast_to(jnp.arange(num_envs, dtype=jnp.int32), (length, num_envs))

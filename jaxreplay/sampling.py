@@ -124,12 +124,14 @@ def _sample_mixture(source: Mixture, key: jax.Array, batch_size: int, view: View
     if all(rows.denominator == 1 for rows in exact):
         return every
     # Systematic: row j lies at j + offset of the batch, and belongs to the source whose share covers it.
-    place = jnp.arange(batch_size) + jax.random.uniform(key)
+    place = jnp.arange(batch_size, dtype=jnp.float32) + jax.random.uniform(key, dtype=jnp.float32)
     bounds = [float(end) for end, rows in zip(ends, exact) if rows]
-    part = jnp.searchsorted(jnp.asarray(bounds[:-1]), place, side="right")
+    part = jnp.searchsorted(jnp.asarray(bounds[:-1], jnp.float32), place, side="right")
     most = np.array([math.ceil(rows) for rows in exact if rows])
-    within = jnp.arange(batch_size) - jnp.searchsorted(part, jnp.arange(len(most)))[part]
-    index = jnp.asarray(np.cumsum(most) - most)[part] + jnp.minimum(within, jnp.asarray(most - 1)[part])
+    first = jnp.searchsorted(part, jnp.arange(len(most), dtype=part.dtype)).astype(jnp.int32)
+    within = jnp.arange(batch_size, dtype=jnp.int32) - first[part]
+    start, last = (jnp.asarray(x, jnp.int32)[part] for x in (np.cumsum(most) - most, most - 1))
+    index = start + jnp.minimum(within, last)
     return jax.tree.map(lambda leaf: leaf[index], every)
 
 

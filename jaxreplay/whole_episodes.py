@@ -50,7 +50,7 @@ def _sample_episodes(buffer: Buffer, key: jax.Array, n: int, max_length: int, co
     chosen = jnp.minimum(jnp.searchsorted(ends, nth, side="right").astype(jnp.int32), ends.shape[0] - 1)
     start, length = found.start.ravel()[chosen], found.length.ravel()[chosen]
     overwritten = jnp.maximum(oldest - start, 0)
-    step = jnp.arange(max_length, dtype=jnp.int32)
+    step = jnp.arange(max_length, dtype=jnp.int32)[None]
     within = (count > 0) & (step < (length - overwritten)[:, None])
     time = (start + overwritten)[:, None] + step
     env = jnp.broadcast_to((chosen % stored.num_envs)[:, None], time.shape)

@@ -150,7 +150,7 @@ def _step(
 ) -> tuple[RolloutState, Transition]:
     """One step of one env, and the next episode's beginning where it ended."""
     stepped, elapsed = functional.step(step_key, state.env, action), state.elapsed + 1
-    terminated, truncated = stepped.terminated != 0, stepped.truncated != 0
+    terminated, truncated = (jnp.asarray(x).astype(jnp.bool_) for x in (stepped.terminated, stepped.truncated))
     late = jnp.zeros_like(terminated)
     if time_limit is not None:
         late = (elapsed >= time_limit) & ~terminated & ~truncated

@@ -104,7 +104,7 @@ class Prioritized:
         if self.new_priority is not None:
             new = self._weight(jnp.float32(self.new_priority and max(self.new_priority, TINY)), rings)
         weights, start = jnp.where(valid, new, 0.0), slots[0] * rings.num_envs
-        index = rings_.flat_index(rings, slots[:, None], jnp.arange(rings.num_envs, dtype=jnp.int32)).ravel()
+        index = rings_.flat_index(rings, slots[:, None], jnp.arange(rings.num_envs, dtype=jnp.int32)[None]).ravel()
         single, tree, kept = slots.shape[0] == 1, state.tree, state.kept
         if kept is not None:
             if single:
@@ -140,7 +140,7 @@ class Prioritized:
             bits = jax.random.bits(key, (2, batch_size), jnp.uint32)
             position = sum_tree.unit(bits[0])
             if stratified:
-                position = (jnp.arange(batch_size) + position) / batch_size
+                position = (jnp.arange(batch_size, dtype=jnp.float32) + position) / batch_size
             index, weight = sum_tree.draw(state.tree, position, bits[1])
             slot = jnp.minimum(index // rings.num_envs, rings.num_slots - 1)
             time = ring.time_of_slot(rings.clock, slot, rings.num_slots)
@@ -201,7 +201,7 @@ class Prioritized:
         waiting = {step for step in pending if step < rings.num_slots}
         back = sorted({0} | waiting) if length == 1 else range(min(length + max(pending), rings.num_slots))
         time = (rings.clock.time - 1 - jnp.array([*back], jnp.int32))[:, None]
-        env = jnp.arange(rings.num_envs, dtype=jnp.int32)
+        env = jnp.arange(rings.num_envs, dtype=jnp.int32)[None]
         rows = Rows(*(x.ravel() for x in jnp.broadcast_arrays(time, env)))
         slot, env, held = rings_.place(rings, rows)
         index = _leaf_index(tree, rings, slot, env, held)
@@ -227,10 +227,10 @@ def _close_lost(tree: Tree, rings: Rings, lost: jax.Array) -> tuple[Tree, jax.Ar
 
     def close(carry: tuple[Tree, jax.Array, jax.Array, Clock]) -> tuple[Tree, jax.Array, jax.Array, Clock]:
         tree, lost, first, clock = carry
-        time = lost + jnp.arange(LOST_AT_ONCE, dtype=jnp.int32)[:, None]
+        time = lost[None] + jnp.arange(LOST_AT_ONCE, dtype=jnp.int32)[:, None]
         slot = ring.slot_of_age(clock, jnp.clip(ring.age(clock, time), 1, clock.held), num_slots)
-        index = slot * first.shape[0] + jnp.arange(first.shape[0], dtype=jnp.int32)
-        index = jnp.where(first - time > 0, index, sum_tree.nowhere(tree)).ravel()
+        index = slot * first.shape[0] + jnp.arange(first.shape[0], dtype=jnp.int32)[None]
+        index = jnp.where(first[None] - time > 0, index, sum_tree.nowhere(tree)).ravel()
         tree = sum_tree.set_leaves(tree, index, jnp.zeros(index.shape, jnp.float32))
         return tree, lost + jnp.clip(first - lost, 0, LOST_AT_ONCE), first, clock
 

@@ -135,7 +135,7 @@ def _last_begun(numbers: jax.Array, before: jax.Array, target: jax.Array) -> tup
     begins. However sums are rounded, there is one wherever any child is above zero; else it is child 0.
     """
     begun = (numbers > 0) & (before <= target[:, None])
-    child = jnp.where(begun, jnp.arange(FAN_OUT, dtype=jnp.int32), -1)
+    child = jnp.where(begun, jnp.arange(FAN_OUT, dtype=jnp.int32)[None], -1)
 
     def later(a: tuple[jax.Array, ...], b: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         is_later = b[0] > a[0]

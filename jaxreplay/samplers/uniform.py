@@ -169,7 +169,7 @@ def draw_distinct(
         nth = jnp.cumsum(~found, dtype=jnp.int32) - 1
         chosen = order[jnp.clip(nth, 0, num_rows - 1)]
         rows = jax.tree.map(lambda x: x[chosen], every)
-        return find(rows), (nth < jnp.sum(free)) & ~found
+        return find(rows), (nth < jnp.sum(free, dtype=jnp.int32)) & ~found
 
     none = find(Rows(time=jnp.zeros_like(places), env=jnp.full_like(places, -1)))
     nothing = jnp.zeros((batch_size,), jnp.bool_)

@@ -235,8 +235,8 @@ def places(rings_: Rings, span: Span, keys: list[tuple[At, bool]]) -> tuple[jax.
     if keys == [(At(0), False)]:
         return jnp.where(span.valid, span.slot, rings_.num_slots)[:, None], span.env[:, None]
     ats = [at for at, _ in keys]
-    beyond = np.array([follows or at.frame is not None for at, follows in keys])  # may be one step past the newest
-    shift = np.array([int(follows) if at.frame is None else at.frame for at, follows in keys], np.int32)
+    beyond = np.array([[follows or at.frame is not None for at, follows in keys]])  # may be one step past the newest
+    shift = np.array([[int(follows) if at.frame is None else at.frame for at, follows in keys]], np.int32)
     row = jax.tree.map(lambda x: x[:, None], span)
     steps, least, most = _steps(span, [at.steps for at in ats])
     # Only what can be outside is clipped: what a view does not need to know of its rows is then not read.
@@ -244,14 +244,14 @@ def places(rings_: Rings, span: Span, keys: list[tuple[At, bool]]) -> tuple[jax.
     nearest = jnp.maximum(nearest, -row.before) if least < 0 else nearest
     wanted = at = nearest + shift if shift.any() else nearest
     if (shift > beyond).any():
-        at = jnp.minimum(at, row.after + beyond)
+        at = jnp.minimum(at, row.after + beyond.astype(np.int32))
     if shift.min() < 0:
         at = jnp.maximum(at, -row.before)
     known = row.valid
     if any(at.fill == "zero" for at in ats):
-        known &= np.array([at.fill == "edge" for at in ats]) | (nearest == steps)
+        known &= np.array([[at.fill == "edge" for at in ats]]) | (nearest == steps)
     if any(at.frame is not None and at.frame_fill == "zero" for at in ats):
-        known &= np.array([at.frame is None or at.frame_fill == "edge" for at in ats]) | (at == wanted)
+        known &= np.array([[at.frame is None or at.frame_fill == "edge" for at in ats]]) | (at == wanted)
     slot = ring.slot_of_age(rings_.clock, ring.age(rings_.clock, row.time) - at, rings_.num_slots)
     if beyond.any():
         slot = jnp.where(beyond & (at > row.newest), row.record, slot)

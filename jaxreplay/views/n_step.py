@@ -134,12 +134,12 @@ class NStepView:
         return (span.after >= self.n - 1) | ~span.open if self.complete else None
 
     def batch(self, step: PyTree, span: Span) -> NStepTransition:
-        taken = jnp.arange(self.n, dtype=jnp.int32) <= span.after[:, None]  # [B, n]: within the k steps
+        taken = jnp.arange(self.n, dtype=jnp.int32)[None] <= span.after[:, None]  # [B, n]: within the k steps
         rewards = trees.get_part(step, self.reward)
         dtype = rewards.dtype if jnp.issubdtype(rewards.dtype, jnp.inexact) else jnp.float32
         wide = jnp.promote_types(dtype, jnp.float32)
         powers = np.power(self.discount, np.arange(self.n + 1))  # [n + 1], in float64 and so rounded once
-        flags = trees.get_part(step, self.terminated) != 0
+        flags = trees.get_part(step, self.terminated).astype(jnp.bool_)
         flags &= trees.to_rank(taken, flags.ndim)
         counts = trees.to_rank(taken, rewards.ndim)
         if flags.ndim > 2:  # one for each agent: its rewards end, and the episode may go on

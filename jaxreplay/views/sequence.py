@@ -82,7 +82,7 @@ class SequenceView:
         return span.after >= self.length - 1 if self.complete else None
 
     def batch(self, step: PyTree, span: Span) -> Sequence:
-        position = jnp.arange(self.length, dtype=jnp.int32)
+        position = jnp.arange(self.length, dtype=jnp.int32)[None]
         mask = (position <= span.after[:, None]) & span.valid[:, None]
         return Sequence(
             data=step,

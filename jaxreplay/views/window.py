@@ -113,7 +113,7 @@ class OffsetsView:
         if self.episode_id is None and not self.episode_end:
             return span
         first, last = self.steps[0], self.steps[-1]
-        around = jnp.arange(first, last + 1, dtype=jnp.int32)  # [N]
+        around = jnp.arange(first, last + 1, dtype=jnp.int32)[None]  # [1, N]
         time = span.time[:, None] + around
         slot, env, held = rings.place(rings_, Rows(time, jnp.broadcast_to(span.env[:, None], time.shape)))
         there = held & (rings.own_word(rings_, slot, env, 0) != numbering.VOID)
@@ -123,7 +123,7 @@ class OffsetsView:
             same = number == number[:, -first, None]
             before, after = there & same, there & same
         else:
-            goes_on = ~functools.reduce(jnp.logical_or, [read(part) != 0 for part in self.episode_end])
+            goes_on = ~functools.reduce(jnp.logical_or, [read(part).astype(jnp.bool_) for part in self.episode_end])
             before, after = there & goes_on, there.at[:, 1:].set(there[:, 1:] & goes_on[:, :-1])
         reach = _run(before[:, :-first][:, ::-1]), _run(after[:, 1 - first :])
         if rings_.layout.followed:  # a next observation is known within the buffer's own episodes alone
@@ -131,7 +131,7 @@ class OffsetsView:
         return span.replace(before=jnp.where(span.valid, reach[0], 0), after=jnp.where(span.valid, reach[1], 0))
 
     def batch(self, step: PyTree, span: Span) -> Window:
-        steps = jnp.array(self.steps, jnp.int32)
+        steps = jnp.array([self.steps], jnp.int32)
         inside = (steps >= -span.before[:, None]) & (steps <= span.after[:, None])
         return Window(data=step, mask=inside & span.valid[:, None])
 

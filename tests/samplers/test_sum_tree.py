@@ -41,7 +41,9 @@ def check_sums(tree: sum_tree.Tree) -> None:
 def draw(tree: sum_tree.Tree, key: jax.Array, count: int, stratified: bool = False) -> Any:
     bits = jax.random.bits(key, (2, count), jnp.uint32)
     position = sum_tree.unit(bits[0])
-    return sum_tree.draw(tree, (jnp.arange(count) + position) / count if stratified else position, bits[1])
+    if stratified:
+        position = (jnp.arange(count, dtype=jnp.float32) + position) / count
+    return sum_tree.draw(tree, position, bits[1])
 
 
 @functools.partial(jax.jit, static_argnames=("num_leaves", "rounds"), donate_argnums=0)
