@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxreplay import ends, layout, ring, rings, trees
 from jaxreplay.episodes import make_data
+from jaxreplay.loops import vary_as
 from jaxreplay.numbering import has_record, removed_word
 from jaxreplay.rings import Rings
 from jaxreplay.samplers import Sampler, uniform
@@ -248,16 +249,21 @@ def clear(buffer: Buffer) -> Buffer:
     A prioritized buffer keeps the largest priority it has seen.
     """
     check_buffer("clear", buffer)
-    stored = buffer.rings
-    clock = stored.clock.replace(held=jnp.zeros_like(stored.clock.held))
-    envs = stored.envs.replace(open=jnp.zeros_like(stored.envs.open))
-    stored = stored.replace(clock=clock, envs=envs)
-    sampler: Any = buffer.sampler
-    if hasattr(sampler, "on_clear"):
-        state = sampler.on_clear(buffer.sampler_state, stored)
-    else:
+    return _clear(buffer)
+
+
+@functools.partial(jax.jit, inline=True)
+def _clear(buffer: Buffer) -> Buffer:
+    stored, sampler = buffer.rings, buffer.sampler
+    old = (stored.clock.held, stored.envs.open)
+    held, open_ = vary_as(jax.tree.map(jnp.zeros_like, old), old)
+    stored = stored.replace(clock=stored.clock.replace(held=held), envs=stored.envs.replace(open=open_))
+    on_clear: Any = getattr(sampler, "on_clear", None)
+    if on_clear is None:
         state = sampler.init(stored.num_slots, stored.num_envs)
-    return buffer.replace(rings=stored, sampler_state=state)
+    else:
+        state = on_clear(buffer.sampler_state, stored)
+    return buffer.replace(rings=stored, sampler_state=vary_as(state, buffer.sampler_state))
 
 
 def check_rows(buffer: Buffer, rows: Any) -> Rows:

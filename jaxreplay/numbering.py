@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from flax import struct
 from jax import lax
 
+from jaxreplay.loops import vary_as
+
 VOID = -1  # the episode word of a row where nothing was recorded
 
 
@@ -65,7 +67,7 @@ def number_steps(
     start = jnp.where(begun >= 0, time + begun, envs.start[None])
     followed = goes_on & jnp.concatenate([valid[1:], jnp.zeros_like(valid[:1])])
     recorded = envs.recorded + jnp.sum(valid, axis=0, dtype=jnp.int32)
-    after = Envs(number=number[-1], start=start[-1], open=goes_on[-1], recorded=recorded)
+    after = Envs(number=number[-1], start=start[-1], open=vary_as(goes_on[-1], envs.open), recorded=recorded)
     return after, Numbering(number=number, start=start, newest=valid & ~followed)
 
 

@@ -16,6 +16,7 @@ from jax import lax
 
 from jaxreplay import layout, numbering, ring
 from jaxreplay.layout import Layout
+from jaxreplay.loops import vary_as
 from jaxreplay.numbering import VOID, Envs
 from jaxreplay.ring import Clock
 from jaxreplay.types import Rows
@@ -295,5 +296,6 @@ def nth_rows(rings: Rings, nth: jax.Array, env: jax.Array) -> Rows:
         return jnp.where(fits, newer, middle + 1), jnp.where(fits, middle, older)
 
     older = jnp.broadcast_to(jnp.maximum(rings.clock.held, 1), nth.shape)
-    ages, _ = lax.fori_loop(0, rings.num_slots.bit_length(), halve, (jnp.ones_like(older), older))
+    bounds = vary_as((jnp.ones_like(older), older), (target, target))
+    ages, _ = lax.fori_loop(0, rings.num_slots.bit_length(), halve, bounds)
     return Rows(time=rings.clock.time - ages, env=env)

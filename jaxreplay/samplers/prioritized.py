@@ -234,7 +234,9 @@ def _close_lost(tree: Tree, rings: Rings, lost: jax.Array) -> tuple[Tree, jax.Ar
         tree = sum_tree.set_leaves(tree, index, jnp.zeros(index.shape, jnp.float32))
         return tree, lost + jnp.clip(first - lost, 0, LOST_AT_ONCE), first, clock
 
-    carry = (tree, jnp.where(known, lost, oldest), first, clock)
+    lost, never = jnp.where(known, lost, oldest), first[0] < first[0]
+    tree, lost = jax.tree.map(lambda x: jnp.where(never, x, x), (tree, lost))  # vary as `first` does, see vary_as
+    carry = (tree, lost, first, clock)
     tree, lost, _, _ = while_needed(unfinished, close, carry)
     return tree, lost
 

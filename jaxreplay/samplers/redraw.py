@@ -54,7 +54,9 @@ def redraw_after(
     def unfinished(end: int, carry: tuple[jax.Array, D, jax.Array]) -> jax.Array:
         return (carry[0] < end) & ~jnp.all(carry[2])
 
-    carry, end = (jnp.int32(1), *first), 1
+    drawn, found = first
+    drawn = trees.choose(found, drawn, drawn)  # inside shard_map it varies from the start, as every later draw does
+    carry, end = (jnp.int32(1), drawn, found), 1
     for count, propose in others:
         end += count
         carry = lax.while_loop(functools.partial(unfinished, end), functools.partial(again, propose), carry)

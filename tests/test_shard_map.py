@@ -1,0 +1,192 @@
+"""Inside `jax.shard_map`, with its checks of what varies over the mesh: all cases in one process of four devices."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+import jaxreplay as replay
+from jaxreplay import samplers, views
+
+DEVICES, ENVS, SLOTS, BATCH = 4, 2, 8, 6
+FLAG = f"--xla_force_host_platform_device_count={DEVICES}"
+SAMPLERS = {
+    "uniform": samplers.uniform(),
+    "distinct": samplers.uniform(replacement=False),
+    "prioritized": samplers.prioritized(),
+    "prioritized for a view": samplers.prioritized(view=views.n_step(3, 0.9, complete=True)),
+}
+VIEWS = {
+    "transition": views.transition(),
+    "n_step": views.n_step(3, 0.9),
+    "complete n_step": views.n_step(3, 0.9, complete=True),
+    "frame_stack": views.frame_stack(3),
+    "sequence": views.sequence(2),
+    "window": views.window(2, 1),
+}
+cases: dict[str, Callable[[], None]] = {}
+
+
+def case(*values: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a case of a function, or one for each value it is called with."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        name = function.__name__.replace("_", " ")
+        cases.update({f"{name}: {value}": functools.partial(function, value) for value in values} or {name: function})
+        return function
+
+    return register
+
+
+def steps(length: int, lead: tuple[int, ...] = ()) -> replay.Transition:
+    """Steps `[*lead, L, E]` of episodes of four steps, all different."""
+    number = jnp.arange(np.prod([*lead, length, ENVS]), dtype=jnp.float32).reshape(*lead, length, ENVS)
+    ended = jnp.broadcast_to((jnp.arange(length) % 4 == 3)[:, None], number.shape)
+    return replay.Transition(number, number.astype(jnp.int32), number, ended, jnp.zeros_like(ended), number + 0.5)
+
+
+def one_step() -> replay.Transition:
+    return jax.tree.map(lambda x: x[0, 0], steps(1))
+
+
+def filled(sampler: Any = samplers.uniform()) -> replay.Buffer:  # noqa: B008
+    return replay.extend(replay.create(one_step(), SLOTS * ENVS, ENVS, sampler=sampler), steps(11))
+
+
+def each(function: Callable[..., Any], in_specs: Any) -> Callable[..., Any]:
+    """Run a function on every device, its results stacked along a new first axis, one device after the other."""
+
+    def body(*arguments: Any) -> Any:
+        return jax.tree.map(lambda x: x[None], function(*arguments))
+
+    mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    return jax.jit(jax.shard_map(body, mesh=mesh, in_specs=in_specs, out_specs=P("data")))
+
+
+def keys() -> jax.Array:
+    return jax.random.split(jax.random.key(0), DEVICES)
+
+
+def assert_same(got: Any, expected: list[Any]) -> None:
+    """Compare what the devices gave with one result for each of them, bit for bit."""
+    for i, one in enumerate(expected):
+        mine = jax.tree.map(lambda x: x[i], got)  # noqa: B023
+        jax.tree.map(np.testing.assert_array_equal, jax.device_get(mine), jax.device_get(one))
+
+
+@case(*SAMPLERS)
+def each_device_samples_a_replicated_buffer_with_its_own_key(sampler: str) -> None:
+    buffer = filled(SAMPLERS[sampler])
+    sample = functools.partial(replay.sample, batch_size=BATCH)
+    got = each(lambda b, k: sample(b, k[0]), (P(), P("data")))(buffer, keys())
+    assert_same(got, [jax.jit(sample)(buffer, key) for key in keys()])
+
+
+@case(*SAMPLERS)
+def each_device_appends_its_own_steps_in_a_scan_and_samples_them(sampler: str) -> None:
+    stacked = jax.tree.map(lambda x: jnp.stack([x] * DEVICES), filled(SAMPLERS[sampler]))
+    rollouts = steps(5, (DEVICES,))
+
+    def work(buffer: Any, rollout: Any, key: Any) -> Any:
+        buffer = jax.lax.scan(lambda b, step: (replay.append(b, step), None), buffer, rollout)[0]
+        buffer = replay.extend(buffer, rollout)
+        return buffer, replay.sample(buffer, key, BATCH)
+
+    got = each(lambda *x: work(*jax.tree.map(lambda leaf: leaf[0], x)), P("data"))(stacked, rollouts, keys())
+    own = [jax.tree.map(lambda x: x[i], (stacked, rollouts, keys())) for i in range(DEVICES)]  # noqa: B023
+    assert_same(got, [jax.jit(work)(*x) for x in own])
+
+
+@case(*VIEWS)
+def every_view_reads_and_every_source_draws(view: str) -> None:
+    def work(buffer: Any, key: Any) -> Any:
+        chosen = VIEWS[view]
+        few = replay.subset(buffer, replay.sample(buffer, key, 3).rows)
+        sources = [buffer, few, replay.concat([few, buffer]), replay.mixture([few, buffer], [0.3, 0.7])]
+        drawn = [replay.sample(source, key, BATCH, chosen) for source in sources]
+        rows = replay.epoch(buffer, key, BATCH, chosen)
+        return drawn, rows, replay.take(buffer, rows, chosen), replay.take(buffer, drawn[0].rows, chosen)
+
+    jax.eval_shape(each(lambda b, k: work(b, k[0]), (P(), P("data"))), filled(), keys())
+
+
+@case()
+def steps_with_a_constant_end_are_appended_in_a_scan() -> None:
+    example = {"x": jnp.float32(0), "next": jnp.float32(0)}
+    constant = functools.partial(replay.create, next_of={"next": "x"}, episode_end=lambda step: jnp.bool_(False))
+    buffer = constant(example, SLOTS)
+    stacked = jax.tree.map(lambda x: jnp.stack([x] * DEVICES), buffer)
+    numbers = jnp.arange(5.0 * DEVICES).reshape(DEVICES, 5)
+    rollout = {"x": numbers, "next": numbers + 1}
+
+    def work(buffer: Any, rollout: Any) -> Any:
+        return jax.lax.scan(lambda b, step: (replay.append(b, step), None), buffer, rollout)[0]
+
+    got = each(lambda *x: work(*jax.tree.map(lambda leaf: leaf[0], x)), P("data"))(stacked, rollout)
+    assert_same(got, [work(buffer, jax.tree.map(lambda x: x[i], rollout)) for i in range(DEVICES)])  # noqa: B023
+
+
+@case(*SAMPLERS)
+def whatever_changes_a_buffer_can_be_a_scans_body(sampler: str) -> None:
+    stacked = jax.tree.map(lambda x: jnp.stack([x] * DEVICES), filled(SAMPLERS[sampler]))
+
+    def change(buffer: replay.Buffer, _: None) -> tuple[replay.Buffer, None]:
+        rows = replay.rows(buffer)[0]
+        buffer = replay.put(
+            replay.append(buffer, jax.tree.map(lambda x: x[0], steps(1))), rows, {"reward": jnp.ones(SLOTS * ENVS)}
+        )
+        if "prioritized" in sampler:
+            buffer = replay.set_priorities(buffer, rows, jnp.ones(SLOTS * ENVS))
+        buffer = replay.pop(replay.remove(buffer, jax.tree.map(lambda x: x[:1], rows)), 1)[0]
+        return replay.clear(buffer), None
+
+    jax.eval_shape(
+        each(lambda b: jax.lax.scan(change, jax.tree.map(lambda x: x[0], b), None, 2)[0], P("data")), stacked
+    )
+
+
+@pytest.fixture(scope="module")
+def errors() -> dict[str, str]:
+    """The error of each case, "" for none."""
+    old = os.environ.get("XLA_FLAGS", "")
+    environment = os.environ | {"XLA_FLAGS": f"{old} {FLAG}", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-m", __name__], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("name", cases)
+def test_it_works_inside_shard_map(name: str, errors: dict[str, str]) -> None:
+    assert not errors[name], errors[name]
+
+
+def _run() -> dict[str, str]:
+    assert jax.device_count() == DEVICES
+    found = {}
+    for name, function in cases.items():
+        try:
+            function()
+            found[name] = ""
+        except Exception:
+            found[name] = traceback.format_exc()
+    return found
+
+
+if __name__ == "__main__":
+    import tests.conftest  # noqa: F401  (JAX's settings of all tests)
+
+    print(json.dumps(_run()))
