@@ -128,8 +128,8 @@ def _sample_mixture(source: Mixture, key: jax.Array, batch_size: int, view: View
     bounds = [float(end) for end, rows in zip(ends, exact) if rows]
     part = jnp.searchsorted(jnp.asarray(bounds[:-1], jnp.float32), place, side="right")
     most = np.array([math.ceil(rows) for rows in exact if rows])
-    first = jnp.searchsorted(part, jnp.arange(len(most), dtype=part.dtype)).astype(jnp.int32)
-    within = jnp.arange(batch_size, dtype=jnp.int32) - first[part]
+    begins = jnp.searchsorted(part, jnp.arange(len(most), dtype=part.dtype)).astype(jnp.int32)
+    within = jnp.arange(batch_size, dtype=jnp.int32) - begins[part]
     start, last = (jnp.asarray(x, jnp.int32)[part] for x in (np.cumsum(most) - most, most - 1))
     index = start + jnp.minimum(within, last)
     return jax.tree.map(lambda leaf: leaf[index], every)
