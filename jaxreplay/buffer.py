@@ -229,7 +229,7 @@ def _remove(buffer: Buffer, rows: Rows) -> Buffer:
     number, ordinal = own[..., 0], own[..., 1]
     gone = chosen & (number >= 0)
     if stored.num_records:
-        gone &= has_record(stored.envs.number, number, stored.num_records)
+        gone &= has_record(stored.envs.number[None], number, stored.num_records)
     order = (jnp.arange(stored.num_slots, dtype=jnp.int32) + stored.clock.head) % stored.num_slots  # oldest slot first
     gone_before = jnp.cumsum(gone[order], axis=0, dtype=jnp.int32)
     before = jnp.zeros_like(ordinal).at[order].set(gone_before) - gone.astype(jnp.int32)
