@@ -57,8 +57,9 @@ def n_step(
     of an open episode.
 
     A reward may have axes of its own, `[A]` for A agents or objectives, and `terminated` the first of these: then
-    `discount` is `[B, A]`, and an agent's rewards after its own termination do not count. Of a structure of agents,
-    pick one by path: `reward="reward.agent_0", terminated="terminated.agent_0"`.
+    `discount` is `[B, A]`, and an agent's rewards after its own termination do not count (its own truncation is not
+    looked at: k ends with the episode). Of a structure of agents, pick one by path: `reward="reward.agent_0",
+    terminated="terminated.agent_0"`.
 
     The names say which parts of a structure of the user's own to read, by path. extras: what else of the row's own step
     comes along; of several names, a dict by name; `()` for nothing, as where no part is called "extras".
@@ -161,7 +162,7 @@ class NStepView:
 
     def _get_extras(self, step: PyTree) -> PyTree:
         named = {part: self._first(step, part) for part in self._named_extras(step)}
-        return named.get(self.extras, named)
+        return named.get(self.extras, named) if isinstance(self.extras, str) else named
 
     def _first(self, step: PyTree, part: str) -> PyTree:
         """A part of the row's own step. Rewards and flags in it are those of n steps, of which the first is taken."""
