@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -20,11 +22,13 @@ class InPlace:
     growth: by how much that memory grows when the buffers are made twice as large, as a part of what the rings grow by
         (or a sampler's state, if that is less): 0 in place, at least 1 where any is copied.
     returned_in_place: whether the memory of the buffers that came in is that of those that go out.
+    donated: whether the step was given the buffers to write to: False only for a step that is jitted without it.
     """
 
     temporary_bytes: int
     growth: float
     returned_in_place: bool
+    donated: bool = True
 
     def __bool__(self) -> bool:
         return self.growth < 0.01 and self.returned_in_place
@@ -39,44 +43,104 @@ class InPlace:
                 "Append before you sample, and write with a mask rather than in a branch (under vmap, lax.cond selects "
                 "between whole rings)."
             )
-        if not self.returned_in_place:
+        if not self.donated:
+            lines.append(
+                "a buffer is not donated, so every call copies it whole: jit the step with donate_argnums (or "
+                "donate_argnames), naming the arguments that hold buffers."
+            )
+        elif not self.returned_in_place:
             lines.append("a buffer's memory is not reused: return the new buffer from the step.")
         return "\n".join(lines)
 
 
 def check_in_place(step: Callable[..., Any], *args: Any) -> InPlace:
-    """Compile `step(*args)` with its buffers donated, and tell whether it writes to them in place.
+    """Compile `step(*args)`, and tell whether it writes to its buffers in place.
 
-    Nothing runs, and `args` are not consumed; they may be `jax.ShapeDtypeStruct`. Compiles twice, the second time with
-    rings of twice the slots, since memory that grows with the ring is the sign of a copy. Buffers are
-    arguments, anywhere in `args`, batched by vmap or not; ValueError where there is none.
+    step: a plain function, compiled here with its buffers donated; or one that is jitted already (by `jax`, `nnx`),
+        judged as you call it, with the donation it asks for itself. What a plain function writes to variables of a
+        `flax.nnx` module counts as returned, as `nnx.jit` does; `jax.jit` loses it.
+    args: they hold the buffers, anywhere, batched by vmap or not; ValueError where there is none. They may be
+        `jax.ShapeDtypeStruct`. Nothing runs, and they are not consumed.
+
+    Compiles twice, the second time with rings of twice the slots, since memory that grows with the ring is the sign of
+    a copy.
 
     >>> import jax.numpy as jnp, jaxreplay as replay
     >>> buffer = replay.create({"reward": jnp.float32(0)}, capacity=1000)
     >>> bool(replay.check_in_place(replay.append, buffer, {"reward": jnp.float32(1)}))
     True
     """
-    donated = tuple(i for i, arg in enumerate(args) if _buffers(arg))
-    if not donated:
+    step, args = _unbind(step, args)
+    if not _buffers(args):
         raise ValueError("check_in_place: no argument holds a Buffer; pass it as an argument of the step")
     small = jax.tree.map(_abstract, args)
     large = jax.tree.map(_double, small, is_leaf=_is_buffer)
-    (temporary, returned), (more, _) = (_memory(step, a, donated) for a in (small, large))
-    parts = [_part_bytes(buffer) for buffer in _buffers(small)]
-    grown = [b - a for old, new in zip(parts, map(_part_bytes, _buffers(large))) for a, b in zip(old, new)]
-    growth = max(more - temporary, 0) / min(size for size in grown if size)
-    return InPlace(temporary, growth, returned >= sum(map(sum, parts)))
+    before, after = _compile(step, small), _compile(step, large)
+    parts, larger = ([_part_bytes(buffer) for buffer in _buffers(tree)] for tree in (small, large))
+    grown = [b - a for old, new in zip(parts, larger) for a, b in zip(old, new)]
+    needed = sum(map(sum, parts))
+    return InPlace(
+        temporary_bytes=before.temporary,
+        growth=max(after.temporary - before.temporary, 0) / min(size for size in grown if size),
+        returned_in_place=before.reused >= needed and after.reused - before.reused >= sum(grown),
+        donated=before.donated >= needed,
+    )
 
 
-def _memory(step: Callable[..., Any], args: Any, donated: tuple[int, ...]) -> tuple[int, int]:
-    """The temporary and the reused bytes of the compiled program."""
-    wrapped = lambda *args: step(*args)  # noqa: E731  (donation is asked for here, whatever the caller's jit asked)
+class _Memory(NamedTuple):
+    """Bytes of a compiled program: temporary ones, those of arguments that outputs lie in, those that were donated."""
+
+    temporary: int
+    reused: int
+    donated: int
+
+
+def _compile(step: Callable[..., Any], args: tuple[Any, ...]) -> _Memory:
+    if not _is_jitted(step):
+        donated = tuple(i for i, arg in enumerate(args) if _buffers(arg))
+        step = jax.jit(_with_what_is_written(step), donate_argnums=donated)
     with warnings.catch_warnings():  # JAX's own words on a donation that is of no use: the report says it
         warnings.filterwarnings("ignore", message="Some donated buffers were not usable")
-        analysis = jax.jit(wrapped, donate_argnums=donated).lower(*args).compile().memory_analysis()
+        lowered: Any = step.lower(*args)  # type: ignore[attr-defined]
+        compiled = lowered.compile()
+        # flax and Equinox wrap what JAX gives
+        lowered, compiled = getattr(lowered, "lowered", lowered), getattr(compiled, "compiled", compiled)
+        analysis = compiled.memory_analysis()
     if analysis is None:
         raise NotImplementedError("this backend does not tell the memory of a compiled program")
-    return int(analysis.temp_size_in_bytes), int(analysis.alias_size_in_bytes)
+    inputs = [x for x in jax.tree.leaves(lowered.args_info) if getattr(x, "donated", False)]
+    donated_bytes = sum(math.prod(x.shape) * x.dtype.itemsize for x in inputs)
+    return _Memory(int(analysis.temp_size_in_bytes), int(analysis.alias_size_in_bytes), donated_bytes)
+
+
+def _is_jitted(step: Callable[..., Any]) -> bool:
+    return callable(getattr(step, "lower", None))
+
+
+def _unbind(step: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """A jitted method holds its module in a partial function: make it an argument again."""
+    if isinstance(step, functools.partial) and _is_jitted(step.func) and not step.keywords:
+        return step.func, (*step.args, *args)
+    return step, args
+
+
+def _with_what_is_written(step: Callable[..., Any]) -> Callable[..., Any]:
+    """A pure function that returns as well what a step wrote to variables in its arguments, each array once."""
+
+    def pure(*args: Any) -> Any:
+        known = {id(x) for x in jax.tree.leaves(args)}
+        out = step(*args)
+        returned = {id(x) for x in jax.tree.leaves(out)}
+        written = [jax.tree.leaves(x) for x in jax.tree.leaves(args, is_leaf=_is_variable) if _is_variable(x)]
+        written = [leaves for leaves in written if any(id(x) not in known for x in leaves)]
+        return out, [x for leaves in written for x in leaves if id(x) not in returned]
+
+    return pure
+
+
+def _is_variable(x: Any) -> bool:
+    """Whether it is a variable of flax.nnx, told by what it can do: flax.nnx is not imported."""
+    return hasattr(x, "get_value") and hasattr(x, "set_value")
 
 
 def _is_buffer(x: Any) -> bool:
