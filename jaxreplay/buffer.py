@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxreplay import ends, layout, ring, rings, trees
 from jaxreplay.episodes import make_data
+from jaxreplay.layout import Layout
 from jaxreplay.loops import vary_as
 from jaxreplay.numbering import has_record, removed_word
 from jaxreplay.rings import Rings
@@ -20,6 +21,7 @@ from jaxreplay.state import Buffer, check_buffer
 from jaxreplay.types import PyTree, Rows, SourceRows, Transition
 
 MAX_INT32 = 2**31 - 1
+FREE_BYTES = 64 * 2**20  # what records of episodes may take by default, so that no row of a short episode is lost
 
 
 def create(
@@ -39,8 +41,10 @@ def create(
         leaves `[E, ...]`, and `extend` `[L, E, ...]`: time comes first.
     capacity: steps kept, over all envs; a multiple of `num_envs`.
     num_envs: E, the parallel streams that are stepped together; None for a single stream, whose steps have no env axis.
-    max_episodes: records of episodes kept, over all envs (default `capacity // 8`), rounded up to a whole number K an
-        env, at least 2. Steps whose episode's record was overwritten can no longer be read; `stats` counts them.
+    max_episodes: records of episodes kept, over all envs, rounded up to a whole number K an env, at least 2. Steps
+        whose episode's record was overwritten can no longer be read; `stats` counts them. The default is one for each
+        slot, so that nothing is ever lost, where that takes no more than 64 MiB; else as many as these hold, or
+        `capacity // 8` if that is more: give it where steps are images and episodes are short.
     next_of: for a structure of your own, which parts are the next step's value of which others, by path:
         `{"next_obs": "obs"}`, the later value first. They are not stored twice. It needs `episode_end`.
     episode_end: which step is its episode's last: the path of a bool leaf, `"done"`, or several, any of which ends it.
@@ -75,11 +79,10 @@ def create(
     num_slots, num_records = capacity // envs, 0
     if episode_end is not None:
         ends.check(episode_end, stored)
-        wished = (
-            capacity // 8 // envs
-            if max_episodes is None
-            else -(-trees.check_count("max_episodes", max_episodes) // envs)
-        )
+        if max_episodes is None:
+            wished = _default_records(stored, num_slots, envs, episode_data)
+        else:
+            wished = -(-trees.check_count("max_episodes", max_episodes) // envs)
         num_records = max(2, wished)
     elif max_episodes is not None or episode_data is not None:
         raise ValueError("max_episodes and episode_data need episode_end: without it, rows are independent items")
@@ -91,6 +94,13 @@ def create(
         episode_end=episode_end,
         single=num_envs is None,
     )
+
+
+def _default_records(described: Layout, num_slots: int, num_envs: int, episode_data: PyTree) -> int:
+    """K, if the user does not say: as many as no episode can be lost with, or fewer where those take much memory."""
+    data = make_data(episode_data, 1, num_envs) if episode_data is not None else None
+    record_bytes = num_envs * described.record_bytes + sum(x.nbytes for x in jax.tree.leaves(data))
+    return min(max(FREE_BYTES // record_bytes, num_slots // 8), num_slots)
 
 
 def append(buffer: Buffer, step: PyTree, mask: Any = None) -> Buffer:

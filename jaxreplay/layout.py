@@ -85,6 +85,11 @@ class Layout:
         """The indices of the leaves that others follow from; only these have room for an episode's final value."""
         return frozenset(leaf.next_of for leaf in self.leaves if leaf.next_of is not None)
 
+    @property
+    def record_bytes(self) -> int:
+        """What the record of one episode of one env takes: its words, and the final value of large leaves."""
+        return 4 * self.num_words + sum(self.leaves[i].num_bytes for i in self.followed if self.leaves[i].array)
+
     def array_leaf(self, array: int) -> int:
         """Return the index of the leaf that array number `array` > 0 stores."""
         return next(i for i, leaf in enumerate(self.leaves) if leaf.next_of is None and leaf.array == array)

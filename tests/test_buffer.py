@@ -32,6 +32,47 @@ def test_counts_of_an_empty_and_a_full_buffer() -> None:
     assert not replay.can_sample(buffer, 9)
 
 
+@pytest.mark.parametrize("length", [1, 2])
+@pytest.mark.parametrize("num_envs", [None, 8])
+def test_short_episodes_of_small_steps_fill_a_buffer_at_the_default(length: int, num_envs: int | None) -> None:
+    capacity = 8192
+    buffer = replay.create(step(0), capacity, num_envs, episode_data={"seed": jnp.int32(0)})
+    slots = capacity // (num_envs or 1)
+    lead = (2 * slots,) if num_envs is None else (2 * slots, num_envs)
+    steps = jax.tree.map(lambda x: jnp.zeros(lead, x.dtype), step(0))
+    ends = jnp.arange(2 * slots) % length == length - 1
+    steps = steps.replace(terminated=jnp.broadcast_to(ends.reshape(-1, *[1] * (len(lead) - 1)), lead))
+    buffer = replay.extend(buffer, steps)
+    assert int(replay.size(buffer)) == capacity
+    assert int(replay.num_episodes(buffer)) == capacity // length
+    assert int(replay.stats(buffer).lost) == 0
+
+
+def records(example: Any, capacity: int, **options: Any) -> tuple[int, int]:
+    """K by default, and the bytes that these records take."""
+    make = lambda k: jax.eval_shape(lambda: replay.create(example, capacity, 4, max_episodes=k, **options))  # noqa: E731
+    size = lambda b: sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(b))  # noqa: E731
+    default = make(None)
+    count = default.rings.num_records
+    return count, (size(default) - size(make(8))) * count // max(count - 2, 1)
+
+
+def test_records_of_episodes_take_64_mib_by_default_or_an_eighth_of_the_ring_if_that_is_more() -> None:
+    free = 64 * 2**20
+    image = step(0).replace(observation=jnp.zeros((84, 84), jnp.uint8), next_observation=jnp.zeros((84, 84), jnp.uint8))
+    for example, capacity, options in (
+        (step(0), 2**24, {}),
+        (image, 2**15, {}),
+        (step(0), 2**20, {"episode_data": {"goal": jnp.zeros(100)}}),
+    ):
+        count, taken = records(example, capacity, **options)
+        slots = capacity // 4
+        assert count < slots
+        assert count == slots // 8 or 0.999 * free < taken <= free
+    assert records(image, 2**20)[0] == 2**20 // 4 // 8
+    assert records(image, 2**10)[0] == 2**10 // 4
+
+
 def test_arrays_of_numpy_and_python_scalars_are_taken_where_the_dtype_is_theirs() -> None:
     buffer = replay.create({"x": np.float32(0), "n": 0, "f": False, "g": 0.0}, 4)
     buffer = replay.append(buffer, {"x": np.float32(2), "n": 3, "f": True, "g": 0.5})
@@ -65,7 +106,7 @@ def test_episodes_without_a_next_part_and_nested_next_parts() -> None:
     buffer = replay.create({"x": jnp.float32(0), "end": jnp.bool_(False)}, 6, episode_end="end")
     steps = {"x": jnp.arange(4.0), "end": jnp.array([False, True, False, False])}
     buffer = replay.extend(buffer, steps)
-    assert replay.episodes(buffer).length.tolist() == [2, 2]
+    assert replay.episodes(buffer).length.tolist()[-2:] == [2, 2]
     example = {"now": {"a": {"b": jnp.float32(0)}}, "then": {"b": jnp.float32(0)}, "end": jnp.bool_(False)}
     buffer = replay.create(example, 6, next_of={"then": "now.a"}, episode_end="end")
     buffer = replay.extend(
@@ -123,7 +164,7 @@ def test_clear_keeps_old_rows_stale_and_closes_episodes() -> None:
     assert int(replay.size(buffer)) == int(replay.num_episodes(buffer)) == 0
     buffer = replay.append(buffer, step(2))
     assert next_of(buffer, 0, 1, 2) == [None, None, 3]
-    assert replay.episodes(buffer).number.tolist() == [-1, 1]
+    assert replay.episodes(buffer).number.tolist()[-2:] == [-1, 1]
 
 
 def test_a_popped_queue_gives_every_slice_once_in_order() -> None:

@@ -43,13 +43,14 @@ def make_buffer(
             f"capacity: the data set needs {needed} rows, one more for each unfinished episode; got {capacity}"
         )
     most = max(len(mine) for mine, _ in slots) * envs
-    if max_episodes is None:
-        max_episodes = most if capacity == needed else max(most, capacity // 8)
-    elif trees.check_count("max_episodes", max_episodes) < most:
+    if max_episodes is not None and trees.check_count("max_episodes", max_episodes) < most:
         raise ValueError(f"max_episodes: the data set needs {most}, got {max_episodes}")
     kept = None if episode_data is False else _stack_episode_data(store, narrow, required=bool(episode_data))
     example = jax.tree.map(lambda x: x[0], _block(store, np.zeros(1, np.int64), narrow))
     first = None if kept is None else jax.tree.map(lambda x: x[0], kept)
+    if max_episodes is None:
+        default = jax.eval_shape(lambda: core.create(example, capacity, num_envs, episode_data=first)).rings.num_records
+        max_episodes = most if capacity == needed else max(most, default * envs)
     buffer = core.create(example, capacity, num_envs, sampler=sampler, max_episodes=max_episodes, episode_data=first)
     buffer = _fill(buffer, store, slots, num_slots, narrow)
     for env, (mine, _) in enumerate(slots):

@@ -170,4 +170,4 @@ def test_parts_may_be_named_as_the_methods_of_a_dict_are() -> None:
     assert replay.take(buffer, rows, views.select("keys.pop")).data["keys.pop"].tolist() == [3]
     names = {"observation": "items", "action": "keys", "next_observation": "copy", "terminated": "end"}
     assert replay.take(buffer, rows, views.n_step(2, 0.9, reward="values", **names)).data.reward.tolist() == [2]
-    assert replay.episodes(buffer).final_observation.shape == (2,)
+    assert replay.episodes(buffer).final_observation.shape == (8,)
