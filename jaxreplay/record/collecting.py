@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import gymnasium
@@ -33,6 +33,7 @@ def collect(
     key: jax.Array | int = 0,
     seed: int | None = None,
     progress: bool = True,
+    leave_out: Sequence[str] = (),
 ) -> Buffer:
     """Reset an environment, run a policy in it, and return the buffer with every step.
 
@@ -45,7 +46,7 @@ def collect(
         them. All envs are stepped together, so a vector environment may go beyond either by less than `num_envs`. The
         first episodes to end are the short ones: with many envs and few episodes these are no fair sample.
     key: of the policy's randomness. seed: of the environment's first reset.
-    progress: show a bar, which needs tqdm.
+    progress: show a bar, which needs tqdm. leave_out: see `RecordTransitions`; it goes with `buffer`.
 
     When anything raises, or is interrupted, what was recorded is in the exception's attribute `buffer`.
 
@@ -62,7 +63,9 @@ def collect(
         raise ValueError(f"give one of num_steps and num_episodes, got {num_steps} and {num_episodes}")
     name, goal = ("num_steps", num_steps) if num_episodes is None else ("num_episodes", num_episodes)
     goal, wanted = trees.check_count(name, goal), name.removeprefix("num_")
-    env = _find_recorder(env)[0] if buffer is None else RecordTransitions(env, buffer)
+    if buffer is None and leave_out:
+        raise ValueError("leave_out: it goes with buffer; give it to the RecordTransitions that is there")
+    env = _find_recorder(env)[0] if buffer is None else RecordTransitions(env, buffer, leave_out=leave_out)
     recording = _find_recorder(env)[1]
     del buffer
     try:

@@ -96,26 +96,30 @@ def leaf_order(example: dict[Any, Any]) -> list[Any]:
     return list(example) if isinstance(example, collections.OrderedDict) else sorted(example)
 
 
-def flattener(path: str, example: PyTree) -> Flatten:
+def flattener(path: str, example: PyTree, leave_out: Sequence[str] = ()) -> Flatten:
     """Make a function that lists the leaves of values structured like `example`, without a call into JAX.
 
-    Any mapping will do for a dict, and any tuple or list for either. The function raises ValueError that names the
-    part whose structure differs.
+    Any mapping will do for a dict, and any tuple or list for either. leave_out: paths, as `f"{path}.name"`, of entries
+    of dicts that values may have beside those of the example. The function raises ValueError that names the part whose
+    structure differs.
     """
     if jax.tree_util.treedef_is_leaf(jax.tree.structure(example)):
         return lambda value: (value,)
     if isinstance(example, dict):
-        inner = [(name, flattener(f"{path}.{name}", example[name])) for name in leaf_order(example)]
-        return lambda value: _flatten_dict(path, inner, value)
+        inner = [(name, flattener(f"{path}.{name}", example[name], leave_out)) for name in leaf_order(example)]
+        beside = frozenset(left.removeprefix(f"{path}.") for left in leave_out if left.startswith(f"{path}."))
+        return lambda value: _flatten_dict(path, inner, value, beside)
     if type(example) in (tuple, list):
-        parts = [flattener(f"{path}.{i}", part) for i, part in enumerate(example)]
+        parts = [flattener(f"{path}.{i}", part, leave_out) for i, part in enumerate(example)]
         return lambda value: _flatten_tuple(path, parts, value)
     treedef = jax.tree.structure(example)
     return lambda value: _flatten_other(path, treedef, value)
 
 
-def _flatten_dict(path: str, inner: list[tuple[str, Flatten]], value: Any) -> list[Any]:
-    if not isinstance(value, Mapping) or value.keys() != {name for name, _ in inner}:
+def _flatten_dict(path: str, inner: list[tuple[str, Flatten]], value: Any, beside: frozenset[str]) -> list[Any]:
+    if not isinstance(value, Mapping) or (value.keys() - beside if beside else value.keys()) != {
+        name for name, _ in inner
+    }:
         came = sorted(map(str, value)) if isinstance(value, Mapping) else type(value).__name__
         raise ValueError(f"{path}: expected a dict of {[name for name, _ in inner]}, got {came}")
     return [leaf for name, flatten in inner for leaf in flatten(value[name])]

@@ -18,10 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxreplay import numbering
+from jaxreplay import numbering, ring, rings
 from jaxreplay.buffer import extend
 from jaxreplay.closing import end_episodes
 from jaxreplay.episodes import set_episode_data
+from jaxreplay.rings import Rings
 from jaxreplay.state import Buffer, check_buffer
 from jaxreplay.types import PyTree
 
@@ -49,6 +50,16 @@ def _still_open(new: Any, new_time: jax.Array, old: Any, old_time: jax.Array) ->
     return new.open & old.open & same
 
 
+@jax.jit
+def count_lost(stored: Rings) -> jax.Array:
+    """How many held rows lost their episode's record, an int32 scalar: `stats(buffer).lost`, by a few reads an env."""
+    held = jnp.maximum(stored.clock.held, 1)
+    env = jnp.arange(stored.num_envs, dtype=jnp.int32)
+    oldest = jnp.broadcast_to(ring.slot_of_age(stored.clock, held, stored.num_slots), env.shape)
+    recorded = stored.envs.recorded - rings.own_word(stored, oldest, env, 1)
+    return jnp.sum(jnp.where(stored.clock.held > 0, recorded - rings.counts(stored), 0), dtype=jnp.int32)
+
+
 _EXTEND, _CLOSE, _SET_DATA = Program(extend), Program(end_episodes), Program(_set_data)
 
 
@@ -57,6 +68,23 @@ class Keeper:
 
     def __init__(self, buffer: Buffer) -> None:
         self._own, self._copied, self._warned = _anew(buffer), 0, False
+        self._losing = False
+
+    def warn_of_losses(self) -> None:
+        """Warn where rows became unreadable because their episode's record was overwritten; once, until none are."""
+        stored = self._own.rings
+        if stored.num_records >= stored.num_slots:  # an episode has at least a row
+            return
+        lost, before = int(count_lost(stored)), self._losing
+        self._losing = lost > 0
+        if lost and not before:
+            most = stored.num_slots * stored.num_envs
+            warnings.warn(
+                f"{lost} recorded rows can no longer be read: the buffer keeps the records of {stored.num_records} "
+                "episodes an env, and so short ones came that it holds steps of more; create it with as many as come, "
+                f"at most max_episodes={most}",
+                stacklevel=4,
+            )
 
     def hand_out(self) -> Buffer:
         return _anew(self._own)

@@ -35,7 +35,13 @@ class Recorder:
     """Records the steps of one env (`num_envs` None) or of E; flags of envs are `[]` or `[E]` bool."""
 
     def __init__(
-        self, buffer: Buffer, num_envs: int | None, autoreset: Autoreset, block: int | None, on_full: str
+        self,
+        buffer: Buffer,
+        num_envs: int | None,
+        autoreset: Autoreset,
+        block: int | None,
+        on_full: str,
+        leave_out: Sequence[str] = (),
     ) -> None:
         _check_buffer(buffer, num_envs)
         if on_full not in ("overwrite", "raise"):
@@ -44,11 +50,12 @@ class Recorder:
         self.lead: tuple[int, ...] = () if num_envs is None else (num_envs,)
         self.stored_lead = () if buffer.single else (buffer.rings.num_envs,)
         self.num_slots = buffer.rings.num_slots
-        self.staging = Staging(buffer.rings.layout, self.lead, block)
+        self.staging = Staging(buffer.rings.layout, self.lead, block, leave_out)
         self.tally = make_tally(buffer, num_envs or 1)
         self.keeper = Keeper(buffer)
         self.since_read = 0  # slices staged since the buffer was last read
         self.num_steps = self.num_episodes = 0  # recorded, and ended, in all
+        self.checked_episodes = 0  # how many had ended when losses were last counted
         self.every = np.ones(self.lead, np.bool_)
         self.awaited, self.ready = self.every, False  # envs that must be reset before they can be stepped
         self.ended = self.running = ~self.every  # the newest slice ended an episode; has a step of one that goes on
@@ -187,6 +194,9 @@ class Recorder:
         self._mend()
         self.flush()
         self.since_read = 0
+        if self.checked_episodes != self.num_episodes:  # nothing else loses a row
+            self.checked_episodes = self.num_episodes
+            self.keeper.warn_of_losses()
         return self.keeper.hand_out()
 
     def adopt(self, buffer: Buffer) -> None:

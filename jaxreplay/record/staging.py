@@ -24,7 +24,7 @@ class Staging:
     changed or used again, because JAX may read it later. Row `count` of the observation is where the envs are now.
     """
 
-    def __init__(self, layout: Layout, lead: tuple[int, ...], block: int | None) -> None:
+    def __init__(self, layout: Layout, lead: tuple[int, ...], block: int | None, leave_out: Sequence[str] = ()) -> None:
         self.layout, self.lead, self.block = layout, lead, _block_length(layout.leaves, lead, block)
         self.count = self.written = 0
         self.mask = np.ones((self.block, *lead), np.bool_)
@@ -45,7 +45,8 @@ class Staging:
             below(part)[0] for part in (example.reward, example.terminated, example.truncated)
         )
         self.extras = list(zip(info_paths(example.extras), below(example.extras), strict=True))
-        self.flatten_observation = flattener("observation", example.observation)
+        left = [f"observation.{path}" for path in leave_out]
+        self.flatten_observation = flattener("observation", example.observation, left)
         self.flatten_action = flattener("action", example.action)
 
     def put_action(self, action: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -12,7 +14,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from jaxreplay import trees
 from jaxreplay.buffer import Buffer
 from jaxreplay.record.recorder import Autoreset, Recorder
-from jaxreplay.spaces import example_transition
+from jaxreplay.spaces import check_paths, example_transition
 
 MODES: dict[AutoresetMode, Autoreset] = {
     AutoresetMode.NEXT_STEP: "next step",
@@ -33,6 +35,8 @@ class RecordTransitions:
         `return` and `length` are recorded for each episode, an open one's so far; other leaves are left to you.
     block: slices staged on the host before one write; by default at most 256, and 8 MiB.
     on_full: "overwrite" the oldest steps, or "raise" `BufferFull` instead of stepping.
+    leave_out: entries of a Dict observation that are not recorded, by path, as they were left out of the buffer:
+        `replay.example_transition(env, leave_out=("mission",))`. Any other entry that the buffer lacks raises.
 
     The transition at an episode's end has the true final observation: in NEXT_STEP mode the step that resets is a void
     row, in SAME_STEP mode the final observation is taken from `info`, in DISABLED mode `reset(options={"reset_mask":
@@ -43,6 +47,9 @@ class RecordTransitions:
 
     When a step or a reset raises (or is interrupted), what was finished is recorded, and the environment must be reset
     before it is stepped again. The recorder is not part of `spec`: `gymnasium.make(env.spec)` does not record.
+    When rows are lost, because short episodes' records were overwritten (`max_episodes` of `create`), reading `.buffer`
+    warns, once. It cannot be pickled: wrap the vector environment, here, and not the environments in its workers, each
+    of which would record into a buffer of its own that this process never sees.
     Raises ValueError or TypeError for a buffer that does not fit the environment.
 
     >>> import gymnasium, jaxreplay as replay
@@ -62,11 +69,32 @@ class RecordTransitions:
             cls = RecordVectorTransitions if isinstance(env, VectorEnv) else RecordEnvTransitions
         return object.__new__(cls)
 
-    def __init__(self, env: Any, buffer: Buffer, *, block: int | None = None, on_full: str = "overwrite") -> None:
+    def __init__(
+        self,
+        env: Any,
+        buffer: Buffer,
+        *,
+        block: int | None = None,
+        on_full: str = "overwrite",
+        leave_out: Sequence[str] = (),
+    ) -> None:
         super().__init__(env)  # type: ignore[call-arg]  # the wrapper's
         num_envs = env.num_envs if isinstance(env, VectorEnv) else None
-        self._recorder = Recorder(buffer, num_envs, autoreset_of(env), block, on_full)
-        _check_spaces(env, self._recorder)
+        leave_out = check_paths(leave_out)
+        self._recorder = Recorder(buffer, num_envs, autoreset_of(env), block, on_full, leave_out)
+        _check_spaces(env, self._recorder, leave_out)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RecordTransitions:
+        copied = memo[id(self)] = object.__new__(type(self))
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError(
+            "RecordTransitions cannot be pickled: in another process it would record into a buffer that this one never "
+            "sees. Send the environment below it (`env.env`), and record here, around the vector environment: "
+            "RecordTransitions(AsyncVectorEnv(...), buffer)"
+        )
 
     @property
     def buffer(self) -> Buffer:
@@ -165,16 +193,19 @@ def _check_finals(vector: Any, finals: Any) -> None:
             )
 
 
-def _check_spaces(env: Any, recorder: Recorder) -> None:
+def _check_spaces(env: Any, recorder: Recorder, leave_out: Sequence[str]) -> None:
     """Raise ValueError unless the buffer's steps have the structure and the shapes of the environment's spaces."""
-    example = example_transition(env)
+    example = example_transition(env, leave_out=leave_out)
     for name, columns in (("observation", recorder.staging.observation), ("action", recorder.staging.action)):
         wanted = {
             f"{name}.{path}" if path != "the item" else name: x.shape for path, x in trees.paths(getattr(example, name))
         }
         given = {column.path: column.shape[len(recorder.lead) :] for column in columns}
         if wanted != given:
+            missing = tuple(path.removeprefix(f"{name}.") for path in wanted if path not in given)
+            left = name == "observation" and missing and given.items() <= wanted.items()
             raise ValueError(
                 f"buffer: its {name} does not fit the environment's space: expected shapes {wanted}, got {given}; "
                 "create it with replay.create(replay.example_transition(env), ...)"
+                + (f", or leave out what it lacks, here as well: leave_out={missing}" if left else "")
             )
