@@ -79,7 +79,8 @@ def _truncated(described: Layout, given: dict[int, jax.Array], num_envs: int) ->
             flag = np.ones((num_envs, *leaf.shape), np.bool_)
             if twin is not None:
                 same = twin.shape[1:] == leaf.shape
-                done = twin != 0 if same else jnp.all(twin != 0, axis=tuple(range(1, twin.ndim)))
+                done = twin.astype(jnp.bool_)
+                done = done if same else jnp.all(done, axis=tuple(range(1, twin.ndim)))
                 flag = ~done if same else jnp.broadcast_to(~done.reshape(-1, *[1] * len(leaf.shape)), flag.shape)
             flags[i] = jnp.asarray(flag, leaf.dtype)
     return flags

@@ -36,9 +36,18 @@ def while_needed(needed: Callable[[C], jax.Array], step: Callable[[C], C], carry
 
 
 def vary_as(new: C, old: C) -> C:
-    """Return `new`, shapes and dtypes as `old`'s, varying over a mesh wherever `old` does.
+    """Return `new`, varying over a mesh wherever `old` does, to whose shapes and dtypes it fits.
 
     Inside `jax.shard_map` a type says over which axes of the mesh a value may vary, and what takes the place of another
     in a carry must vary as it does. The compiler folds this away.
     """
     return jax.tree.map(lambda x, y: jnp.where(False, y, x), new, old)
+
+
+def find_interval(ends: jax.Array, number: jax.Array) -> jax.Array:
+    """In which interval `[0, ends[0])`, `[ends[0], ends[1])`, ... each number `[B]` lies, int32, by bisection.
+
+    Inside `jax.shard_map` either may vary over a mesh and the other not.
+    """
+    ends, number = vary_as(ends, number[:1]), vary_as(number, ends[:1])
+    return jnp.searchsorted(ends, number, side="right").astype(jnp.int32)

@@ -15,6 +15,7 @@ import numpy as np
 from jaxreplay import trees
 from jaxreplay.buffer import Buffer, check_rows
 from jaxreplay.contents import can_sample, size
+from jaxreplay.loops import find_interval
 from jaxreplay.rings import Span
 from jaxreplay.samplers.uniform import draw_uniform, one_over
 from jaxreplay.sources import (
@@ -126,10 +127,10 @@ def _sample_mixture(source: Mixture, key: jax.Array, batch_size: int, view: View
     # Systematic: row j lies at j + offset of the batch, and belongs to the source whose share covers it.
     place = jnp.arange(batch_size, dtype=jnp.float32) + jax.random.uniform(key, dtype=jnp.float32)
     bounds = [float(end) for end, rows in zip(ends, exact) if rows]
-    part = jnp.searchsorted(jnp.asarray(bounds[:-1], jnp.float32), place, side="right")
+    part = find_interval(jnp.asarray(bounds[:-1], jnp.float32), place)
     most = np.array([math.ceil(rows) for rows in exact if rows])
-    begins = jnp.searchsorted(part, jnp.arange(len(most), dtype=part.dtype)).astype(jnp.int32)
-    within = jnp.arange(batch_size, dtype=jnp.int32) - begins[part]
+    before = find_interval(part, jnp.arange(-1, len(most) - 1, dtype=jnp.int32))  # rows of the sources before each
+    within = jnp.arange(batch_size, dtype=jnp.int32) - before[part]
     start, last = (jnp.asarray(x, jnp.int32)[part] for x in (np.cumsum(most) - most, most - 1))
     index = start + jnp.minimum(within, last)
     return jax.tree.map(lambda leaf: leaf[index], every)

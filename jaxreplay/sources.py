@@ -19,6 +19,7 @@ from jax import lax
 
 from jaxreplay import rings, trees
 from jaxreplay.buffer import Buffer
+from jaxreplay.loops import find_interval, vary_as
 from jaxreplay.rings import Rings, Span
 from jaxreplay.samplers.uniform import Numbered, held_rows, readable_rows
 from jaxreplay.state import way_out
@@ -179,7 +180,9 @@ def _is_in_subset(source: Subset, rows: Rows) -> jax.Array:
         return jnp.where(before, middle + 1, low), jnp.where(before, high, middle)
 
     low = jnp.broadcast_to(source.first, rows.time.shape)
-    low, _ = lax.fori_loop(0, (last + 1).bit_length(), halve, (low, low + source.count))
+    bounds = vary_as((low, low + source.count), (rows.time, rows.time))
+    bounds = vary_as(bounds, (source.rows.time[:1], source.rows.time[:1]))
+    low, _ = lax.fori_loop(0, (last + 1).bit_length(), halve, bounds)
     time, env = at(low)
     return (low < source.first + source.count) & (time == 0) & (env == 0)
 
@@ -229,7 +232,7 @@ def _numbered(source: Buffer | Subset | Concat, of_buffer: Callable[[Rings], Num
     ends = jnp.cumsum(counts, dtype=jnp.int32)
 
     def at_concat(number: jax.Array) -> SourceRows:
-        index = jnp.minimum(jnp.searchsorted(ends, number, side="right").astype(jnp.int32), len(parts) - 1)
+        index = jnp.minimum(find_interval(ends, number), len(parts) - 1)
         chosen = as_source_rows(parts[0].at(number), 0)
         for i, part in enumerate(parts[1:], 1):
             chosen = trees.choose(index == i, as_source_rows(part.at(number - ends[i - 1]), i), chosen)

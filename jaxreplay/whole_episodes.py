@@ -11,6 +11,7 @@ import numpy as np
 from jaxreplay import trees
 from jaxreplay.buffer import Buffer
 from jaxreplay.episodes import live_records, need_episodes
+from jaxreplay.loops import find_interval
 from jaxreplay.sampling import take
 from jaxreplay.state import check_buffer
 from jaxreplay.types import Rows, Sample, out_of_range_unless
@@ -47,7 +48,7 @@ def _sample_episodes(buffer: Buffer, key: jax.Array, n: int, max_length: int, co
     ends = jnp.cumsum(eligible.ravel(), dtype=jnp.int32)
     count = ends[-1]
     nth = jax.random.randint(key, (n,), 0, jnp.maximum(count, 1), jnp.int32)
-    chosen = jnp.minimum(jnp.searchsorted(ends, nth, side="right").astype(jnp.int32), ends.shape[0] - 1)
+    chosen = jnp.minimum(find_interval(ends, nth), ends.shape[0] - 1)
     start, length = found.start.ravel()[chosen], found.length.ravel()[chosen]
     overwritten = jnp.maximum(oldest - start, 0)
     step = jnp.arange(max_length, dtype=jnp.int32)[None]

@@ -109,6 +109,18 @@ def each_device_appends_its_own_steps_in_a_scan_and_samples_them(sampler: str) -
     assert_same(got, [jax.jit(work)(*x) for x in own])
 
 
+@case(*SAMPLERS)
+def each_device_fills_a_buffer_that_it_creates(sampler: str) -> None:
+    def work(rollout: Any, key: Any) -> Any:
+        buffer = replay.create(one_step(), SLOTS * ENVS, ENVS, sampler=SAMPLERS[sampler])
+        buffer = replay.append(replay.extend(buffer, rollout), jax.tree.map(lambda x: x[0], rollout))
+        return replay.sample(buffer, key, BATCH)
+
+    jax.eval_shape(
+        each(lambda r, k: work(jax.tree.map(lambda x: x[0], r), k[0]), P("data")), steps(5, (DEVICES,)), keys()
+    )
+
+
 @case(*VIEWS)
 def every_view_reads_and_every_source_draws(view: str) -> None:
     def work(buffer: Any, key: Any) -> Any:
@@ -117,7 +129,8 @@ def every_view_reads_and_every_source_draws(view: str) -> None:
         sources = [buffer, few, replay.concat([few, buffer]), replay.mixture([few, buffer], [0.3, 0.7])]
         drawn = [replay.sample(source, key, BATCH, chosen) for source in sources]
         rows = replay.epoch(buffer, key, BATCH, chosen)
-        return drawn, rows, replay.take(buffer, rows, chosen), replay.take(buffer, drawn[0].rows, chosen)
+        read = [replay.take(source, batch.rows, chosen) for source, batch in zip(sources, drawn, strict=True)]
+        return drawn, read, rows, replay.take(buffer, rows, chosen), replay.sample_episodes(buffer, key, 2, 3)
 
     jax.eval_shape(each(lambda b, k: work(b, k[0]), (P(), P("data"))), filled(), keys())
 
@@ -150,7 +163,7 @@ def whatever_changes_a_buffer_can_be_a_scans_body(sampler: str) -> None:
         if "prioritized" in sampler:
             buffer = replay.set_priorities(buffer, rows, jnp.ones(SLOTS * ENVS))
         buffer = replay.pop(replay.remove(buffer, jax.tree.map(lambda x: x[:1], rows)), 1)[0]
-        return replay.clear(buffer), None
+        return replay.clear(replay.end_episodes(buffer)), None
 
     jax.eval_shape(
         each(lambda b: jax.lax.scan(change, jax.tree.map(lambda x: x[0], b), None, 2)[0], P("data")), stacked

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxreplay import rings as rings_
+from jaxreplay.loops import find_interval
 from jaxreplay.random_integers import bounded
 from jaxreplay.ring import is_last_of_equals
 from jaxreplay.rings import Rings, Span
@@ -94,7 +95,7 @@ def readable_rows(rings: Rings) -> Numbered:
     ends = jnp.cumsum(counts, dtype=jnp.int32)
 
     def at(number: jax.Array) -> Rows:
-        env = jnp.minimum(jnp.searchsorted(ends, number, side="right").astype(jnp.int32), rings.num_envs - 1)
+        env = jnp.minimum(find_interval(ends, number), rings.num_envs - 1)
         return rings_.nth_rows(rings, number - (ends - counts)[env], env)
 
     return Numbered(ends[-1], at)
