@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -65,10 +64,9 @@ class MapView(Over):
         return self.base.columns(layout)
 
     def batch(self, step: PyTree, span: Span) -> PyTree:
-        batch = self.fn(self.base.batch(step, span))
-        if isinstance(self.fn, _Select):  # it makes nothing anew: what was zeros still is
-            return batch
-        return jax.tree.map(functools.partial(_zero_unless, span.valid), batch)
+        base = self.base.batch(step, span)
+        zeros = {id(leaf) for leaf in jax.tree.leaves(base)}  # where a row is not valid: what is passed on as it came
+        return jax.tree.map(lambda x: x if id(x) in zeros else _zero_unless(span.valid, x), self.fn(base))
 
 
 @dataclasses.dataclass(frozen=True)
