@@ -4,7 +4,7 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from jaxreplay import samplers, views
+from jaxreplay import restoring, samplers, views
 from jaxreplay.buffer import append, clear, create, extend, put, remove
 from jaxreplay.closing import end_episodes
 from jaxreplay.contents import can_sample, capacity, rows, size, stats
@@ -21,6 +21,8 @@ from jaxreplay.whole_episodes import sample_episodes
 
 if TYPE_CHECKING:
     from jaxreplay import convert, datasets, record
+
+restoring.register()
 
 __version__ = "0.1.0"
 
