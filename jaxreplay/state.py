@@ -57,9 +57,8 @@ def _name(episode_end: EpisodeEnd | None) -> Any:
 def check_buffer(what: str, came: Any) -> None:
     """Raise TypeError unless what a function was given is a buffer, and ValueError for a batch of buffers."""
     if not isinstance(came, Buffer):
-        raise TypeError(
-            f"{what}: expected a Buffer, as replay.create makes it, got {type(came).__name__}{way_out(came)}"
-        )
+        hint = way_out(came) or "; replay.create makes one"
+        raise TypeError(f"{what}: expected a Buffer, got {type(came).__name__}{hint}")
     _ = came.rings.num_envs
 
 

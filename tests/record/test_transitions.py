@@ -579,7 +579,7 @@ def test_buffers_that_do_not_fit_are_named_when_wrapped() -> None:
     other = SyncVectorEnv(makers(3))
     other.metadata = {}
     for env, buffer, error, message in (
-        (single, 3, TypeError, "expected a Buffer, as replay.create makes it, got int"),
+        (single, 3, TypeError, "expected a Buffer, got int; replay.create makes one"),
         (single, replay.create(transition, 8, 2), ValueError, r"num_envs=2, and the environment needs None \(or 1\)"),
         (vector, replay.create(transition, 8), ValueError, "num_envs=1, and the environment needs 3"),
         (single, replay.create({"x": jnp.int32(0)}, 8), ValueError, "expected one of Transition steps, got dict"),
