@@ -35,7 +35,8 @@ def size(source: Source) -> jax.Array:
 
     Of a mixture it is the size of all its sources together.
     """
-    if isinstance(check_source("size", source), Mixture):
+    check_source("size", source)
+    if isinstance(source, Mixture):
         return jnp.sum(jnp.stack([size(part) for part in source.sources]), dtype=jnp.int32)
     return _size(source)
 

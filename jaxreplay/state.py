@@ -38,10 +38,10 @@ class Buffer(struct.PyTreeNode):
 
 def _sizes(buffer: Buffer) -> dict[str, Any]:
     """What the shapes of the arrays say: of each buffer, where they are a batch of them."""
-    first = buffer.rings.arrays[0] if isinstance(buffer.rings.arrays, tuple) else None
-    *batch, slots, num_envs, _ = getattr(first, "shape", ()) or (None,) * 3
-    if slots is None:
+    first: Any = buffer.rings.arrays[0] if isinstance(buffer.rings.arrays, tuple) else None
+    if not hasattr(first, "shape"):
         return {}
+    *batch, slots, num_envs, _ = first.shape
     capacity = (slots - 1 - buffer.rings.num_records) * num_envs
     sizes = {"capacity": capacity, "num_envs": None if buffer.single else num_envs}
     if buffer.rings.num_records:

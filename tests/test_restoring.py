@@ -30,7 +30,7 @@ def through_bytes(target: Any, saved: Any) -> Any:
 
 
 def through_a_state(target: Any, saved: Any) -> Any:
-    state = serialization.msgpack_restore(serialization.msgpack_serialize(serialization.to_state_dict(saved)))
+    state: Any = serialization.msgpack_restore(serialization.msgpack_serialize(serialization.to_state_dict(saved)))
     return serialization.from_state_dict(target, state)
 
 
