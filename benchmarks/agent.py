@@ -17,7 +17,7 @@ from benchmarks.results import Goal, Result, micros
 from benchmarks.timing import Run, interleave
 from jaxreplay.demo import dqn
 
-SETTINGS = dataclasses.replace(dqn.Settings(), n_step=1)  # flashbax's flat buffer has single steps
+SETTINGS = dqn.Settings(n_step=1, capacity=131_072)  # flashbax's flat buffer has single steps
 STEPS = 4000
 
 

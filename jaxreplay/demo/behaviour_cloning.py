@@ -179,8 +179,7 @@ def load_expert(path: pathlib.Path | None, seed: int) -> PyTree:
     from jaxreplay.demo.main import train
 
     print("training the expert (python -m jaxreplay saves one, for --expert)")
-    best = train(dqn.Settings(), [seed])[1]
-    return jax.tree.map(lambda x: x[0], best.params)
+    return jax.tree.map(lambda x: x[0], train(dqn.Settings(), [seed])[1])
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -1,9 +1,8 @@
-"""The command line: train with a progress bar, report the greedy policy's return, and save what was learnt."""
+"""The command line: train with a progress bar, report the last policy's return, and save what was learnt."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
 import pathlib
 import sys
@@ -13,25 +12,14 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from tqdm import tqdm
 
 from jaxreplay.demo import dqn, report
 from jaxreplay.types import PyTree
 
-CHUNKS = 50
+CHUNKS = 25
 TEST_EPISODES = 32
 REPORT_EPISODES = 100
-
-
-class Best(struct.PyTreeNode):
-    """The parameters with the best mean return in the tests between chunks, and that return.
-
-    DQN may get worse again late in training; what is reported and saved is the best, played in episodes of its own.
-    """
-
-    params: PyTree
-    score: jax.Array
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -42,7 +30,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--num-seeds", type=int, default=1, help="train this many seeds in one vmapped program")
     parser.add_argument("--steps", type=int, default=defaults.steps, help="env steps a seed (default %(default)s)")
     parser.add_argument("--num-envs", type=int, default=defaults.num_envs, help="CartPoles stepped together")
-    parser.add_argument("--prioritized", action="store_true", help="draw by priorities, and learn from 3-step returns")
+    parser.add_argument("--prioritized", action="store_true", help="draw by priorities")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/cartpole"), help="output folder")
     args = parser.parse_args(argv)
     for name in ("num_seeds", "steps", "num_envs"):
@@ -65,61 +53,53 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train, report and save; return the exit status."""
     args = parse(argv)
     capacity = dqn.Settings.capacity // args.num_envs * args.num_envs
-    settings = dqn.Settings(steps=args.steps, num_envs=args.num_envs, capacity=capacity)
-    if args.prioritized:
-        settings = dataclasses.replace(settings, prioritized=True, n_step=3)
+    settings = dqn.Settings(steps=args.steps, num_envs=args.num_envs, capacity=capacity, prioritized=args.prioritized)
     seeds = range(args.seed, args.seed + args.num_seeds)
     began = time.perf_counter()
-    history, best = train(settings, list(seeds))
+    history, params = train(settings, list(seeds))
     report_keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), 2))(jnp.array(seeds))
     play = functools.partial(dqn.evaluate, settings, num_episodes=REPORT_EPISODES)
-    returns = np.asarray(jax.jit(jax.vmap(play))(best.params, report_keys))
+    returns = np.asarray(jax.jit(jax.vmap(play))(params, report_keys))
     report.save_metrics(args.out / "metrics.csv", history)
     report.save_curve(args.out / "learning_curve.png", history)
     for i, seed in enumerate(seeds):
-        report.save_parameters(
-            args.out / f"parameters_seed{seed}.msgpack", jax.tree.map(lambda x, i=i: x[i], best.params)
-        )
+        report.save_parameters(args.out / f"parameters_seed{seed}.msgpack", jax.tree.map(lambda x, i=i: x[i], params))
         mean, low = returns[i].mean(), returns[i].min()
-        print(f"seed {seed}: greedy return over {REPORT_EPISODES} fresh episodes: mean {mean:.1f}, lowest {low:.0f}")
+        print(f"seed {seed}: the last policy over {REPORT_EPISODES} fresh episodes: mean {mean:.1f}, lowest {low:.0f}")
     if len(seeds) > 1:
         print(f"mean over {len(seeds)} seeds: {returns.mean():.1f}")
     print(f"{time.perf_counter() - began:.1f} s, compilation included; saved to {args.out}")
     return 0
 
 
-def train(settings: dqn.Settings, seeds: Sequence[int]) -> tuple[list[report.Record], Best]:
-    """Train every seed in one program, chunk by chunk; the axis of seeds comes first in all that is returned."""
+def train(settings: dqn.Settings, seeds: Sequence[int]) -> tuple[list[report.Record], PyTree]:
+    """Train every seed in one program, chunk by chunk, and test the policy after each.
+
+    Return the tests, and the parameters of the last policy, with the axis of seeds first.
+    """
     length = settings.num_updates // CHUNKS
 
-    def start(seed: jax.Array) -> tuple[dqn.State, Best]:
-        state = dqn.start(settings, jax.random.key(seed))
-        return state, Best(params=jax.tree.map(jnp.copy, state.params), score=jnp.float32(-1))
-
-    def chunk(carry: tuple[dqn.State, Best], seed: jax.Array) -> tuple[tuple[dqn.State, Best], report.Figures]:
-        state, best = carry
+    def chunk(state: dqn.State, seed: jax.Array) -> tuple[dqn.State, report.Figures]:
         state, metrics = dqn.train(settings, state, length)
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), state.updates)
         score = dqn.evaluate(settings, state.target, key, TEST_EPISODES).mean()
-        params = jax.tree.map(lambda new, old: jnp.where(score >= best.score, new, old), state.target, best.params)
-        figures = report.Figures(metrics.loss, metrics.lengths / jnp.maximum(metrics.episodes, 1), score)
-        return (state, Best(params, jnp.maximum(score, best.score))), figures
+        return state, report.Figures(metrics.loss, metrics.lengths / jnp.maximum(metrics.episodes, 1), score)
 
     seed_array = jnp.array(seeds)
-    carry = jax.jit(jax.vmap(start))(seed_array)
+    state = jax.jit(jax.vmap(lambda seed: dqn.start(settings, jax.random.key(seed))))(seed_array)
     run = jax.jit(jax.vmap(chunk), donate_argnums=0)
     history: list[report.Record] = []
     with tqdm(total=length * CHUNKS * settings.num_envs * len(seeds), unit="step", unit_scale=True) as bar:
         bar.set_description("compiling")
         for i in range(CHUNKS):
-            carry, figures = run(carry, seed_array)
+            state, figures = run(state, seed_array)
             figures = jax.tree.map(np.asarray, figures)
             step = (i + 1) * length * settings.num_envs
             history += [report.Record(s, step, *(float(x[j]) for x in figures)) for j, s in enumerate(seeds)]
             bar.set_description("training")
             bar.set_postfix(test_return=f"{figures.test_return.mean():.0f}", loss=f"{figures.loss.mean():.3f}")
             bar.update(length * settings.num_envs * len(seeds))
-    return history, carry[1]
+    return history, state.target
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import pytest
 
 import jaxreplay as replay
 from jaxreplay.demo import cartpole, dqn, main, report
+from jaxreplay.types import PyTree
 
 TINY = dqn.Settings(steps=2000, num_envs=4, capacity=400, batch_size=8, hidden=8)
 
@@ -120,7 +121,7 @@ def test_the_same_seed_gives_the_same_metrics(run: pathlib.Path, tmp_path: pathl
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--steps", "100"], "--steps: expected at least 50 of each env"),
+        (["--steps", "100"], "--steps: expected at least 25 of each env"),
         (["--num-envs", "0"], "--num-envs: expected at least 1, got 0"),
         (["--num-seeds", "-1"], "--num-seeds: expected at least 1"),
         (["--steps", "many"], "invalid int value"),
@@ -134,13 +135,52 @@ def test_wrong_flags_end_with_a_message(flags: list[str], message: str, capsys: 
     assert message in capsys.readouterr().err
 
 
+def test_the_last_policy_is_reported_and_saved(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where it is the worst: here every policy scores less than the one before it."""
+
+    def train(settings: dqn.Settings, state: dqn.State, length: int) -> tuple[dqn.State, dqn.Metrics]:
+        updates = state.updates + length
+        target = jax.tree.map(lambda x: jnp.full_like(x, updates), state.target)
+        return state.replace(updates=updates, target=target), dqn.Metrics(*jnp.zeros(3))
+
+    def evaluate(settings: dqn.Settings, params: PyTree, key: jax.Array, num_episodes: int) -> jax.Array:
+        return jnp.full(num_episodes, 1000.0 - jax.tree.leaves(params)[0].mean())
+
+    monkeypatch.setattr(dqn, "train", train)
+    monkeypatch.setattr(dqn, "evaluate", evaluate)
+    updates = 800 // 2 // main.CHUNKS * main.CHUNKS
+    assert main.main(["--steps", "800", "--num-envs", "2", "--out", str(tmp_path)]) == 0
+    assert f"mean {1000 - updates:.1f}, lowest" in capsys.readouterr().out
+    tests = [float(line["test_return"]) for line in csv.DictReader((tmp_path / "metrics.csv").open())]
+    assert len(tests) == main.CHUNKS
+    assert (tests[-1], max(tests)) == (1000 - updates, tests[0])
+    for leaf in jax.tree.leaves(report.load_parameters(tmp_path / "parameters_seed0.msgpack")):
+        np.testing.assert_array_equal(leaf, updates)
+
+
+def test_a_short_training_rises(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(main, "CHUNKS", 10)
+    history, _ = main.train(dqn.Settings(steps=4_000, num_envs=4), [0])
+    tests = [record.test_return for record in history]
+    assert np.mean(tests[-3:]) > max(100, 2 * tests[0])
+
+
 @pytest.mark.slow
-def test_four_of_five_seeds_reach_475(tmp_path: pathlib.Path) -> None:
-    history, best = main.train(dqn.Settings(), range(5))
+@pytest.mark.parametrize("prioritized", [False, True])
+def test_five_seeds_rise_and_stay(prioritized: bool) -> None:
+    settings = dataclasses.replace(dqn.Settings(), prioritized=prioritized)
+    assert settings.steps <= 300_000
+    history, params = main.train(settings, range(5))
     keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), 2))(jnp.arange(5))
-    returns = jax.vmap(functools.partial(dqn.evaluate, dqn.Settings(), num_episodes=100))(best.params, keys)
-    assert int((returns.mean(axis=1) >= report.SOLVED).sum()) >= 4
-    assert len(history) == 5 * main.CHUNKS
+    returns = jax.vmap(functools.partial(dqn.evaluate, settings, num_episodes=100))(params, keys)
+    assert float(returns.mean(axis=1).min()) >= report.SOLVED
+    curves = np.array([[record.test_return for record in history if record.seed == seed] for seed in range(5)])
+    assert curves.shape == (5, main.CHUNKS)
+    late = curves[:, -main.CHUNKS // 4 :]  # the last quarter of the training
+    assert late.mean() >= report.SOLVED
+    assert late.min() >= 400
 
 
 @pytest.mark.parametrize("missing", ["optax", "gymnasium", "matplotlib", "tqdm"])
