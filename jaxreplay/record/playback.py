@@ -65,10 +65,10 @@ class Playback(gymnasium.Env):
     >>> env = gymnasium.wrappers.FrameStackObservation(Playback(episode, spaces), 2)
     >>> env.reset()[0].ravel().tolist(), env.step(0)[0].ravel().tolist()
     ([0.0, 0.0], [0.0, 0.5])
-    >>> env.step(0)
+    >>> env.step(0)  # doctest: +IGNORE_EXCEPTION_DETAIL
     Traceback (most recent call last):
     ...
-    jaxreplay.record.playback.WrongAction: step 1 was recorded with action 1, got 0; a playback takes its own actions
+    WrongAction: step 1 was recorded with action 1, got 0; a playback takes its own actions
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  (as Gymnasium declares it)
