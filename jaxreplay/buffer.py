@@ -10,12 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxreplay import ends, layout, ring, rings, trees
-from jaxreplay.episodes import make_data
-from jaxreplay.layout import Layout
-from jaxreplay.loops import vary_as
-from jaxreplay.numbering import has_record, removed_word
-from jaxreplay.rings import Rings
+from jaxreplay import ends
+from jaxreplay._core import clock as ring
+from jaxreplay._core import layout, rings, trees
+from jaxreplay._core.episode_numbers import has_record, removed_word
+from jaxreplay._core.layout import Layout
+from jaxreplay._core.loops import vary_as
+from jaxreplay._core.rings import Rings
+from jaxreplay._episodes import make_data
 from jaxreplay.samplers import Sampler, uniform
 from jaxreplay.state import Buffer, check_buffer
 from jaxreplay.types import PyTree, Rows, SourceRows, Transition

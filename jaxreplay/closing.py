@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxreplay import ends, layout, trees
+from jaxreplay import ends
+from jaxreplay._core import layout, trees
+from jaxreplay._core.layout import Layout
+from jaxreplay._episodes import need_episodes
 from jaxreplay.buffer import write_rows
-from jaxreplay.episodes import need_episodes
-from jaxreplay.layout import Layout
 from jaxreplay.state import Buffer, check_buffer
 from jaxreplay.types import PyTree, Rows, Transition
 

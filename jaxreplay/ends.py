@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from jaxreplay import trees
-from jaxreplay.layout import Layout, Leaf
+from jaxreplay._core import trees
+from jaxreplay._core.layout import Layout, Leaf
 from jaxreplay.types import PyTree, Transition
 
 EpisodeEnd: TypeAlias = tuple[str, ...] | Callable[[PyTree], Any]

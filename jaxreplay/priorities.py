@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxreplay import trees
+from jaxreplay._core import trees
 from jaxreplay.buffer import Buffer, check_rows
-from jaxreplay.sources import Source, check_source
+from jaxreplay.sources.combined import Source, check_source
 from jaxreplay.state import check_buffer
 from jaxreplay.types import Rows, Sample, SourceRows
 

@@ -12,8 +12,8 @@ import jax
 import numpy as np
 from flax import serialization
 
-from jaxreplay import trees
-from jaxreplay.layout import Layout
+from jaxreplay._core import trees
+from jaxreplay._core.layout import Layout
 from jaxreplay.state import Buffer
 
 FACTS = "facts"

@@ -12,13 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxreplay import trees
+from jaxreplay._core import trees
+from jaxreplay._core.loops import find_interval
+from jaxreplay._core.rings import Span
 from jaxreplay.buffer import Buffer, check_rows
-from jaxreplay.contents import can_sample, size
-from jaxreplay.loops import find_interval
-from jaxreplay.rings import Span
-from jaxreplay.samplers.uniform import draw_uniform, one_over
-from jaxreplay.sources import (
+from jaxreplay.inspection import can_sample, size
+from jaxreplay.samplers._uniform import draw_uniform, one_over
+from jaxreplay.sources.combined import (
     Concat,
     Mixture,
     Source,

@@ -6,9 +6,9 @@ from typing import Any
 
 from flax import struct
 
-from jaxreplay import trees
+from jaxreplay._core import trees
+from jaxreplay._core.rings import Rings
 from jaxreplay.ends import EpisodeEnd
-from jaxreplay.rings import Rings
 from jaxreplay.samplers import Sampler
 from jaxreplay.types import PyTree
 

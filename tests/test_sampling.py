@@ -15,7 +15,7 @@ import pytest
 from scipy import stats
 
 import jaxreplay as replay
-from jaxreplay.random_integers import bounded, multiply
+from jaxreplay._core.random import bounded, multiply
 from tests.test_next_observation import buffer_of, step
 
 FALSE_ALARMS = 1e-6

@@ -1,12 +1,12 @@
 """To other libraries and back: PyTorch, Grain, Minari, `imitation`, Hugging Face and NumPy, imported when called."""
 
-from jaxreplay.convert.grain_source import to_grain_source
+from jaxreplay.convert.grain import to_grain_source
 from jaxreplay.convert.hugging_face import from_hugging_face, to_hugging_face
-from jaxreplay.convert.imitation_types import from_imitation, to_imitation
-from jaxreplay.convert.minari_data import from_minari, to_minari
-from jaxreplay.convert.numpy_arrays import from_numpy, to_numpy
-from jaxreplay.convert.pytorch import collate, to_torch_dataset
+from jaxreplay.convert.imitation import from_imitation, to_imitation
+from jaxreplay.convert.minari import from_minari, to_minari
+from jaxreplay.convert.numpy import from_numpy, to_numpy
 from jaxreplay.convert.tensors import to_tensors
+from jaxreplay.convert.torch import collate, to_torch_dataset
 
 __all__ = [
     "collate",

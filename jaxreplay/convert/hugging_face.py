@@ -12,7 +12,7 @@ import numpy as np
 from jaxreplay.convert.containers import need
 from jaxreplay.convert.sources import read_dataset, reported
 from jaxreplay.datasets import Dataset, Trajectory
-from jaxreplay.datasets.files import plain
+from jaxreplay.datasets.files import values as plain
 from jaxreplay.types import PyTree
 
 PARTS = ("observations", "actions", "rewards", "extras")

@@ -17,12 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxreplay as replay
-from jaxreplay import ring, rings, trees
+from jaxreplay._core import clock as ring
+from jaxreplay._core import rings, trees
+from jaxreplay._core.layout import Layout
+from jaxreplay._core.rings import Rings, Span
 from jaxreplay.convert.tables import Column, Table
-from jaxreplay.layout import Layout
-from jaxreplay.rings import Rings, Span
 from jaxreplay.sampling import VIEW
-from jaxreplay.sources import Subset, every_row
+from jaxreplay.sources.combined import Subset, every_row
 from jaxreplay.types import PyTree, Rows
 from jaxreplay.views import View
 from jaxreplay.views.base import Columns, Over, Stack, columns_of, places, read

@@ -10,19 +10,19 @@ import jax
 import numpy as np
 
 import jaxreplay as replay
-from jaxreplay import trees
+from jaxreplay._core import trees
 from jaxreplay.convert.containers import plain
 from jaxreplay.convert.reading import read_table
 from jaxreplay.convert.tables import Column, Table
 from jaxreplay.datasets import Dataset, Report, Trajectory
-from jaxreplay.datasets.choosing import summarise
 from jaxreplay.datasets.narrow import narrow_tree
 from jaxreplay.datasets.reading import read_buffer
-from jaxreplay.sources import Concat, Mixture, Subset
+from jaxreplay.datasets.select import summarise
+from jaxreplay.sources.combined import Concat, Mixture, Subset
 from jaxreplay.state import way_out
 from jaxreplay.types import PyTree, Transition
 from jaxreplay.views import View
-from jaxreplay.views.transition import TransitionView
+from jaxreplay.views._transition import TransitionView
 
 
 def read_rows(what: str, source: Any, view: View, key: Any = None, narrow: bool = False) -> Table:

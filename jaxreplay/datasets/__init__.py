@@ -1,11 +1,11 @@
 """Trajectories, and data sets of them: in memory, on disk, and into a buffer."""
 
+from jaxreplay.datasets._flatten import Padded, flatten, pad, segment
+from jaxreplay.datasets._statistics import Statistics, Summary, discounted_returns, statistics
 from jaxreplay.datasets.batches import Batch
 from jaxreplay.datasets.conversion import convert
 from jaxreplay.datasets.dataset import Dataset, Episodes
-from jaxreplay.datasets.flatten import Padded, flatten, pad, segment
 from jaxreplay.datasets.report import Report
-from jaxreplay.datasets.statistics import Statistics, Summary, discounted_returns, statistics
 from jaxreplay.datasets.trajectory import Trajectory
 
 __all__ = [

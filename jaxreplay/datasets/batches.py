@@ -12,7 +12,8 @@ import jax
 import numpy as np
 from flax import struct
 
-from jaxreplay import sampling, trees
+from jaxreplay import sampling
+from jaxreplay._core import trees
 from jaxreplay.buffer import Buffer
 from jaxreplay.datasets.narrow import narrow_tree
 from jaxreplay.datasets.store import Store, gather

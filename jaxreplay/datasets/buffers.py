@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxreplay.buffer as core
-from jaxreplay import trees
+from jaxreplay._core import trees
+from jaxreplay._episodes import set_episode_data
 from jaxreplay.buffer import Buffer
 from jaxreplay.datasets.narrow import narrow_tree
 from jaxreplay.datasets.store import Store, gather
-from jaxreplay.episodes import set_episode_data
 from jaxreplay.samplers import Sampler
 from jaxreplay.types import Transition
 

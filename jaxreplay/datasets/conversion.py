@@ -8,7 +8,7 @@ import multiprocessing
 from collections.abc import Callable
 from typing import Any, overload
 
-from jaxreplay import trees
+from jaxreplay._core import trees
 from jaxreplay.datasets.dataset import Dataset
 from jaxreplay.datasets.progress import with_progress
 from jaxreplay.datasets.trajectory import Trajectory

@@ -8,9 +8,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxreplay import trees
+from jaxreplay._core import trees
 from jaxreplay.buffer import Buffer
-from jaxreplay.datasets import batches, buffers, choosing, loading, reading, split, store, transitions
+from jaxreplay.datasets import batches, buffers, reading, split, store, transitions
+from jaxreplay.datasets import load as loading
+from jaxreplay.datasets import select as choosing
 from jaxreplay.datasets.batches import Batch
 from jaxreplay.datasets.files import archive
 from jaxreplay.datasets.report import Report

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from jaxreplay import trees
+from jaxreplay._core import trees
 from jaxreplay.types import PyTree
 
 

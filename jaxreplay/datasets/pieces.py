@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from jaxreplay import trees
+from jaxreplay._core import trees
 from jaxreplay.types import PyTree
 
 

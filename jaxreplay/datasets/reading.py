@@ -9,11 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxreplay import contents, sampling, trees
-from jaxreplay.datasets.choosing import summarise
+from jaxreplay import inspection as contents
+from jaxreplay import sampling
+from jaxreplay._core import trees
+from jaxreplay._episodes import episode_data, episodes
 from jaxreplay.datasets.report import Report
+from jaxreplay.datasets.select import summarise
 from jaxreplay.datasets.store import Chunk, Store, consecutive
-from jaxreplay.episodes import episode_data, episodes
 from jaxreplay.state import Buffer, check_buffer
 from jaxreplay.types import PyTree, Rows, Transition
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxreplay import trees
+from jaxreplay._core import trees
 
 EPSILON = 1e-9  # less than this is no gain
 TRIES = 16

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxreplay import trees
+from jaxreplay._core import trees
 from jaxreplay.datasets.trajectory import Trajectory
 from jaxreplay.types import PyTree, Transition
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxreplay import trees
+from jaxreplay._core import trees
 from jaxreplay.types import PyTree
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxreplay import trees
-from jaxreplay.datasets.choosing import summarise
+from jaxreplay._core import trees
 from jaxreplay.datasets.pieces import follows
 from jaxreplay.datasets.report import Report
+from jaxreplay.datasets.select import summarise
 from jaxreplay.datasets.store import Chunk, Store, consecutive, to_host
 from jaxreplay.types import PyTree, Transition
 

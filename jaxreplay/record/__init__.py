@@ -9,35 +9,35 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxreplay.record.action_files import load_actions, save_actions
-    from jaxreplay.record.action_record import ActionRecord, as_policy, clip
-    from jaxreplay.record.actions import RecordActions
+    from jaxreplay.record.actions.files import load_actions, save_actions
+    from jaxreplay.record.actions.record import ActionRecord, as_policy, clip
+    from jaxreplay.record.actions.replay import ReplayReport, replay_actions
+    from jaxreplay.record.actions.wrapper import RecordActions
     from jaxreplay.record.collecting import collect
-    from jaxreplay.record.conversion import convert_trajectory
-    from jaxreplay.record.dataset_conversion import convert_dataset
-    from jaxreplay.record.playback import Playback
-    from jaxreplay.record.recorder import BufferFull
-    from jaxreplay.record.replaying import ReplayReport, replay_actions
+    from jaxreplay.record.playback.convert import convert_trajectory
+    from jaxreplay.record.playback.convert_dataset import convert_dataset
+    from jaxreplay.record.playback.env import Playback
     from jaxreplay.record.rollouts import RolloutState, rollout
-    from jaxreplay.record.transitions import RecordTransitions
+    from jaxreplay.record.transitions.recorder import BufferFull
+    from jaxreplay.record.transitions.wrapper import RecordTransitions
 
 _WHERE = {
-    "ActionRecord": "action_record",
-    "BufferFull": "recorder",
-    "Playback": "playback",
-    "RecordActions": "actions",
-    "RecordTransitions": "transitions",
-    "ReplayReport": "replaying",
+    "ActionRecord": "actions.record",
+    "BufferFull": "transitions.recorder",
+    "Playback": "playback.env",
+    "RecordActions": "actions.wrapper",
+    "RecordTransitions": "transitions.wrapper",
+    "ReplayReport": "actions.replay",
     "RolloutState": "rollouts",
-    "as_policy": "action_record",
-    "clip": "action_record",
+    "as_policy": "actions.record",
+    "clip": "actions.record",
     "collect": "collecting",
-    "convert_dataset": "dataset_conversion",
-    "convert_trajectory": "conversion",
-    "load_actions": "action_files",
-    "replay_actions": "replaying",
+    "convert_dataset": "playback.convert_dataset",
+    "convert_trajectory": "playback.convert",
+    "load_actions": "actions.files",
+    "replay_actions": "actions.replay",
     "rollout": "rollouts",
-    "save_actions": "action_files",
+    "save_actions": "actions.files",
 }
 
 __all__ = [

@@ -12,9 +12,9 @@ import jax
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from jaxreplay import trees
+from jaxreplay._core import trees
 from jaxreplay.buffer import Buffer
-from jaxreplay.record.transitions import RecordTransitions, autoreset_of
+from jaxreplay.record.transitions.wrapper import RecordTransitions, autoreset_of
 from jaxreplay.types import PyTree
 
 Policy = Callable[[Any, jax.Array], Any]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from jaxreplay import trees
+from jaxreplay._core import trees
 from jaxreplay.buffer import extend
 from jaxreplay.closing import end_episodes
 from jaxreplay.record.functional import Functional, as_functional

@@ -4,10 +4,10 @@ For samplers of your own: `counts`, `nth_rows` and `rank` number the rows of eac
 `redraw_rows` draws again what cannot be used.
 """
 
-from jaxreplay.rings import counts, nth_rows, rank
+from jaxreplay._core.rings import counts, nth_rows, rank
+from jaxreplay.samplers._prioritized import prioritized
+from jaxreplay.samplers._uniform import uniform
 from jaxreplay.samplers.base import Sampler
-from jaxreplay.samplers.prioritized import prioritized
 from jaxreplay.samplers.redraw import redraw_rows
-from jaxreplay.samplers.uniform import uniform
 
 __all__ = ["Sampler", "counts", "nth_rows", "prioritized", "rank", "redraw_rows", "uniform"]

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import jax
 
-from jaxreplay.rings import Rings, Span
+from jaxreplay._core.rings import Rings, Span
 from jaxreplay.types import PyTree, Rows
 
 Find = Callable[[Rows], Span]

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxreplay import trees
-from jaxreplay.rings import Span
+from jaxreplay._core import trees
+from jaxreplay._core.rings import Span
 
 FEW_ROUNDS = 8
 MANY_ROUNDS = 256

@@ -1,13 +1,13 @@
 """Views: how rows become a batch. `base` documents how to write one."""
 
+from jaxreplay.views._compose import compose, map, select
+from jaxreplay.views._frame_stack import frame_stack
+from jaxreplay.views._hindsight import hindsight
+from jaxreplay.views._n_step import NStepTransition, n_step
+from jaxreplay.views._sequence import Sequence, sequence
+from jaxreplay.views._transition import transition
+from jaxreplay.views._window import Window, offsets, window
 from jaxreplay.views.base import At, Stack, View
-from jaxreplay.views.compose import compose, map, select
-from jaxreplay.views.frame_stack import frame_stack
-from jaxreplay.views.hindsight import hindsight
-from jaxreplay.views.n_step import NStepTransition, n_step
-from jaxreplay.views.sequence import Sequence, sequence
-from jaxreplay.views.transition import transition
-from jaxreplay.views.window import Window, offsets, window
 
 __all__ = [
     "At",

@@ -26,9 +26,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxreplay import ring, rings, trees
-from jaxreplay.layout import Layout, Leaf
-from jaxreplay.rings import Rings, Span
+from jaxreplay._core import clock as ring
+from jaxreplay._core import rings, trees
+from jaxreplay._core.layout import Layout, Leaf
+from jaxreplay._core.rings import Rings, Span
 from jaxreplay.types import PyTree
 
 Steps = int | Callable[[Span], jax.Array]

@@ -18,7 +18,7 @@ import pytest
 
 from jaxreplay.datasets import Dataset
 from jaxreplay.datasets.files import atomic
-from jaxreplay.record.action_files import load_actions, save_actions
+from jaxreplay.record.actions.files import load_actions, save_actions
 from tests.datasets.episodes import simple
 from tests.extras import library
 from tests.record.records import record_of
@@ -29,7 +29,7 @@ PROGRAM = """
 import os, sys, threading, time
 import tests.conftest
 from jaxreplay.datasets import Dataset
-from jaxreplay.record.action_files import save_actions
+from jaxreplay.record.actions.files import save_actions
 from tests.datasets.episodes import simple
 from tests.extras import library
 from tests.record.records import record_of

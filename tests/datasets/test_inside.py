@@ -14,7 +14,7 @@ import pytest
 
 from jaxreplay import convert
 from jaxreplay.datasets import Dataset
-from jaxreplay.record.action_files import load_actions, save_actions
+from jaxreplay.record.actions.files import load_actions, save_actions
 from tests.datasets.episodes import all_same, simple
 from tests.datasets.test_formats import columns, imitation_folder, write
 from tests.extras import library

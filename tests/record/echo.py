@@ -9,8 +9,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from jaxreplay.record.action_files import load_actions
-from jaxreplay.record.action_record import ActionRecord
+from jaxreplay.record.actions.files import load_actions
+from jaxreplay.record.actions.record import ActionRecord
 from tests.extras import library
 
 DISCRETE = ["CartPole-v1", "LunarLander-v3", "MiniGrid-Empty-5x5-v0"]

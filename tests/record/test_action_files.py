@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxreplay.record import action_files
-from jaxreplay.record.action_files import ActionDirectory, from_bytes, load_actions, save_actions, to_bytes
-from jaxreplay.record.action_record import ActionRecord
+from jaxreplay.record.actions import files as action_files
+from jaxreplay.record.actions.files import ActionDirectory, from_bytes, load_actions, save_actions, to_bytes
+from jaxreplay.record.actions.record import ActionRecord
 from tests.record.records import assert_same_record, nested, record_of
 from tests.record.test_nested_values import values
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gymnasium
 import pytest
 
-from jaxreplay.record.action_record import as_policy, clip
+from jaxreplay.record.actions.record import as_policy, clip
 from tests.record.records import nested, record_of
 from tests.record.test_nested_values import assert_same
 

@@ -13,9 +13,9 @@ import gymnasium
 import numpy as np
 import pytest
 
-from jaxreplay.record import action_files
-from jaxreplay.record.action_record import ActionRecord
-from jaxreplay.record.actions import RecordActions
+from jaxreplay.record.actions import files as action_files
+from jaxreplay.record.actions.record import ActionRecord
+from jaxreplay.record.actions.wrapper import RecordActions
 from tests.record.echo import DISCRETE, Echo, Lazy, load_all, make, play
 from tests.record.test_nested_values import assert_same
 

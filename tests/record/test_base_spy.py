@@ -8,9 +8,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from jaxreplay.record.action_record import clip
-from jaxreplay.record.actions import RecordActions
-from jaxreplay.record.replaying import replay_actions
+from jaxreplay.record.actions.record import clip
+from jaxreplay.record.actions.replay import replay_actions
+from jaxreplay.record.actions.wrapper import RecordActions
 from tests.record.echo import Echo, Lazy, load_all
 from tests.record.records import assert_same_record
 from tests.record.test_nested_values import assert_same

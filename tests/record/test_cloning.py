@@ -8,7 +8,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from jaxreplay.record.actions import RecordActions
+from jaxreplay.record.actions.wrapper import RecordActions
 from tests.record.echo import Echo, load_all, make, play
 from tests.record.records import assert_same_record
 

@@ -14,8 +14,8 @@ import jaxreplay as replay
 from jaxreplay import record
 from jaxreplay.datasets import Dataset
 from jaxreplay.datasets.trajectory import Trajectory
-from jaxreplay.record.conversion import convert_trajectory
-from jaxreplay.record.playback import Playback
+from jaxreplay.record.playback.convert import convert_trajectory
+from jaxreplay.record.playback.env import Playback
 from tests.extras import library
 
 spaces, wrappers = gymnasium.spaces, gymnasium.wrappers

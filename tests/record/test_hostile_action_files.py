@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxreplay.record.action_files import from_bytes, load_actions, to_bytes
-from jaxreplay.record.action_record import ActionRecord
-from jaxreplay.record.sealed_arrays import MARK, SEAL_LENGTH, seal
+from jaxreplay.record.actions.files import from_bytes, load_actions, to_bytes
+from jaxreplay.record.actions.record import ActionRecord
+from jaxreplay.record.actions.sealed_arrays import MARK, SEAL_LENGTH, seal
 from tests.record.records import nested, record_of
 
 

@@ -13,7 +13,8 @@ import pytest
 
 import jaxreplay as replay
 from jaxreplay import record
-from jaxreplay.record import recorder, tally
+from jaxreplay.record.transitions import recorder
+from jaxreplay.record.transitions import totals as tally
 from tests.record.checking import DISABLED, NEXT, SAME, Drive, assert_recorded, buffer_for
 from tests.record.counting import Counting, makers
 

@@ -12,7 +12,7 @@ import pytest
 
 import jaxreplay as replay
 from jaxreplay import record
-from jaxreplay.record.keeper import count_lost
+from jaxreplay.record.transitions.ownership import count_lost
 from tests.extras import library
 
 gymnasium = library("gymnasium")

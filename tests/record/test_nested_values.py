@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from jaxreplay.record.nested_values import copy_value, pack, unpack
+from jaxreplay.record.actions.nested_values import copy_value, pack, unpack
 
 DTYPES = ["?", "u1", "i4", "i8", "f2", "f4", "f8", ">f4", "c8"]
 arrays = st.sampled_from(DTYPES).flatmap(

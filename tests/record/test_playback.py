@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxreplay.datasets.trajectory import Trajectory
-from jaxreplay.record.playback import Playback, PlaybackOver, WrongAction
+from jaxreplay.record.playback.env import Playback, PlaybackOver, WrongAction
 from tests.record.test_nested_values import assert_same
 
 spaces = gymnasium.spaces

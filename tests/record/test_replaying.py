@@ -10,9 +10,9 @@ import gymnasium
 import numpy as np
 import pytest
 
-from jaxreplay.record.action_record import ActionRecord, as_policy, clip
-from jaxreplay.record.actions import RecordActions
-from jaxreplay.record.replaying import replay_actions
+from jaxreplay.record.actions.record import ActionRecord, as_policy, clip
+from jaxreplay.record.actions.replay import replay_actions
+from jaxreplay.record.actions.wrapper import RecordActions
 from tests.extras import library
 from tests.record.echo import DISCRETE, Echo, Lazy, load_all, make, play
 

@@ -378,7 +378,7 @@ def test_an_interrupt_in_the_environment_leaves_every_step_before() -> None:
 def test_an_interrupt_while_writing_comes_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     import signal
 
-    from jaxreplay.record import keeper
+    from jaxreplay.record.transitions import ownership as keeper
 
     real = keeper._EXTEND.donating
 
@@ -646,7 +646,7 @@ def test_final_observations_that_come_batched() -> None:
 def test_without_gymnasium_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    monkeypatch.delitem(sys.modules, "jaxreplay.record.transitions", raising=False)
+    monkeypatch.delitem(sys.modules, "jaxreplay.record.transitions.wrapper", raising=False)
     monkeypatch.setitem(sys.modules, "gymnasium", None)
     with pytest.raises(ImportError, match=r"record\.RecordTransitions needs Gymnasium: pip install 'jaxreplay\[gym\]'"):
         _ = record.RecordTransitions

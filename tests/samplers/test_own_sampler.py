@@ -16,7 +16,7 @@ import numpy as np
 from scipy import stats
 
 import jaxreplay as replay
-from jaxreplay.samplers.uniform import Uniform
+from jaxreplay.samplers._uniform import Uniform
 
 README = pathlib.Path(__file__).parents[2] / "README.md"
 

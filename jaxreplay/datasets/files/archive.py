@@ -18,8 +18,9 @@ from typing import Any, BinaryIO
 import jax
 import numpy as np
 
-from jaxreplay import trees
-from jaxreplay.datasets.files import atomic, plain
+from jaxreplay._core import trees
+from jaxreplay.datasets.files import atomic
+from jaxreplay.datasets.files import values as plain
 from jaxreplay.datasets.store import PARTS, Chunk, Store, pieces
 
 FORMAT, VERSION = "jaxreplay.datasets", 1

@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 import jax
 import numpy as np
 
-from jaxreplay import trees
-from jaxreplay.datasets.files import plain
+from jaxreplay._core import trees
+from jaxreplay.datasets.files import values as plain
 from jaxreplay.datasets.files.archive import COMMENT, COMMENT_BYTES, FORMAT, MANIFEST, VERSION, stored_dtype
 from jaxreplay.datasets.store import PARTS, Chunk, Store, consecutive
 

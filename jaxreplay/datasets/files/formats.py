@@ -8,9 +8,9 @@ import pickle
 from collections.abc import Callable
 from typing import NamedTuple
 
-from jaxreplay.datasets.choosing import summarise
 from jaxreplay.datasets.files import archive_reader, d4rl, imitation, minari, pickles
 from jaxreplay.datasets.report import Report
+from jaxreplay.datasets.select import summarise
 from jaxreplay.datasets.store import Store
 
 KNOWN = "an .npz of Dataset.save, HDF5 in Minari's or D4RL's layout, a folder that imitation saved, or a pickle"

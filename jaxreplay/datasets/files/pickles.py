@@ -16,7 +16,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from jaxreplay.datasets.files import imitation, plain
+from jaxreplay.datasets.files import imitation
+from jaxreplay.datasets.files import values as plain
 from jaxreplay.datasets.report import Report
 from jaxreplay.datasets.store import Store, make_store
 from jaxreplay.datasets.trajectory import Trajectory

@@ -1,0 +1,262 @@
+"""How one step of the user's structure is stored: small leaves packed into one record a row, large ones by themselves.
+
+For small steps the number of gathers is the cost of a sample, so all leaves of at most `PACKED_BYTES` a row share one
+array of 32-bit words, `[slots, E, R]`, and one gather reads them all. Packing is a bit cast, never a conversion: what
+comes out is what went in, bit for bit. A leaf that follows from another one (`next_observation` from `observation`) is
+not stored at all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxreplay._core import trees
+from jaxreplay.types import PyTree
+
+PACKED_BYTES = 256  # a larger leaf costs less in a gather of its own than in a copy out of the record
+OWN_WORDS = 2  # of each record: (episode, ordinal) in a step's, (start, newest) in an episode's
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """One leaf of a step: its path, its shape and dtype for one step of one env, and where it is stored.
+
+    `next_of` is the index of the leaf this one follows from, or None. A stored leaf is in the words
+    `[word, word + num_words)` of the record, or, where `array` > 0, in an array of its own.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: Any
+    next_of: int | None = None
+    array: int = 0
+    word: int = 0
+
+    @property
+    def raw_shape(self) -> tuple[int, ...]:
+        return jax.eval_shape(to_raw, jax.ShapeDtypeStruct(self.shape, self.dtype)).shape
+
+    @property
+    def raw_dtype(self) -> Any:
+        return jax.eval_shape(to_raw, jax.ShapeDtypeStruct(self.shape, self.dtype)).dtype
+
+    @property
+    def num_bytes(self) -> int:
+        return math.prod(self.raw_shape) * self.raw_dtype.itemsize
+
+    @property
+    def num_words(self) -> int:
+        return -(-self.num_bytes // 4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The static description of a step: its structure, its leaves, and the arrays that store them.
+
+    num_words: R, of a record. sources: the parts that others follow from, by path.
+    episodic: whether steps form episodes, or are independent items.
+    """
+
+    treedef: Any
+    leaves: tuple[Leaf, ...]
+    num_words: int
+    num_arrays: int
+    sources: tuple[str, ...]
+    episodic: bool
+
+    @property
+    def paths(self) -> list[str]:
+        return [leaf.path for leaf in self.leaves]
+
+    def one_step(self) -> PyTree:
+        """One step of one env, abstractly."""
+        return jax.tree.unflatten(self.treedef, [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in self.leaves])
+
+    @property
+    def followed(self) -> frozenset[int]:
+        """The indices of the leaves that others follow from; only these have room for an episode's final value."""
+        return frozenset(leaf.next_of for leaf in self.leaves if leaf.next_of is not None)
+
+    @property
+    def record_bytes(self) -> int:
+        """What the record of one episode of one env takes: its words, and the final value of large leaves."""
+        return 4 * self.num_words + sum(self.leaves[i].num_bytes for i in self.followed if self.leaves[i].array)
+
+    def array_leaf(self, array: int) -> int:
+        """Return the index of the leaf that array number `array` > 0 stores."""
+        return next(i for i, leaf in enumerate(self.leaves) if leaf.next_of is None and leaf.array == array)
+
+
+def make_layout(example: PyTree, next_of: Mapping[str, str], episodic: bool) -> Layout:
+    """Describe how steps like `example` are stored. Raises for leaves that cannot be, or a wrong `next_of`."""
+    named = trees.paths(example)
+    if not named:
+        raise ValueError("example: expected at least one array, got a structure without leaves")
+    sources = _resolve_next_of(named, next_of)
+    leaves, word, num_arrays = [], OWN_WORDS, 1
+    for index, (path, value) in enumerate(named):
+        shape, dtype = trees.shape_dtype(path, value)
+        _check_dtype(path, dtype)
+        leaf = Leaf(path, shape, dtype, sources.get(index))
+        if leaf.next_of is None:
+            if _is_packable(leaf):
+                leaf = dataclasses.replace(leaf, word=word)
+                word += leaf.num_words
+            else:
+                leaf = dataclasses.replace(leaf, array=num_arrays)
+                num_arrays += 1
+        leaves.append(leaf)
+    for leaf in leaves:
+        if leaf.next_of is not None:
+            source = leaves[leaf.next_of]
+            if (leaf.shape, leaf.dtype) != (source.shape, source.dtype):
+                raise ValueError(
+                    f"{leaf.path}: expected {trees.describe(source.shape, source.dtype)} like {source.path}, whose "
+                    f"next value it is, got {trees.describe(leaf.shape, leaf.dtype)}"
+                )
+    parts = tuple(dict.fromkeys(next_of.values()))
+    return Layout(jax.tree.structure(example), tuple(leaves), word, num_arrays, parts, episodic)
+
+
+def check_part(layout: Layout, part: PyTree, lead: tuple[int, ...], what: str, lead_is: str) -> dict[int, Any]:
+    """Return the leaves of a part of the structure by their index, or raise naming the one that does not fit.
+
+    Each must be stored, and be `[*lead, *shape]` in its own dtype.
+    """
+    index, values = {path: i for i, path in enumerate(layout.paths)}, {}
+    for path, value in trees.paths(part):
+        if path not in index:
+            raise ValueError(f"{what}: there is no {path!r}; there are: {', '.join(index)}")
+        leaf = layout.leaves[index[path]]
+        if leaf.next_of is not None:
+            source = layout.leaves[leaf.next_of].path
+            raise ValueError(
+                f"{what}: {path} of a row is {source} of the next row, and cannot be put; put that instead"
+            )
+        trees.check_leaf(path, value, (*lead, *leaf.shape), leaf.dtype, f"({lead_is.capitalize()} comes first.)")
+        values[index[path]] = value
+    return values
+
+
+def _resolve_next_of(named: list[tuple[str, Any]], next_of: Mapping[str, str]) -> dict[int, int]:
+    """Map the index of each leaf that follows from another to that other's index."""
+    index = {path: i for i, (path, _) in enumerate(named)}
+
+    def below(part: str) -> dict[str, int]:
+        return {path[len(part) :]: i for path, i in index.items() if path == part or path.startswith(part + ".")}
+
+    sources = {}
+    for part, source in next_of.items():
+        targets, origins = below(part), below(source)
+        for name, found in ((source, origins), (part, targets)):
+            if not found:
+                raise ValueError(f"next_of: there is no such part {name!r}; the example's leaves: {', '.join(index)}")
+        if targets.keys() != origins.keys():
+            raise ValueError(
+                f"next_of: {part!r} must have the structure of {source!r}, whose next value it is; "
+                f"got leaves {sorted(part + p for p in targets)}, expected {sorted(part + p for p in origins)}"
+            )
+        sources |= {i: origins[path] for path, i in targets.items()}
+    chained = [named[i][0] for i in sources.values() if i in sources]
+    if chained:
+        raise ValueError(f"next_of: {', '.join(chained)} cannot both follow from a part and be followed")
+    for part, source in next_of.items():
+        if "next" in source.lower() and "next" not in part.lower():
+            raise ValueError(
+                f"next_of: {{{part!r}: {source!r}}} says that {part!r} is the next value of {source!r}: the later "
+                f"value is the key. Swap them: {{{source!r}: {part!r}}}"
+            )
+    return sources
+
+
+def _check_dtype(path: str, dtype: Any) -> None:
+    if not trees.is_key_dtype(dtype) and jax.dtypes.canonicalize_dtype(dtype) != dtype:
+        raise TypeError(
+            f"{path}: the example has dtype {dtype}, and JAX's 64-bit types are switched off. Nothing is cast "
+            f"silently: give the example as {jax.dtypes.canonicalize_dtype(dtype)}, or set jax_enable_x64."
+        )
+
+
+def _is_packable(leaf: Leaf) -> bool:
+    dtype = leaf.raw_dtype
+    plain = jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.floating)
+    return plain and leaf.num_bytes <= PACKED_BYTES
+
+
+def to_raw(value: jax.Array) -> jax.Array:
+    """Give a leaf in the form it is stored in: keys as their words, bool and 4-bit integers as bytes, else unchanged.
+
+    Floats of at most 16 bits are stored as the integers of their bits: some compilers compute with them in 32 bits even
+    to move them, which loses the payload of a NaN.
+    """
+    dtype = value.dtype
+    if trees.is_key_dtype(dtype):
+        return jax.random.key_data(value)
+    if dtype == jnp.bool_:
+        return value.astype(jnp.uint8)
+    if jnp.issubdtype(dtype, jnp.integer) and jnp.iinfo(dtype).bits < 8:
+        return value.astype(jnp.uint8 if jnp.issubdtype(dtype, jnp.unsignedinteger) else jnp.int8)
+    if _has_plain_bits(dtype):
+        return lax.bitcast_convert_type(value, np.dtype(f"uint{8 * dtype.itemsize}"))
+    return value
+
+
+def from_raw(raw: jax.Array, dtype: Any) -> jax.Array:
+    """Undo `to_raw`."""
+    if trees.is_key_dtype(dtype):
+        return jax.random.wrap_key_data(raw, impl=dtype._impl.name)
+    if dtype == jnp.bool_:
+        return raw != 0
+    if _has_plain_bits(dtype):
+        return lax.bitcast_convert_type(raw, dtype)
+    return raw.astype(dtype)
+
+
+def _has_plain_bits(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits in (8, 16)
+
+
+def to_words(leaf: Leaf, value: jax.Array) -> jax.Array:
+    """Pack a leaf `[..., *shape]` into `[..., num_words]` uint32, bit for bit."""
+    raw = to_raw(value)
+    lead = raw.shape[: raw.ndim - len(leaf.raw_shape)]
+    flat = raw.reshape(*lead, math.prod(leaf.raw_shape))
+    size = flat.dtype.itemsize
+    if size >= 4:
+        return lax.bitcast_convert_type(flat, jnp.uint32).reshape(*lead, leaf.num_words)
+    per_word = 4 // size
+    flat = lax.bitcast_convert_type(flat, np.dtype(f"uint{8 * size}"))
+    pad = leaf.num_words * per_word - flat.shape[-1]
+    flat = jnp.pad(flat, [(0, 0)] * len(lead) + [(0, pad)]).reshape(*lead, leaf.num_words, per_word)
+    return lax.bitcast_convert_type(flat, jnp.uint32)
+
+
+def from_words(leaf: Leaf, words: jax.Array) -> jax.Array:
+    """Undo `to_words`: `[..., num_words]` uint32 to `[..., *shape]`."""
+    lead, size, dtype = words.shape[:-1], leaf.raw_dtype.itemsize, leaf.raw_dtype
+    if size > 4:
+        words = words.reshape(*lead, leaf.num_words // (size // 4), size // 4)
+    flat = lax.bitcast_convert_type(words, dtype)
+    if size < 4:
+        flat = flat.reshape(*lead, leaf.num_words * (4 // size))[..., : math.prod(leaf.raw_shape)]
+    return from_raw(flat.reshape(*lead, *leaf.raw_shape), leaf.dtype)
+
+
+def pack(layout: Layout, own: jax.Array, values: Mapping[int, jax.Array]) -> jax.Array:
+    """Make records `[..., R]` of the library's own words `[..., 2]` int32 and packed leaves, zeros if not given."""
+    parts = [lax.bitcast_convert_type(own, jnp.uint32)]
+    for index, leaf in enumerate(layout.leaves):
+        if leaf.next_of is None and leaf.array == 0:
+            if index in values:
+                parts.append(to_words(leaf, values[index]))
+            else:
+                parts.append(jnp.zeros((*own.shape[:-1], leaf.num_words), jnp.uint32))
+    return jnp.concatenate(parts, axis=-1)

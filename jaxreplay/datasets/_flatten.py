@@ -1,0 +1,126 @@
+"""Trajectories as arrays: one step after the other, padded to one length, or in pieces of one length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import numpy as np
+from flax import struct
+
+from jaxreplay._core import trees
+from jaxreplay.datasets.dataset import Dataset
+from jaxreplay.datasets.trajectory import Trajectory, steps_of
+from jaxreplay.types import PyTree, Transition
+
+
+def as_dataset(trajectories: Any) -> Dataset:
+    """Trajectories, one, many or a data set, as a data set of at least one. Raises ValueError where there are none."""
+    if isinstance(trajectories, Trajectory):
+        trajectories = [trajectories]
+    dataset = trajectories if isinstance(trajectories, Dataset) else Dataset(trajectories)
+    if not dataset.num_episodes:
+        raise ValueError("expected at least one trajectory, got none")
+    return dataset
+
+
+def flatten(trajectories: Iterable[Trajectory] | Dataset) -> Transition:
+    """All steps of all trajectories, in order, as one batch: a `Transition` of NumPy arrays, leaves `[N, ...]`.
+
+    `terminated` and `truncated` are True at an episode's last step alone, if it ended so. `next_observation` of a last
+    step is the trajectory's last observation. `reward` is None where there are no rewards, `extras` {} where there are
+    none. Raises ValueError for no trajectories, and where some have rewards or a structure that others have not.
+
+    >>> import numpy as np
+    >>> long = Trajectory(np.array([1, 2, 3]), actions=np.array([7, 8]), truncated=True)
+    >>> short = Trajectory(np.array([4, 5]), actions=np.array([9]))
+    >>> batch = flatten([long, short])
+    >>> batch.observation.tolist(), batch.next_observation.tolist(), batch.truncated.tolist()
+    ([1, 2, 4], [2, 3, 5], [False, True, False])
+    """
+    return as_dataset(trajectories)[:]
+
+
+class Padded(struct.PyTreeNode):
+    """Trajectories of one length: N of them, the longest of T steps, zeros after the others' ends.
+
+    observations: leaves `[N, T + 1, ...]`. actions, rewards, extras: leaves `[N, T, ...]`, None where there are none.
+    terminated, truncated: `[N]` bool. length: `[N]` int32. mask: `[N, T]` bool, True for steps.
+    """
+
+    observations: PyTree
+    actions: PyTree
+    rewards: Any
+    extras: PyTree
+    terminated: np.ndarray
+    truncated: np.ndarray
+    length: np.ndarray
+    mask: np.ndarray
+
+
+def pad(trajectories: Iterable[Trajectory] | Dataset, length: int | None = None) -> Padded:
+    """Put trajectories of different lengths in one batch, padded with zeros and masked; NumPy arrays.
+
+    length: T, by default that of the longest. Raises ValueError if one is longer, for no trajectories, and where they
+    differ in structure.
+    """
+    episodes = list(as_dataset(trajectories))
+    lengths = np.array([len(episode) for episode in episodes], np.int32)
+    longest = int(lengths.max())
+    length = longest if length is None else trees.check_count("length", length)
+    if longest > length:
+        raise ValueError(f"length: a trajectory has {longest} steps, got {length}; cut it with segment, or give more")
+
+    def stack(extra: int) -> Any:
+        def column(*leaves: np.ndarray) -> np.ndarray:
+            out = np.zeros((len(leaves), length + extra, *leaves[0].shape[1:]), leaves[0].dtype)
+            for i, leaf in enumerate(leaves):
+                out[i, : len(leaf)] = leaf
+            return out
+
+        return column
+
+    return Padded(
+        observations=jax.tree.map(stack(1), *[episode.observations for episode in episodes]),
+        actions=jax.tree.map(stack(0), *[episode.actions for episode in episodes]),
+        rewards=jax.tree.map(stack(0), *[episode.rewards for episode in episodes]),
+        extras=jax.tree.map(stack(0), *[episode.extras for episode in episodes]),
+        terminated=np.array([episode.terminated for episode in episodes]),
+        truncated=np.array([episode.truncated for episode in episodes]),
+        length=lengths,
+        mask=np.arange(length) < lengths[:, None],
+    )
+
+
+def segment(
+    trajectories: Trajectory | Iterable[Trajectory] | Dataset,
+    length: int,
+    stride: int | None = None,
+    remainder: str = "keep",
+) -> list[Trajectory]:
+    """Cut one trajectory, or each of many, into pieces of `length` steps, views of its arrays.
+
+    Only the piece with a trajectory's end ends so. stride: steps from one piece's first to the next one's, by default
+    `length`: they follow on. remainder: "keep" the steps after the last whole piece as a shorter one, or "drop" them.
+    """
+    length = trees.check_count("length", length)
+    stride = length if stride is None else trees.check_count("stride", stride)
+    if remainder not in ("keep", "drop"):
+        raise ValueError(f"remainder: expected 'keep' or 'drop', got {remainder!r}")
+    pieces: list[Trajectory] = []
+    for i, trajectory in enumerate([trajectories] if isinstance(trajectories, Trajectory) else trajectories):
+        if not isinstance(trajectory, Trajectory):
+            raise TypeError(f"trajectories.{i}: expected a Trajectory, got {type(trajectory).__name__}")
+        pieces += _segment(trajectory, length, stride, remainder == "keep")
+    return pieces
+
+
+def _segment(trajectory: Trajectory, length: int, stride: int, keep: bool) -> list[Trajectory]:
+    firsts = list(range(0, len(trajectory) - length + 1, stride))
+    pieces = [steps_of(trajectory, first, first + length) for first in firsts]
+    covered = firsts[-1] + length if firsts else 0
+    if keep and covered < len(trajectory):
+        first = firsts[-1] + stride if firsts else 0
+        pieces += [steps_of(trajectory, first, len(trajectory))] if first < len(trajectory) else []
+    return pieces

@@ -1,0 +1,137 @@
+"""Which steps and episodes are meant: indices, filters, and episodes without their last steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxreplay._core import trees
+from jaxreplay.datasets.report import Report
+from jaxreplay.datasets.store import Store
+from jaxreplay.datasets.trajectory import Trajectory
+
+KINDS = ("terminated", "truncated")
+
+
+def is_single(chosen: Any) -> bool:
+    """Whether what was given as an index stands for one element, as an int and an int array without axes do."""
+    return hasattr(chosen, "__index__") and getattr(chosen, "ndim", 0) == 0
+
+
+def index(what: str, i: Any, count: int) -> int:
+    """An int from `-count` to `count - 1` as one from 0. Raises IndexError for others, TypeError for what is none."""
+    if not is_single(i) or isinstance(i, bool):
+        raise TypeError(f"{what}: expected an int, got {type(i).__name__} {i!r}")
+    at = int(operator.index(i))
+    if not -count <= at < count:
+        raise IndexError(f"{what}: {at} is out of range, there are {count}")
+    return at % count
+
+
+def indices(chosen: Any, count: int, what: str, most_axes: int = 1) -> np.ndarray:
+    """What `...`, a slice, a bool array `[count]` or an int array `[B]` chooses, int64 `[B]`.
+
+    An int array may have up to `most_axes` axes, and comes out with them. Raises IndexError for what is out of range,
+    ValueError or TypeError for arrays of another kind.
+    """
+    if chosen is Ellipsis:
+        return np.arange(count)
+    if isinstance(chosen, slice):
+        return np.arange(*chosen.indices(count))
+    array = np.asarray(chosen)
+    if array.size == 0 and isinstance(chosen, list | tuple):
+        array = array.astype(np.int64)
+    if array.dtype == np.bool_:
+        if array.shape != (count,):
+            raise ValueError(f"{what}s: expected a mask bool[{count}], got {trees.describe(array.shape, array.dtype)}")
+        return np.flatnonzero(array)
+    if array.dtype.kind not in "iu" or not 1 <= array.ndim <= most_axes:
+        came = trees.describe(array.shape, array.dtype)
+        raise TypeError(f"{what}s: expected an int, a slice, a bool array [{count}] or an int array [B], got {came}")
+    outside = (array >= count) | (array < -count)
+    if outside.any():
+        raise IndexError(f"{what}: {array[outside][0]} is out of range, there are {count}")
+    array = array.astype(np.int64)
+    return np.where(array < 0, array + count, array)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bounds:
+    """Inclusive bounds of an episode's return and length, None where there is none."""
+
+    min_return: float | None
+    max_return: float | None
+    min_length: int | None
+    max_length: int | None
+
+
+def choose(store: Store, predicate: Callable[[Trajectory], bool] | None, bounds: Bounds) -> np.ndarray:
+    """Which episodes are within bounds and satisfy the predicate, `[N]` bool."""
+    keep = _within(store.table.length, bounds.min_length, bounds.max_length)
+    if bounds.min_return is not None or bounds.max_return is not None:
+        keep &= _within(returns(store, "filter by return"), bounds.min_return, bounds.max_return)
+    if predicate is not None:
+        keep[keep] = [bool(predicate(store.trajectory(i))) for i in np.flatnonzero(keep)]
+    return keep
+
+
+def _within(values: np.ndarray, least: float | None, most: float | None) -> np.ndarray:
+    keep = np.ones(values.shape, bool)
+    if least is not None:
+        keep &= values >= least
+    if most is not None:
+        keep &= values <= most
+    return keep
+
+
+def returns(store: Store, what: str) -> np.ndarray:
+    """Each episode's sum of rewards, float64 `[N]`. Raises ValueError where there are no rewards."""
+    if any(chunk.rewards is None for chunk in store.chunks):
+        raise ValueError(f"{what}: these episodes have no rewards")
+    table = store.table
+    spans = zip(table.chunk, table.step, table.step + table.length)
+    each = (np.sum(store.chunks[c].rewards[first:last], dtype=np.float64) for c, first, last in spans)
+    return np.fromiter(each, np.float64, count=store.num_episodes)
+
+
+def clip(store: Store, k: int, kinds: Sequence[str]) -> tuple[Store, Report]:
+    """Leave out the last k steps of the episodes that ended in one of `kinds`; see `Dataset.clip`."""
+    k = trees.check_count("k", k, least=0)
+    kinds = kinds if isinstance(kinds, str) else tuple(kinds)
+    if isinstance(kinds, str) or not set(kinds) <= set(KINDS):
+        raise ValueError(f"kinds: expected some of {KINDS}, got {kinds!r}")
+    table = store.table
+    chosen = np.zeros(store.num_episodes, bool)
+    for kind in kinds:
+        chosen |= getattr(table, kind)
+    if k == 0:
+        chosen[:] = False
+    length = table.length - k * chosen
+    infos = table.infos.copy()
+    for i in np.flatnonzero(chosen & (length > 0)):
+        infos[i] = None if infos[i] is None else infos[i][: length[i]]
+    flags = {kind: getattr(table, kind) & ~chosen for kind in KINDS}
+    clipped = Store(store.chunks, dataclasses.replace(table, length=length, infos=infos, **flags))
+    kept = clipped.take(length > 0)
+    report = summarise(kept) + Report(
+        dropped_rows=store.num_steps - kept.num_steps,
+        dropped_episodes=int((length <= 0).sum()),
+        clipped_episodes=int((chosen & (length > 0)).sum()),
+    )
+    return kept, report
+
+
+def summarise(store: Store) -> Report:
+    """The report's part that says what there is."""
+    terminated, truncated = store.table.terminated, store.table.truncated
+    return Report(
+        episodes=store.num_episodes,
+        steps=store.num_steps,
+        terminated=int(terminated.sum()),
+        truncated=int(truncated.sum()),
+        unfinished=int((~terminated & ~truncated).sum()),
+    )

@@ -1,0 +1,1 @@
+"""Recording seeds and actions, so that episodes can be played exactly again."""

@@ -1,0 +1,190 @@
+"""Action records as files: one an episode, data alone, written whole or not at all, and refused unless unaltered.
+
+A file is an uncompressed `.npz` of plain arrays, so `numpy.load(path, allow_pickle=False)` reads it as well. Its zip
+comment is a SHA-256 digest of every byte before, so a file that was cut or altered anywhere is told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from jaxreplay.datasets.files import atomic, inside
+from jaxreplay.record.actions.nested_values import pack, unpack
+from jaxreplay.record.actions.record import ActionRecord, Environment
+from jaxreplay.record.actions.sealed_arrays import read_sealed, seal
+
+FORMAT = "jaxreplay actions"
+VERSION = 1
+NUMBERED = re.compile(r"episode-(\d{9,})-[0-9a-f]{8}\.npz")
+
+
+def load_actions(path: str | os.PathLike[str]) -> ActionRecord | list[ActionRecord]:
+    """Read an action record from a file, or all of a directory, in the order in which they were recorded.
+
+    Of a directory the `.npz` files are read, and not what an interrupted write left behind: that is removed, with a
+    warning, if its writer is dead. Nothing in a file is run.
+    Raises ValueError naming the file where it is no whole, unaltered action record, or a link out of the directory.
+    """
+    path = os.fspath(path)
+    if not os.path.isdir(path):
+        atomic.remove_leftovers(os.path.dirname(path) or ".")
+        return _load_file(path)
+    atomic.remove_leftovers(path)
+    names = sorted(name for name in os.listdir(path) if name.endswith(".npz") and not name.startswith("."))
+    files = [os.path.join(path, name) for name in names]
+    for file in files:
+        inside.check_entry(pathlib.Path(file), pathlib.Path(path))
+    return [_load_file(file) for file in files]
+
+
+def save_actions(record: ActionRecord, directory: str | os.PathLike[str]) -> str:
+    """Write a record into a directory, made if need be, and return the new file's path.
+
+    The file's name sorts behind those already there, which are left alone. It appears whole or not at all.
+    Raises OSError naming the directory where it cannot be written.
+    """
+    return ActionDirectory(directory).write(record)
+
+
+class ActionDirectory:
+    """A directory that records are added to, each under a number above those already there.
+
+    It is made if need be. Raises OSError naming it where no file can be made in it.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]):
+        self.path = os.path.abspath(os.fspath(directory))
+        self._next_number, self._seen = 0, -1
+        with self._naming("action records cannot be written to"):
+            os.makedirs(self.path, exist_ok=True)
+            with atomic.part_file(pathlib.Path(self.path, "probe")):
+                pass
+        atomic.remove_leftovers(self.path)
+
+    def write(self, record: ActionRecord) -> str:
+        """Write a record, and return its path."""
+        data = to_bytes(record)
+        with self._naming("the action record was not written, and those before it are whole, in"):
+            if os.stat(self.path).st_mtime_ns != self._seen:  # others write here too
+                self._next_number = max(self._next_number, next_number(self.path))
+            path = write_numbered(self.path, data, self._next_number)
+            self._next_number += 1
+            self._seen = os.stat(self.path).st_mtime_ns
+        return path
+
+    @contextlib.contextmanager
+    def _naming(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise type(error)(error.errno, f"{error.strerror or error}: {what} {self.path}") from error
+
+
+def next_number(directory: str) -> int:
+    """The number after the highest in a directory."""
+    matches = map(NUMBERED.fullmatch, os.listdir(directory))
+    return max((int(match[1]) + 1 for match in matches if match), default=0)
+
+
+def write_numbered(directory: str, data: bytes, number: int) -> str:
+    """Write a file under a number and a random word, atomically: no other process's file has its name."""
+    final = os.path.join(directory, f"episode-{number:09d}-{secrets.token_hex(4)}.npz")
+    with atomic.new_file(pathlib.Path(final)) as file:
+        file.write(data)
+    return final
+
+
+def to_bytes(record: ActionRecord) -> bytes:
+    """Encode a record as the bytes of a file."""
+    text, arrays = _encode("", record)
+    content = json.dumps({"format": FORMAT, "version": VERSION, "record": text}).encode()
+    return seal({"text": np.frombuffer(content, np.uint8), **arrays})
+
+
+def _load_file(path: str) -> ActionRecord:
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError(f"{path}: not a file")
+    with open(path, "rb") as file:
+        data = file.read()
+    try:
+        return from_bytes(data)
+    except Exception as error:  # whatever the content makes go wrong, the file is at fault
+        raise ValueError(f"{path}: not a whole action record: {error}. Nothing was read from it.") from error
+
+
+def from_bytes(data: bytes) -> ActionRecord:
+    """Decode a record; raises some exception where the bytes are not those of one."""
+    arrays = read_sealed(data)
+    content = json.loads(arrays.pop("text").tobytes())
+    if content["format"] != FORMAT or content["version"] != VERSION:
+        raise ValueError(f"expected {FORMAT!r} of version {VERSION}, got {content['format']!r} {content['version']!r}")
+    record = _decode("", content["record"], arrays, most_nodes=16 * len(data))
+    if arrays:
+        raise ValueError(f"it holds unknown arrays: {', '.join(arrays)}")
+    return record
+
+
+def _encode(prefix: str, record: ActionRecord) -> tuple[Any, dict[str, np.ndarray]]:
+    actions, arrays = pack(f"{prefix}actions", record.actions)
+    options, more = pack(f"{prefix}options", [record.options])
+    arrays |= {f"{prefix}rewards": record.rewards, **more}
+    text = {
+        "actions": actions,
+        "options": options,
+        "seed": record.seed,
+        "terminated": record.terminated,
+        "truncated": record.truncated,
+        "not_replayable": record.not_replayable,
+        "environment": dataclasses.asdict(record.environment),
+        "return": repr(record.episode_return),
+        "base": None,
+    }
+    if record.base is not None and record.base_steps is not None:
+        text["base"], more = _encode(f"{prefix}base_", record.base)
+        arrays |= {f"{prefix}base_steps": record.base_steps, **more}
+    return text, arrays
+
+
+def _decode(prefix: str, text: dict[str, Any], arrays: dict[str, np.ndarray], most_nodes: int) -> ActionRecord:
+    base, rewards = text["base"], arrays.pop(f"{prefix}rewards")
+    (options,) = unpack(f"{prefix}options", text["options"], arrays, 1, most_nodes)
+    record = ActionRecord(
+        actions=unpack(f"{prefix}actions", text["actions"], arrays, rewards.size, most_nodes),
+        rewards=rewards,
+        terminated=_typed(text["terminated"], bool),
+        truncated=_typed(text["truncated"], bool),
+        seed=_typed(text["seed"], int, type(None)),
+        options=_typed(options, dict, type(None)),
+        environment=_decode_environment(text["environment"]),
+        not_replayable=_typed(text["not_replayable"], str),
+        base=None if base is None else _decode(f"{prefix}base_", base, arrays, most_nodes),
+        base_steps=None if base is None else arrays.pop(f"{prefix}base_steps"),
+    )
+    if repr(record.episode_return) != text["return"]:
+        raise ValueError(f"its rewards add up to {record.episode_return}, not to {text['return']}")
+    return record
+
+
+def _decode_environment(text: dict[str, Any]) -> Environment:
+    return Environment(
+        env_id=_typed(text["env_id"], str),
+        kwargs={str(name): _typed(value, str) for name, value in text["kwargs"].items()},
+        action_space=_typed(text["action_space"], str),
+        observation_space=_typed(text["observation_space"], str),
+    )
+
+
+def _typed(value: Any, *types: type) -> Any:
+    if type(value) not in types:
+        raise ValueError(f"expected {' or '.join(t.__name__ for t in types)}, got {value!r}")
+    return value

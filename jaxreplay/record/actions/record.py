@@ -1,0 +1,158 @@
+"""The actions of one episode, and what can be made of them: a shorter record, and a policy."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jaxreplay._core.trees import check_count
+from jaxreplay.record.actions.nested_values import copy_value
+
+
+@dataclasses.dataclass(frozen=True)
+class Environment:
+    """Which environment a record is of, in words: what a replay compares.
+
+    env_id: `spec.id`, or the class where there is no spec. kwargs: what it was made with, as text.
+    """
+
+    env_id: str
+    kwargs: dict[str, str]
+    action_space: str
+    observation_space: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ActionRecord:
+    """The actions of an episode of T steps, and what it takes to play it again.
+
+    actions: T of them, each as the agent gave it; `np.stack(record.actions)` gives `[T, ...]` where they are arrays.
+    rewards: `[T]` float64. terminated, truncated: how it ended; neither where it was cut by a reset or `close`.
+    seed, options: what the environment was reset with.
+    not_replayable: why it cannot be played again; empty where it can.
+    base: the same episode as the base environment saw it, below all wrappers, if that was asked for; itself a record.
+    base_steps: `[T + 1]` int64, how many steps the base environment took in the reset and in each step.
+    """
+
+    actions: tuple[Any, ...]
+    rewards: np.ndarray
+    terminated: bool
+    truncated: bool
+    seed: int | None
+    options: dict[str, Any] | None
+    environment: Environment
+    not_replayable: str = ""
+    base: ActionRecord | None = None
+    base_steps: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        count = len(self.actions)
+        if self.rewards.shape != (count,) or self.rewards.dtype != np.float64:
+            raise ValueError(f"rewards: expected float64[{count}], got {self.rewards.dtype}{list(self.rewards.shape)}")
+        if (self.base is None) != (self.base_steps is None):
+            raise ValueError("base and base_steps go together")
+        if self.base is None or self.base_steps is None:
+            return
+        steps = self.base_steps
+        if steps.shape != (count + 1,) or (steps < 0).any() or int(steps.sum()) != len(self.base):
+            raise ValueError("base_steps: they do not add up to the steps of base")
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+    def __repr__(self) -> str:
+        return (
+            f"ActionRecord({self.environment.env_id}, seed={self.seed}, {len(self)} steps, "
+            f"return {self.episode_return:g}, {self.end})"
+        )
+
+    @property
+    def env_id(self) -> str:
+        """The environment's id."""
+        return self.environment.env_id
+
+    @property
+    def base_actions(self) -> tuple[Any, ...] | None:
+        """The actions as the base environment received them, or None where they were not recorded."""
+        return None if self.base is None else self.base.actions
+
+    @property
+    def episode_return(self) -> float:
+        """The sum of the rewards, in their order."""
+        return float(sum(self.rewards.tolist()))
+
+    @property
+    def replayable(self) -> bool:
+        """Whether `replay_actions` can play it again."""
+        return not self.not_replayable
+
+    @property
+    def end(self) -> str:
+        """How it ended: "terminated", "truncated", "terminated and truncated" or "cut"."""
+        return end_words(self.terminated, self.truncated)
+
+    def clip(self, max_steps: int) -> ActionRecord:
+        """Give its first `max_steps` steps; see `record.clip`."""
+        return clip(self, max_steps)
+
+    def as_policy(self) -> Callable[..., Any]:
+        """Make a policy that repeats its actions; see `record.as_policy`."""
+        return as_policy(self)
+
+
+def end_words(terminated: bool, truncated: bool) -> str:
+    """Say how an episode ended."""
+    words = ["terminated"] * terminated + ["truncated"] * truncated
+    return " and ".join(words) or "cut"
+
+
+def clip(record: ActionRecord, max_steps: int) -> ActionRecord:
+    """Give the first `max_steps` steps of a record, marked as cut; the record itself if it is no longer than that.
+
+    Raises ValueError or TypeError unless `max_steps` is a whole number from 1 on.
+    """
+    count = check_count("max_steps", max_steps)
+    if len(record) <= count:
+        return record
+    base, base_steps = record.base, record.base_steps
+    if base is not None and base_steps is not None:
+        base_steps = base_steps[: count + 1]
+        base = cut(base, int(base_steps.sum()))
+    return dataclasses.replace(cut(record, count), base=base, base_steps=base_steps)
+
+
+def cut(record: ActionRecord, count: int) -> ActionRecord:
+    """The first steps of a record, without its base where they are not all of them."""
+    if len(record) == count:
+        return record
+    return dataclasses.replace(
+        record,
+        actions=record.actions[:count],
+        rewards=record.rewards[:count],
+        terminated=False,
+        truncated=False,
+        base=None,
+        base_steps=None,
+    )
+
+
+def as_policy(record: ActionRecord) -> Callable[..., Any]:
+    """Make a policy `policy(observation, key=None)` that gives the recorded actions one after the other.
+
+    It looks at nothing but its own count, so it is good for one episode. Raises ValueError after the last action.
+    """
+    remaining = iter(enumerate(record.actions))
+
+    def policy(observation: Any, key: Any = None) -> Any:
+        step = next(remaining, None)
+        if step is None:
+            raise ValueError(
+                f"as_policy: the record has {len(record)} actions, and all were given ({record.end}); make another "
+                "policy for another episode"
+            )
+        return copy_value("action", step[1])
+
+    return policy

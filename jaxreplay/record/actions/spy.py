@@ -1,0 +1,86 @@
+"""What the base environment receives, below all wrappers: seen without changing it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxreplay.record.actions.environment import describe_environment, import_gymnasium
+from jaxreplay.record.actions.nested_values import copy_value
+from jaxreplay.record.actions.record import ActionRecord, cut
+from jaxreplay.record.transitions.episode import Episode
+
+gymnasium = import_gymnasium()
+
+
+class BaseSpy(gymnasium.Wrapper):
+    """Notes what reaches the environment it wraps. To everything around it, it is that environment."""
+
+    def __init__(self, env: Any):
+        super().__init__(env)
+        self._environment = describe_environment(env)
+        self.restart("the base environment was stepped before a reset")
+
+    def step(self, action: Any) -> Any:
+        copied = copy_value("base action", action)
+        result = self.env.step(action)
+        self._episode.add(copied, *result[1:4])
+        return result
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        begun = Episode.begin(self._environment, seed, options)
+        result = self.env.reset(seed=seed, options=options)
+        if self._stepping:
+            self._episode.not_replayable = "a wrapper reset the base environment in the middle of the episode"
+        else:
+            self._episode, self._counted = begun, 0
+        return result
+
+    @property
+    def spec(self) -> Any:
+        return self.env.spec
+
+    def __str__(self) -> str:
+        return str(self.env)
+
+    def restart(self, problem: str) -> None:
+        """Begin an episode that did not begin with a reset."""
+        self._episode, self._stepping = Episode.begin(self._environment, None, None, problem), False
+        self._counted = 0
+
+    def expect(self, stepping: bool) -> None:
+        """Say whether what comes is part of a step; a reset outside a step begins an episode."""
+        self._stepping = stepping
+
+    def take_count(self) -> int:
+        """Steps of the running episode since this was last asked, or since it began."""
+        count = len(self._episode) - self._counted
+        self._counted += count
+        return count
+
+    def record(self, num_steps: int) -> ActionRecord:
+        """The first steps of the running episode."""
+        return cut(self._episode.record(), num_steps)
+
+
+def insert_spy(outer: Any) -> BaseSpy:
+    """Put a spy between the base environment and the innermost wrapper of a stack, and return it."""
+    innermost = outer
+    while isinstance(innermost.env, gymnasium.Wrapper):
+        innermost = innermost.env
+    spy = BaseSpy(innermost.env)
+    innermost.env = spy
+    if innermost.env is not spy:
+        raise TypeError(
+            f"base_actions: the wrapper {type(innermost).__name__} does not let its environment be replaced"
+        )
+    return spy
+
+
+def remove_spy(outer: Any, spy: BaseSpy) -> None:
+    """Take the spy out again."""
+    wrapper = outer
+    while isinstance(wrapper, gymnasium.Wrapper):
+        if wrapper.env is spy:
+            wrapper.env = spy.env
+            return
+        wrapper = wrapper.env

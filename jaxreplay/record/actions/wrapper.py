@@ -1,0 +1,163 @@
+"""A wrapper that keeps what it takes to play episodes again: seeds, reset options and actions."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Any
+
+import numpy as np
+
+from jaxreplay.record.actions.environment import (
+    check_environment,
+    copy_with_state,
+    describe_environment,
+    import_gymnasium,
+    require_single,
+)
+from jaxreplay.record.actions.files import ActionDirectory
+from jaxreplay.record.actions.nested_values import copy_value
+from jaxreplay.record.actions.record import ActionRecord
+from jaxreplay.record.actions.spy import BaseSpy, insert_spy, remove_spy
+from jaxreplay.record.transitions.episode import Episode
+
+gymnasium = import_gymnasium()
+
+
+class RecordActions(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
+    """Write an `ActionRecord` of each episode into a directory, one file an episode.
+
+    directory: made if need be; records already there stay, and numbering continues behind them. Several processes may
+        write into one. base_actions: also keep the actions as the base environment receives them, below all wrappers.
+
+    A record is written when its episode ends, or is cut by a reset or `close` in its middle; an episode without a step
+    leaves none. Only an episode that was reset with a seed can be replayed: the others are recorded all the same and
+    marked, with one warning, and so are those whose reset options are more than numbers, strings, arrays, and dicts and
+    lists of them, and those that began without a reset, as around `Autoreset`.
+
+    Raises TypeError for a vector environment, and for an action that is no plain data; OSError where the directory
+    cannot be written. A record that could not be written (a full disk) is kept in memory, and tried again at the next
+    end, reset or `close`.
+
+    >>> import gymnasium, tempfile, jaxreplay.record as record
+    >>> directory = tempfile.mkdtemp()
+    >>> env = record.RecordActions(gymnasium.make("CartPole-v1"), directory)
+    >>> _ = env.reset(seed=3)
+    >>> while not any(env.step(1)[2:4]):
+    ...     pass
+    >>> env.close()
+    >>> record.load_actions(directory)
+    [ActionRecord(CartPole-v1, seed=3, 10 steps, return 10, terminated)]
+    """
+
+    def __init__(self, env: Any, directory: str | os.PathLike[str], *, base_actions: bool = False):
+        require_single("RecordActions", env)
+        gymnasium.utils.RecordConstructorArgs.__init__(self, directory=directory, base_actions=base_actions)
+        gymnasium.Wrapper.__init__(self, env)
+        self.directory = ActionDirectory(directory)
+        self.base_actions = base_actions
+        self._environment = describe_environment(env)
+        self._episode: Episode | None = None
+        self._base_steps: list[int] = []
+        self._spy: BaseSpy | None = insert_spy(self) if base_actions else None
+        self._is_finished = False
+        self._unwritten: list[ActionRecord] = []
+        self._has_warned = False
+
+    @property
+    def record(self) -> ActionRecord | None:
+        """The running episode so far, or the last one if none runs; None before the first reset."""
+        if self._episode is None:
+            return None
+        if self._spy is None:
+            return self._episode.record()
+        steps = np.array(self._base_steps, np.int64)
+        return self._episode.record(self._spy.record(int(steps.sum())), steps)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        """Reset the environment; an episode that was running is written as cut."""
+        self._finish()
+        if self.base_actions and self._spy is None:  # closed, and used again
+            self._spy = insert_spy(self)
+        begun = Episode.begin(self._environment, seed, options)
+        self._episode = None  # until the reset has worked
+        if self._spy is not None:
+            self._spy.expect(stepping=False)
+        result = self.env.reset(seed=seed, options=options)
+        self._begin(begun)
+        return result
+
+    def step(self, action: Any) -> Any:
+        """Step the environment, and write the episode's record if it ends."""
+        copied = copy_value("action", action)
+        if self._episode is None or self._is_finished:
+            self._begin_without_reset()
+        if self._spy is not None:
+            self._spy.expect(stepping=True)
+        result = self.env.step(action)
+        assert self._episode is not None
+        self._episode.add(copied, *result[1:4])
+        if self._spy is not None:
+            self._base_steps.append(self._spy.take_count())
+        if self._episode.ended:
+            self._finish()
+        return result
+
+    def close(self) -> None:
+        """Write the running episode as cut, and close the environment."""
+        try:
+            self._finish()
+        finally:
+            if self._spy is not None:
+                remove_spy(self, self._spy)
+                self._spy = None
+            super().close()
+
+    def clone_from(self, other: RecordActions) -> None:
+        """Go on from where `other` is: copy its environment, by `copy.deepcopy`, and its record.
+
+        Both then go on independently. Wrappers around `other` are not copied; an episode that was running here is
+        written as cut. Raises ValueError where `other` is of another environment, and TypeError where the environment
+        cannot be copied with its state.
+        """
+        if not isinstance(other, RecordActions):
+            raise TypeError(f"clone_from: expected a RecordActions environment, got {type(other).__name__}")
+        if other is self:
+            return
+        if self.base_actions != other.base_actions:
+            raise ValueError("clone_from: both must be made with the same base_actions")
+        check_environment(other.env, self._environment)
+        state = (other._spy, other._episode, other._base_steps, other._is_finished)
+        env, *state = copy_with_state(other.env, *state)
+        self._finish()
+        replaced, self.env = self.env, env
+        self._spy, self._episode, self._base_steps, self._is_finished = state
+        replaced.close()
+
+    def _begin(self, episode: Episode) -> None:
+        self._episode, self._is_finished = episode, False
+        self._base_steps = [] if self._spy is None else [self._spy.take_count()]
+        if episode.not_replayable and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"RecordActions: this episode is recorded but cannot be replayed: {episode.not_replayable}. "
+                "Reset with a seed to replay it. (Said once; each record says so itself.)",
+                stacklevel=3,
+            )
+
+    def _begin_without_reset(self) -> None:
+        problem = "it began without a reset"
+        if self._spy is not None:
+            self._spy.restart(problem)
+        self._begin(Episode.begin(self._environment, None, None, problem))
+
+    def _finish(self) -> None:
+        """Write the record of an episode that has steps and was not yet written, and those that failed before."""
+        if self._episode is not None and not self._is_finished and len(self._episode):
+            record = self.record
+            assert record is not None
+            self._unwritten.append(record)
+        self._is_finished = True
+        while self._unwritten:
+            self.directory.write(self._unwritten[0])
+            del self._unwritten[0]

@@ -1,0 +1,1 @@
+"""Recorded trajectories as environments, and what wrappers make of them."""

@@ -1,0 +1,208 @@
+"""An environment that plays a recorded trajectory back, and accepts only its actions."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxreplay._core.trees import describe
+from jaxreplay.datasets.trajectory import Trajectory
+from jaxreplay.record.actions.environment import import_gymnasium
+from jaxreplay.record.playback.spaces import infer_space
+from jaxreplay.types import PyTree
+
+gymnasium = import_gymnasium()
+spaces = gymnasium.spaces
+ARRAYS = (spaces.Box, spaces.MultiDiscrete, spaces.MultiBinary)
+NARROW = {np.dtype(f"{kind}64"): np.dtype(f"{kind}32") for kind in ("int", "uint", "float")}
+"""What `example_transition` makes of a space's dtype, and a buffer therefore holds."""
+
+
+class WrongAction(ValueError):
+    """An action that is not the recorded one came to a playback."""
+
+
+class PlaybackOver(ValueError):
+    """A playback was stepped behind its last step."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """The form of an environment's steps: its spaces, and its spec if it has one, which some wrappers ask for."""
+
+    observation_space: Any
+    action_space: Any
+    spec: Any = None
+
+
+class Playback(gymnasium.Env):
+    """Play a trajectory of T steps back, as the environment that it was recorded in would.
+
+    env_or_spaces: that environment, of which only the spaces and the spec are used; or `(observation_space,
+        action_space)`. Dict and Tuple spaces may nest Box, Discrete, MultiDiscrete and MultiBinary. By default they are
+        boxes of the arrays' shapes and dtypes, with the dtypes' bounds: enough for wrappers that ask for no more.
+
+    Observations of a 64-bit space may come as 32 bits, as they were recorded: they are given in the space's dtype,
+    whole numbers exactly, floats as they were rounded.
+
+    `reset` gives observation 0 and an empty info; its seed only seeds `np_random`. `step` takes the action recorded at
+    that step and gives the next observation, the reward (0.0 where the trajectory has none), the recorded end, and the
+    recorded info. A trajectory that did not end is truncated at its last step, with `info["playback_cut"]` True; with
+    `truncate_cut=False` it stays unfinished. There is nothing to render.
+
+    Raises ValueError or TypeError naming the leaf where the trajectory does not fit the spaces; `step` raises
+    ValueError for another action than the recorded one (values are compared, whatever their dtype), and behind the last
+    step. An action recorded as float32 in a float64 space is compared as float32.
+
+    >>> import gymnasium, numpy as np
+    >>> from jaxreplay.datasets import Trajectory
+    >>> spaces = (gymnasium.spaces.Box(-1, 1, (1,), np.float32), gymnasium.spaces.Discrete(2))
+    >>> episode = Trajectory(np.float32([[0.0], [0.5], [1.0]]), np.array([0, 1]), np.array([0.0, 1.0]), terminated=True)
+    >>> env = gymnasium.wrappers.FrameStackObservation(Playback(episode, spaces), 2)
+    >>> env.reset()[0].ravel().tolist(), env.step(0)[0].ravel().tolist()
+    ([0.0, 0.0], [0.0, 0.5])
+    >>> env.step(0)  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    ...
+    WrongAction: step 1 was recorded with action 1, got 0; a playback takes its own actions
+    """
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  (as Gymnasium declares it)
+
+    def __init__(self, trajectory: Trajectory, env_or_spaces: Any = None, *, truncate_cut: bool = True):
+        form = infer_form(trajectory) if env_or_spaces is None else read_form(env_or_spaces)
+        self.observation_space, self.action_space, self.spec = form.observation_space, form.action_space, form.spec
+        self.trajectory = trajectory.map_arrays(np.asarray)
+        check_fit("observations", self.observation_space, self.trajectory.observations, same_dtype=True)
+        check_fit("actions", self.action_space, self.trajectory.actions, same_dtype=False)
+        self.truncate_cut = truncate_cut
+        self.position = -1
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the last step was played."""
+        return self.position == len(self.trajectory)
+
+    @property
+    def next_action(self) -> Any:
+        """The action that the next step takes."""
+        self._check_position()
+        return read_step(self.action_space, self.trajectory.actions, self.position)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        """Go back to the first observation."""
+        super().reset(seed=seed)
+        self.position = 0
+        return self._observation(), {}
+
+    def step(self, action: Any) -> Any:
+        """Go on by one step, if this is its action."""
+        self._check_position()
+        played, step = self.trajectory, self.position
+        _check_action("action", step, self.action_space, played.actions, action)
+        self.position += 1
+        info = {} if played.infos is None else copy.deepcopy(played.infos[step])
+        terminated, truncated = (played.terminated, played.truncated) if self.is_over else (False, False)
+        if self.is_over and self.truncate_cut and not played.ended:
+            truncated, info["playback_cut"] = True, True
+        reward = 0.0 if played.rewards is None else played.rewards[step]
+        return self._observation(), reward, terminated, truncated, info
+
+    def _observation(self) -> Any:
+        return read_step(self.observation_space, self.trajectory.observations, self.position, as_space=True)
+
+    def _check_position(self) -> None:
+        if self.position < 0:
+            raise gymnasium.error.ResetNeeded("Playback: call reset before the first step")
+        if self.is_over:
+            raise PlaybackOver(f"Playback: all {len(self.trajectory)} steps of the trajectory were played; call reset")
+
+
+def infer_form(trajectory: Trajectory) -> Form:
+    """Make spaces for the arrays of a trajectory."""
+    return Form(infer_space("observations", trajectory.observations), infer_space("actions", trajectory.actions))
+
+
+def read_form(env_or_spaces: Any) -> Form:
+    """Take the spaces of an environment (of one of them, for a vector environment), or those given as a pair."""
+    if isinstance(env_or_spaces, Form):
+        return env_or_spaces
+    env: Any = env_or_spaces
+    if isinstance(env, gymnasium.vector.VectorEnv):
+        return Form(env.single_observation_space, env.single_action_space, env.spec)
+    if isinstance(env, gymnasium.Env):
+        return Form(env.observation_space, env.action_space, env.spec)
+    if isinstance(env, tuple) and len(env) == 2 and all(isinstance(space, gymnasium.Space) for space in env):
+        return Form(*env)
+    came = type(env).__name__
+    raise TypeError(f"env_or_spaces: expected a gymnasium.Env or (observation_space, action_space), got {came}")
+
+
+def check_fit(path: str, space: Any, tree: PyTree, same_dtype: bool) -> None:
+    """Raise ValueError or TypeError naming the leaf, unless a tree of `[T, ...]` holds elements of the space.
+
+    same_dtype: ask also for the dtype of the space, or for what is `NARROW` of it.
+    """
+    if isinstance(space, spaces.Dict):
+        names = set(tree) if isinstance(tree, Mapping) else None
+        if names != set(space.spaces):
+            came = type(tree).__name__ if names is None else f"a dict of {', '.join(sorted(map(str, names)))}"
+            raise ValueError(f"{path}: expected a dict of {', '.join(space.spaces)}, got {came}")
+        for name, inner in space.spaces.items():
+            check_fit(f"{path}.{name}", inner, tree[name], same_dtype)
+    elif isinstance(space, spaces.Tuple):
+        if not isinstance(tree, list | tuple) or len(tree) != len(space.spaces):
+            came = f"{type(tree).__name__} of {len(tree)}" if hasattr(tree, "__len__") else type(tree).__name__
+            raise ValueError(f"{path}: expected a tuple of {len(space.spaces)}, got {came}")
+        for i, inner in enumerate(space.spaces):
+            check_fit(f"{path}.{i}", inner, tree[i], same_dtype)
+    elif not isinstance(space, (*ARRAYS, spaces.Discrete)):
+        raise TypeError(f"{path}: {type(space).__name__} has elements of no fixed shape, so no trajectory holds them")
+    elif not hasattr(tree, "dtype"):
+        raise ValueError(f"{path}: expected an array [T, ...] for {space}, got {type(tree).__name__}")
+    else:
+        shape, dtype = tuple(space.shape or ()), np.dtype(space.dtype)
+        if tree.shape[1:] != shape:
+            expected, came = describe((len(tree), *shape), dtype), describe(tree.shape, tree.dtype)
+            raise ValueError(f"{path}: expected {expected} by its space, got {came}")
+        if same_dtype and tree.dtype not in (dtype, NARROW.get(dtype, dtype)):
+            raise TypeError(f"{path}: expected {dtype} by its space, got {tree.dtype}; convert it with astype")
+
+
+def read_step(space: Any, tree: PyTree, step: int, as_space: bool = False) -> Any:
+    """Copy one element of the space out of a tree of `[T, ...]`, with its own dtype or that of the space."""
+    if isinstance(space, spaces.Dict):
+        return {name: read_step(inner, tree[name], step, as_space) for name, inner in space.spaces.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(read_step(inner, tree[i], step, as_space) for i, inner in enumerate(space.spaces))
+    value = np.array(tree[step], space.dtype if as_space else None)
+    return value if isinstance(space, ARRAYS) else value[()]
+
+
+def _check_action(path: str, step: int, space: Any, recorded: PyTree, given: Any) -> None:
+    if isinstance(space, spaces.Dict):
+        if not isinstance(given, Mapping) or set(given) != set(space.spaces):
+            raise WrongAction(f"step {step}: {path}: expected a dict of {', '.join(space.spaces)}, got {given!r}")
+        for name, inner in space.spaces.items():
+            _check_action(f"{path}.{name}", step, inner, recorded[name], given[name])
+    elif isinstance(space, spaces.Tuple):
+        if not isinstance(given, list | tuple) or len(given) != len(space.spaces):
+            raise WrongAction(f"step {step}: {path}: expected a tuple of {len(space.spaces)}, got {given!r}")
+        for i, inner in enumerate(space.spaces):
+            _check_action(f"{path}.{i}", step, inner, recorded[i], given[i])
+    else:
+        wanted, came = recorded[step], np.asarray(given)
+        if came.dtype == space.dtype and came.dtype == np.float64 and wanted.dtype == np.float32:
+            came = came.astype(wanted.dtype)
+        if came.shape != wanted.shape or came.dtype.kind not in "biufc" or not _equal(came, wanted):
+            raise WrongAction(
+                f"step {step} was recorded with {path} {wanted}, got {came}; a playback takes its own actions"
+            )
+
+
+def _equal(a: np.ndarray, b: np.ndarray) -> bool:
+    return bool(np.array_equal(a, b, equal_nan=True))

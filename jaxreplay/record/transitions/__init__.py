@@ -1,0 +1,1 @@
+"""Recording the steps of environments into a buffer."""

@@ -1,0 +1,75 @@
+"""Fields of the `info` that Gymnasium gives with each step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxreplay.record.transitions.columns import leaf_order
+from jaxreplay.types import PyTree
+
+
+def info_paths(extras: PyTree, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """The names that lead to each leaf of the extras (given as ints), in the order of JAX; they lead to it in `info`.
+
+    Raises ValueError unless extras are dicts all the way.
+    """
+    if isinstance(extras, dict):
+        return [found for name in leaf_order(extras) for found in info_paths(extras[name], (*path, name))]
+    if path and isinstance(extras, int):
+        return [path]
+    raise ValueError(
+        f"{'.'.join(('extras', *path))}: expected a dict of info fields (which may be dicts again), got "
+        f"{type(extras).__name__}; the buffer's extras are what is recorded of each step's info"
+    )
+
+
+def look_up(info: Any, names: tuple[str, ...], envs: np.ndarray) -> Any:
+    """Find a field of the infos of one env, or of many, where `envs` `[E]` must have it; else ValueError.
+
+    A vector environment says in `_name` which envs gave `name`; if it says nothing, all did.
+    """
+    for i, name in enumerate(names):
+        known = isinstance(info, Mapping) and name in info
+        given = np.asarray(info.get(f"_{name}", True) if known and envs.shape else known)
+        if not np.all(given | ~envs):
+            of = f" of envs {listed(envs & ~given)}" if envs.shape else ""
+            has = sorted(k for k in info if not str(k).startswith("_")) if isinstance(info, Mapping) else "no fields"
+            raise ValueError(
+                f"extras.{'.'.join(names)}: the step's info{of} has no {'.'.join(names[: i + 1])!r}, but {has}; leave "
+                "it out of the buffer's extras, or add it in a wrapper below the recorder"
+            )
+        info = info[name]
+    return info
+
+
+def final_observation(info: Mapping[str, Any], env: int) -> Any:
+    """The final observation of an env that was reset within the step, from `info["final_obs"]`.
+
+    It is one of each env (an object array, None where nothing ended), or batched like observations are. Raises
+    ValueError if it is not there.
+    """
+    finals = info.get("final_obs")
+    found = None
+    if isinstance(finals, np.ndarray) and finals.dtype == object:
+        found = finals[env]
+    elif finals is not None:
+        found = _part(finals, env)
+    if found is None:
+        raise ValueError(f"env {env} ended and was reset in the same step, yet info has no 'final_obs' of it")
+    return found
+
+
+def _part(batched: Any, env: int) -> Any:
+    if isinstance(batched, Mapping):
+        return {name: _part(inner, env) for name, inner in batched.items()}
+    if isinstance(batched, tuple | list):
+        return tuple(_part(inner, env) for inner in batched)
+    return batched[env]
+
+
+def listed(envs: np.ndarray) -> list[int]:
+    """The numbers of the marked envs."""
+    return np.flatnonzero(envs).tolist()

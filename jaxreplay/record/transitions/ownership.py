@@ -1,0 +1,182 @@
+"""The keeper of a buffer that is written in place from the host, while others may hold what it handed out.
+
+Writes are jitted and donate the buffer, so nothing is copied. What was handed out and is still held by anyone is never
+donated: the next write then copies the rings once, and goes on in place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxreplay._core import clock as ring
+from jaxreplay._core import episode_numbers as numbering
+from jaxreplay._core import rings
+from jaxreplay._core.rings import Rings
+from jaxreplay._episodes import set_episode_data
+from jaxreplay.buffer import extend
+from jaxreplay.closing import end_episodes
+from jaxreplay.state import Buffer, check_buffer
+from jaxreplay.types import PyTree
+
+WARN_BYTES = 2**31  # copied in all before the user is told
+
+
+class Program:
+    """A function of a buffer and more, jitted: once donating the buffer, once leaving it whole."""
+
+    def __init__(self, function: Callable[..., Buffer]) -> None:
+        self.donating, self.copying = jax.jit(function, donate_argnums=0), jax.jit(function)
+
+
+def _set_data(buffer: Buffer, env: jax.Array, behind: jax.Array, data: PyTree) -> Buffer:
+    """Set data of the episodes that are `behind` `[B]` before the newest of their `env` `[B]` (-1: of none)."""
+    number = buffer.rings.envs.number[jnp.maximum(env, 0)] - behind
+    number += jnp.where(number < 0, numbering.number_limit(buffer.rings.num_records), 0)
+    return set_episode_data(buffer, env, data, number)
+
+
+@jax.jit
+def _still_open(new: Any, new_time: jax.Array, old: Any, old_time: jax.Array) -> jax.Array:
+    """Which open episodes of a buffer are those that another had, and not of another stream; `[E]` bool."""
+    same = (new.number == old.number) & (new.start == old.start) & (new_time == old_time)
+    return new.open & old.open & same
+
+
+@jax.jit
+def count_lost(stored: Rings) -> jax.Array:
+    """How many held rows lost their episode's record, an int32 scalar: `stats(buffer).lost`, by a few reads an env."""
+    held = jnp.maximum(stored.clock.held, 1)
+    env = jnp.arange(stored.num_envs, dtype=jnp.int32)
+    oldest = jnp.broadcast_to(ring.slot_of_age(stored.clock, held, stored.num_slots), env.shape)
+    recorded = stored.envs.recorded - rings.own_word(stored, oldest, env, 1)
+    return jnp.sum(jnp.where(stored.clock.held > 0, recorded - rings.counts(stored), 0), dtype=jnp.int32)
+
+
+_EXTEND, _CLOSE, _SET_DATA = Program(extend), Program(end_episodes), Program(_set_data)
+
+
+class Keeper:
+    """Holds a buffer, writes to it, and hands it out."""
+
+    def __init__(self, buffer: Buffer) -> None:
+        self._own, self._copied, self._warned = _anew(buffer), 0, False
+        self._losing = False
+
+    def warn_of_losses(self) -> None:
+        """Warn where rows became unreadable because their episode's record was overwritten; once, until none are."""
+        stored = self._own.rings
+        if stored.num_records >= stored.num_slots:  # an episode has at least a row
+            return
+        lost, before = int(count_lost(stored)), self._losing
+        self._losing = lost > 0
+        if lost and not before:
+            most = stored.num_slots * stored.num_envs
+            warnings.warn(
+                f"{lost} recorded rows can no longer be read: the buffer keeps the records of {stored.num_records} "
+                "episodes an env, and so short ones came that it holds steps of more; create it with as many as come, "
+                f"at most max_episodes={most}",
+                stacklevel=4,
+            )
+
+    def hand_out(self) -> Buffer:
+        return _anew(self._own)
+
+    def check(self, buffer: Any) -> None:
+        """Raise TypeError or ValueError for what is no buffer, or one of another make."""
+        check_buffer("buffer", buffer)
+        ours, theirs = self._own.rings, buffer.rings
+        if (theirs.layout, theirs.num_envs, buffer.single) != (ours.layout, ours.num_envs, self._own.single):
+            raise ValueError("buffer: expected one created with the same example and num_envs as that which was read")
+        if (buffer.episode_data is None) != (self._own.episode_data is None):
+            raise ValueError("buffer: expected one created with the same episode_data as that which was read")
+
+    def adopt(self, buffer: Buffer) -> None:
+        """Keep this buffer, which `check` let pass, from now on.
+
+        Its open episodes go on only if they are those of the buffer kept so far, by their numbers and times.
+        """
+        ours, theirs = self._own.rings, buffer.rings
+        before = (ours.envs, ours.clock.time)
+        if not any(x.is_deleted() for x in jax.tree.leaves(before)):  # if so, this one was made of it, in place
+            still = _still_open(theirs.envs, theirs.clock.time, *before)
+            buffer = buffer.replace(rings=theirs.replace(envs=theirs.envs.replace(open=still)))
+        self._own = _anew(buffer)
+
+    def extend(self, steps: PyTree, mask: np.ndarray) -> None:
+        self._run(_EXTEND, steps, mask)
+
+    def close(self, envs: np.ndarray) -> None:
+        self._run(_CLOSE, envs.reshape(() if self._own.single else (-1,)))
+
+    def set_data(self, env: np.ndarray, behind: np.ndarray, data: PyTree) -> None:
+        self._run(_SET_DATA, env, behind, data)
+
+    def _run(self, run: Program, *arguments: Any) -> None:
+        if any(leaf.is_deleted() for leaf in jax.tree.leaves(self._own)):
+            raise RuntimeError(
+                "the buffer that was handed out was donated to a jitted function, and is gone; give the recorder what "
+                "came of it, env.buffer = ..., before the next step"
+            )
+        if is_shared(jax.tree.leaves(self._own)):
+            self._count_copy()
+            self._own = run.copying(self._own, *arguments)
+        else:
+            with uninterrupted():
+                self._own = run.donating(self._own, *arguments)
+
+    def _count_copy(self) -> None:
+        self._copied += sum(leaf.nbytes for leaf in jax.tree.leaves(self._own.rings.arrays))
+        if self._copied > WARN_BYTES and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{self._copied / 2**30:.1f} GiB were copied because a buffer read from `.buffer` was still held when "
+                "steps were written; drop it (`del buffer`), or write `replay.sample(env.buffer, ...)`",
+                stacklevel=2,
+            )
+
+
+def _anew(buffer: Buffer) -> Buffer:
+    """The same arrays in containers of their own, so that who else holds an array is seen by its references."""
+    return jax.tree.map(lambda leaf: leaf, buffer)
+
+
+def references(objects: list[Any]) -> int:
+    """The most references to any of some objects, as seen from here."""
+    return max([sys.getrefcount(x) for x in objects], default=0)
+
+
+_ONE = (object(),)
+_ALONE = references(jax.tree.leaves(_ONE))  # what is seen of an object that one container alone refers to
+
+
+def is_shared(leaves: list[Any]) -> bool:
+    """Tell whether anything but one container refers to a leaf. NumPy and DLPack views count for nothing here: JAX
+    itself copies what they look at, and leaves it whole."""
+    return references(leaves) > _ALONE
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back until the end: between donating a buffer and keeping what came of it, it would lose it."""
+    previous = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or previous is None:
+        yield
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+        if came:
+            signal.raise_signal(signal.SIGINT)

@@ -1,0 +1,253 @@
+"""Prioritized experience replay (Schaul et al. 2016), on a sum tree that lies beside the rings."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import lax
+
+from jaxreplay._core import clock as ring
+from jaxreplay._core import rings as rings_
+from jaxreplay._core import trees
+from jaxreplay._core.clock import Clock
+from jaxreplay._core.loops import while_needed
+from jaxreplay._core.rings import Rings, Span
+from jaxreplay.samplers import sum_tree
+from jaxreplay.samplers.base import Find
+from jaxreplay.samplers.redraw import redraw, rounds
+from jaxreplay.samplers.sum_tree import Tree
+from jaxreplay.types import Rows
+from jaxreplay.views import View
+from jaxreplay.views.base import check_view, refuses
+
+TINY = float(jnp.finfo(jnp.float32).tiny)  # what is smaller, compilers may take for zero
+LOST_AT_ONCE = 8  # slices of rows that lose their weight in one pass of a loop
+
+
+def prioritized(
+    exponent: float = 0.6,
+    *,
+    new_priority: float | None = None,
+    stratified: bool = True,
+    view: View | None = None,
+) -> Prioritized:
+    """Draw rows in proportion to `priority**exponent`, with replacement (Schaul et al. 2016, equation 1).
+
+    Priorities are plain magnitudes, as `abs(td_error) + 1e-6`, set by `set_priorities`; the exponent is applied inside,
+    once. A row of priority zero is never drawn; any other can be, however small (weights below 2**-100 count as that).
+    exponent: 0 is uniform, 1 fully proportional.
+    new_priority: of rows when they are appended; by default the largest that was ever set, 1 before. `clear` keeps it.
+    stratified: draw one row from each of B equal parts of the total, which lowers the variance of a batch; False draws
+        them independently. Each row's probability in a batch is the same either way.
+    view: one that cannot start from every row, as `sequence(80)` or `n_step(3, 0.99, complete=True)`. Rows it cannot
+        start from have weight zero until it can, so none is drawn in vain; use the same view for sampling. A row keeps
+        the priority it has, or is given, meanwhile. Without it such a view is served by drawing again.
+
+    Rows that cannot be read for another reason (their episode's record was overwritten) are drawn again.
+    Raises ValueError for a negative exponent or priority, and TypeError for what is no number, or traced.
+
+    >>> import jax, jax.numpy as jnp, jaxreplay as replay
+    >>> buffer = replay.create({"x": jnp.int32(0)}, 8, sampler=replay.samplers.prioritized(1.0))
+    >>> buffer = replay.extend(buffer, {"x": jnp.arange(4)})
+    >>> rows = replay.Rows(time=jnp.arange(4), env=jnp.zeros(4, jnp.int32))
+    >>> buffer = replay.set_priorities(buffer, rows, jnp.array([0.0, 3.0, 0.0, 1.0]))
+    >>> batch = replay.sample(buffer, jax.random.key(0), 8)
+    >>> batch.data["x"].tolist()
+    [1, 1, 1, 1, 1, 1, 3, 3]
+    >>> batch.probability[0].item(), replay.importance_weights(batch, buffer, beta=1.0)[0].item()
+    (0.75, 0.3333333432674408)
+    """
+    power = trees.check_number("exponent", exponent)
+    new = None if new_priority is None else trees.check_number("new_priority", new_priority)
+    return Prioritized(power, new, bool(stratified), None if view is None else check_view(view))
+
+
+class Priorities(struct.PyTreeNode):
+    """The state of `prioritized`.
+
+    tree: `priority**exponent` of every slot's rows, slot by slot; 0 for rows that cannot be drawn.
+    kept: `[T*E]` float32, the same for rows that the view cannot start from yet as well; None where it always can.
+    largest: float32, `priority**exponent` of the largest priority seen.
+    lost: `[E]` int32, the time before which rows that lost their episode's record have weight zero.
+    """
+
+    tree: Tree
+    kept: jax.Array | None
+    largest: jax.Array
+    lost: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Prioritized:
+    """See `prioritized`."""
+
+    exponent: float
+    new_priority: float | None
+    stratified: bool
+    view: View | None
+
+    def init(self, num_slots: int, num_envs: int) -> Priorities:
+        count = num_slots * num_envs
+        return Priorities(
+            tree=sum_tree.make_tree(count),
+            kept=jnp.zeros((count,), jnp.float32) if self._completes else None,
+            largest=jnp.ones((), jnp.float32),
+            lost=jnp.zeros((num_envs,), jnp.int32),
+        )
+
+    def on_write(self, state: Priorities, rings: Rings, slots: jax.Array, valid: jax.Array) -> Priorities:
+        new = state.largest
+        if self.new_priority is not None:
+            new = self._weight(jnp.float32(self.new_priority and max(self.new_priority, TINY)), rings)
+        weights, start = jnp.where(valid, new, 0.0), slots[0] * rings.num_envs
+        index = rings_.flat_index(rings, slots[:, None], jnp.arange(rings.num_envs, dtype=jnp.int32)[None]).ravel()
+        single, tree, kept = slots.shape[0] == 1, state.tree, state.kept
+        if kept is not None:
+            if single:
+                kept = lax.dynamic_update_slice(kept, weights[0], (start,))
+            else:
+                kept = kept.at[index].set(weights.ravel(), unique_indices=True, mode="promise_in_bounds")
+            tree = self._open(tree, kept, rings, slots.shape[0])
+        elif single:
+            tree = sum_tree.set_block(tree, start, weights[0])
+        else:
+            num_leaves = rings.num_slots * rings.num_envs
+            tree = sum_tree.set_wrapped(tree, start, index, weights.ravel(), num_leaves)
+        tree, lost = _close_lost(tree, rings, state.lost)
+        return state.replace(tree=tree, kept=kept, lost=lost)
+
+    def on_remove(self, state: Priorities, rings: Rings, rows: Rows) -> Priorities:
+        slot, env, held = rings_.place(rings, rows)
+        index = _leaf_index(state.tree, rings, slot, env, held)
+        return state.replace(tree=sum_tree.set_leaves(state.tree, index, jnp.zeros(index.shape, jnp.float32)))
+
+    def on_clear(self, state: Priorities, rings: Rings) -> Priorities:
+        """Empty the state, but for the largest priority seen."""
+        return self.init(rings.num_slots, rings.num_envs).replace(largest=state.largest)
+
+    def on_close(self, state: Priorities, rings: Rings) -> Priorities:
+        """Take note that open episodes were closed without a write: rows may have waited for that."""
+        return state if state.kept is None else state.replace(tree=self._open(state.tree, state.kept, rings, 1))
+
+    def draw(
+        self, state: Priorities, rings: Rings, key: jax.Array, batch_size: int, find: Find, narrowed: bool
+    ) -> tuple[Span, jax.Array]:
+        def propose(key: jax.Array, stratified: bool = False) -> tuple[tuple[Span, jax.Array], jax.Array]:
+            bits = jax.random.bits(key, (2, batch_size), jnp.uint32)
+            position = sum_tree.unit(bits[0])
+            if stratified:
+                position = (jnp.arange(batch_size, dtype=jnp.float32) + position) / batch_size
+            index, weight = sum_tree.draw(state.tree, position, bits[1])
+            slot = jnp.minimum(index // rings.num_envs, rings.num_slots - 1)
+            time = ring.time_of_slot(rings.clock, slot, rings.num_slots)
+            span = find(Rows(time=time, env=index % rings.num_envs))
+            return (span, weight), span.valid & (weight > 0)
+
+        # What is drawn again is drawn from all, not from its own part, so that each row keeps its probability.
+        first = functools.partial(propose, stratified=self.stratified)
+        (span, weight), found = redraw(key, first, (rounds(narrowed), propose))
+        # The weight comes from the draw: read anew, it could be read after the leaves are next written, and XLA would
+        # copy them to be safe.
+        return span.replace(valid=found), _share(state.tree, weight)
+
+    def probability(self, state: Priorities, rings: Rings, span: Span) -> jax.Array:
+        index = _leaf_index(state.tree, rings, span.slot, span.env, span.valid)
+        return _share(state.tree, sum_tree.get_leaves(state.tree, index))
+
+    def set_priorities(self, state: Priorities, rings: Rings, rows: Rows, priorities: jax.Array) -> Priorities:
+        slot, env, _ = rings_.place(rings, rows)
+        span = rings_.find(rings, rows)
+        known = span.valid & (priorities >= 0) & (priorities < jnp.inf)
+        index, weight = _leaf_index(state.tree, rings, slot, env, known), self._weight(priorities, rings)
+        largest = jnp.maximum(state.largest, jnp.max(jnp.where(known, weight, 0), initial=0))
+        marked, last = sum_tree.mark_last(state.tree, index)
+        index, kept, in_tree = jnp.where(last, index, sum_tree.nowhere(marked)), state.kept, weight
+        if kept is not None:
+            kept = kept.at[index].set(weight, mode="drop", wrap_negative_indices=False)
+            in_tree = jnp.where(self._usable(span), weight, 0.0)
+        return state.replace(tree=sum_tree.set_leaves(marked, index, in_tree), kept=kept, largest=largest)
+
+    def _weight(self, priorities: jax.Array, rings: Rings) -> jax.Array:
+        """The numbers in the leaves: bounded, so that the tree computes with normal numbers."""
+        most = sum_tree.MOST / (rings.num_slots * rings.num_envs)
+        if priorities.dtype.itemsize < 4:
+            priorities = priorities.astype(jnp.float32)
+        bits = lax.bitcast_convert_type(priorities, jnp.int32 if priorities.dtype == jnp.float32 else jnp.int64)
+        size = jnp.maximum(priorities.astype(jnp.float32), TINY)
+        weight = jnp.clip(size**self.exponent, sum_tree.LEAST, most)
+        return jnp.where(bits > 0, weight, 0.0)  # by its bits: a compiler may take a subnormal number for zero
+
+    @property
+    def _completes(self) -> tuple[int, ...]:
+        """How many steps later the view may become able to start from a row; none where it always is."""
+        if self.view is None or not refuses(self.view):
+            return ()
+        view: Any = self.view
+        if not hasattr(view, "completes"):
+            raise ValueError(f"prioritized: {view} refuses rows, and has no attribute `completes` to say when it stops")
+        return view.completes
+
+    def _usable(self, span: Span) -> jax.Array:
+        view: Any = self.view
+        return span.valid & view.usable(span)
+
+    def _open(self, tree: Tree, kept: jax.Array, rings: Rings, length: int) -> Tree:
+        """Give the newest `length` slices their weight, and older rows that wait, where the view can start there."""
+        pending = self._completes
+        waiting = {step for step in pending if step < rings.num_slots}
+        back = sorted({0} | waiting) if length == 1 else range(min(length + max(pending), rings.num_slots))
+        time = (rings.clock.time - 1 - jnp.array([*back], jnp.int32))[:, None]
+        env = jnp.arange(rings.num_envs, dtype=jnp.int32)[None]
+        rows = Rows(*(x.ravel() for x in jnp.broadcast_arrays(time, env)))
+        slot, env, held = rings_.place(rings, rows)
+        index = _leaf_index(tree, rings, slot, env, held)
+        weight = kept.at[index].get(mode="fill", fill_value=0, wrap_negative_indices=False)
+        return sum_tree.set_leaves(tree, index, jnp.where(self._usable(rings_.find(rings, rows)), weight, 0.0))
+
+
+def _close_lost(tree: Tree, rings: Rings, lost: jax.Array) -> tuple[Tree, jax.Array]:
+    """Take the weight of rows whose episode's record was overwritten, of those from time `lost` `[E]` on.
+
+    Each row once in its life, some slices of all envs at a time; mostly there are none, and the loop does nothing.
+    """
+    if not rings.num_records:
+        return tree, lost
+    num_slots, clock = rings.num_slots, rings.clock
+    oldest = clock.time - clock.held
+    first = clock.time - rings_.oldest_recorded(rings)  # times are compared by distance
+    known = (lost - oldest >= 0) & (lost - oldest <= clock.held)
+
+    def unfinished(carry: tuple[Tree, jax.Array, jax.Array, Clock]) -> jax.Array:
+        _, lost, first, _ = carry
+        return first - lost > 0
+
+    def close(carry: tuple[Tree, jax.Array, jax.Array, Clock]) -> tuple[Tree, jax.Array, jax.Array, Clock]:
+        tree, lost, first, clock = carry
+        time = lost[None] + jnp.arange(LOST_AT_ONCE, dtype=jnp.int32)[:, None]
+        slot = ring.slot_of_age(clock, jnp.clip(ring.age(clock, time), 1, clock.held), num_slots)
+        index = slot * first.shape[0] + jnp.arange(first.shape[0], dtype=jnp.int32)[None]
+        index = jnp.where(first[None] - time > 0, index, sum_tree.nowhere(tree)).ravel()
+        tree = sum_tree.set_leaves(tree, index, jnp.zeros(index.shape, jnp.float32))
+        return tree, lost + jnp.clip(first - lost, 0, LOST_AT_ONCE), first, clock
+
+    lost, never = jnp.where(known, lost, oldest), first[0] < first[0]
+    tree, lost = jax.tree.map(lambda x: jnp.where(never, x, x), (tree, lost))  # vary as `first` does, see vary_as
+    carry = (tree, lost, first, clock)
+    tree, lost, _, _ = while_needed(unfinished, close, carry)
+    return tree, lost
+
+
+def _share(tree: Tree, weight: jax.Array) -> jax.Array:
+    """The probability of leaves, given the numbers in them: above zero where they are."""
+    share = weight / jnp.maximum(sum_tree.total(tree), TINY)
+    return jnp.where(weight > 0, jnp.maximum(share, TINY), 0.0)
+
+
+def _leaf_index(tree: Tree, rings: Rings, slot: jax.Array, env: jax.Array, known: jax.Array) -> jax.Array:
+    """The leaves of rows; nowhere, where they are not known."""
+    return jnp.where(known, rings_.flat_index(rings, slot, env), sum_tree.nowhere(tree))

@@ -1,0 +1,90 @@
+"""Frame stacks (Mnih et al. 2015): store single frames, sample the last n of them stacked."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from jaxreplay._core import trees
+from jaxreplay._core.layout import Layout
+from jaxreplay._core.rings import Span
+from jaxreplay._core.trees import is_below
+from jaxreplay.types import PyTree
+from jaxreplay.views._transition import transition
+from jaxreplay.views.base import At, Columns, Fill, Over, Stack, View, check_fill, columns_of
+
+
+def frame_stack(n: int, axis: int = 0, fill: str = "edge", parts: tuple[str, ...] | None = None) -> FrameStackView:
+    """View each row as its transition with the last n observations stacked, and so its next observation.
+
+    axis: where the frames go in an observation: 0, a new leading axis as Gymnasium's own frame stack gives, costs no
+    transpose; -1, a new last one, moves every byte once more.
+    fill: what stands before the episode's first held frame: "edge" that frame again, "zero" zeros.
+    parts: by path, what to stack; by default all that has a next value. Only such parts can be stacked.
+
+    `observation` and `next_observation` share their frames in one gather, and the next stack of an episode's last step
+    holds the true final observation. `compose(frame_stack(4), n_step(3, 0.99))` puts another view over the stacks.
+    Raises ValueError for n < 1, another fill, and, when sampling, parts that cannot be stacked or lack the axis.
+
+    >>> import jax.numpy as jnp, jaxreplay as replay
+    >>> example = {"obs": jnp.int32(0), "next": jnp.int32(0), "end": jnp.bool_(False)}
+    >>> buffer = replay.create(example, 8, next_of={"next": "obs"}, episode_end="end")
+    >>> steps = {"obs": jnp.arange(5), "next": jnp.array([1, 2, 99, 4, 5]), "end": jnp.arange(5) == 2}
+    >>> rows = replay.Rows(time=jnp.array([0, 2, 4]), env=jnp.array([0, 0, 0]))
+    >>> batch = replay.take(replay.extend(buffer, steps), rows, replay.views.frame_stack(3)).data
+    >>> batch["obs"].tolist(), batch["next"].tolist()
+    ([[0, 0, 0], [0, 1, 2], [3, 3, 4]], [[0, 0, 1], [1, 2, 99], [3, 4, 5]])
+    """
+    trees.check_count("n", n)
+    if not isinstance(axis, int):
+        raise TypeError(f"axis: expected an int, got {axis!r}")
+    return FrameStackView(int(n), axis, check_fill(fill), None if parts is None else tuple(parts))
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameStackView(Over):
+    """See `frame_stack`; `base` is the view that is put over the stacks."""
+
+    n: int
+    axis: int
+    fill: Fill
+    parts: tuple[str, ...] | None
+    base: View = dataclasses.field(default_factory=transition)
+
+    def columns(self, layout: Layout) -> Columns:
+        asked = self.base.columns(layout)
+        stacked = dict(asked)
+        for path, follows in self._stacked_leaves(layout).items():
+            columns, single = columns_of(asked, path)
+            self._check_axis(path, len(layout.leaves[layout.paths.index(path)].shape))
+            stacks = tuple(self._stack(at, int(follows)) for at in columns if isinstance(at, At))
+            if stacks:
+                stacked[path] = stacks[0] if single else stacks
+        return stacked
+
+    def batch(self, step: PyTree, span: Span) -> PyTree:
+        return self.base.batch(step, span)
+
+    def _stacked_leaves(self, layout: Layout) -> dict[str, bool]:
+        """The paths of leaves to stack, and whether each follows from another."""
+        parts = layout.sources if self.parts is None else self.parts
+        chosen = {i for i, leaf in enumerate(layout.leaves) if any(is_below(leaf.path, part) for part in parts)}
+        wrong = sorted({layout.leaves[i].path for i in chosen - layout.followed})
+        unknown = [part for part in parts if not any(is_below(path, part) for path in layout.paths)]
+        if wrong or unknown or not chosen:
+            names = ", ".join([*wrong, *unknown]) or "nothing"
+            raise ValueError(f"frame_stack: {names} cannot be stacked; what has a next value: {list(layout.sources)}")
+        leaves = enumerate(layout.leaves)
+        return {x.path: x.next_of is not None for i, x in leaves if i in chosen or x.next_of in chosen}
+
+    def _check_axis(self, path: str, ndim: int) -> None:
+        """Raise ValueError unless a stack of the leaf has the axis."""
+        if not -(ndim + 1) <= self.axis <= ndim:
+            raise ValueError(
+                f"frame_stack: axis {self.axis} is out of bounds for {path}, which has {ndim} axes, {ndim + 1} when "
+                f"stacked; expected {-(ndim + 1)} to {ndim}"
+            )
+
+    def _stack(self, at: At, follows: int) -> Stack:
+        """The frames up to a step's own, or up to the one after it."""
+        back = range(follows - (self.n - 1), follows + 1)
+        return Stack(tuple(At(at.steps, at.fill, i, self.fill) for i in back), self.axis)
