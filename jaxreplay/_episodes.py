@@ -1,4 +1,4 @@
-"""The episode ring and what it answers: which episodes there are, how each went, and the user's data for each."""
+"""Episodes: which there are, how each went, the user's data for each, and drawing whole ones."""
 
 from __future__ import annotations
 
@@ -7,58 +7,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
+import numpy as np
 
-from jaxreplay._core import clock as ring
-from jaxreplay._core import episode_numbers as numbering
-from jaxreplay._core import layout, rings, trees
-from jaxreplay._core.layout import Layout
-from jaxreplay._core.rings import Rings
+from jaxreplay._core import layout, trees
+from jaxreplay._core.clock import is_last_of_equals, oldest
+from jaxreplay._core.gather import gather_leaf
+from jaxreplay._core.lookup import flat_index, has_record, record_slot
+from jaxreplay._core.loops import find_interval
+from jaxreplay._core.records import live_records
+from jaxreplay._core.rings import Rings, nowhere
+from jaxreplay.sampling import take
 from jaxreplay.state import Buffer, check_buffer
-from jaxreplay.types import Episodes, PyTree
-
-
-class EpisodeData(struct.PyTreeNode):
-    """The user's data for each recorded episode: `leaves` `[K, E, ...]`; `number` `[K, E]` int32 says whose they are.
-
-    Data are told by number rather than cleared when an episode begins, so an append need not touch them.
-    """
-
-    number: jax.Array
-    leaves: tuple[jax.Array, ...]
-    layout: Layout = struct.field(pytree_node=False)
-
-
-def make_data(example: PyTree, num_records: int, num_envs: int) -> EpisodeData | None:
-    """Allocate room for data like `example` for each episode, or None for none."""
-    if example is None:
-        return None
-    described = layout.make_layout(example, {}, episodic=False)
-    return EpisodeData(
-        number=jnp.full((num_records, num_envs), -1, jnp.int32),
-        leaves=tuple(jnp.zeros((num_records, num_envs, *x.raw_shape), x.raw_dtype) for x in described.leaves),
-        layout=described,
-    )
-
-
-def live_records(stored: Rings) -> Episodes:
-    """The episodes that have a record and a step in the ring, oldest first, `[K, E]`; `final_observation` left out."""
-    count, num_envs = stored.num_records, stored.num_envs
-    order = jnp.arange(count, dtype=jnp.int32)[:, None]
-    number = stored.envs.number[None] - (count - 1) + order
-    slot = stored.num_slots + 1 + jnp.maximum(number, 0) % max(count, 1)
-    env = jnp.broadcast_to(jnp.arange(num_envs, dtype=jnp.int32), slot.shape)
-    start, newest = rings.own_word(stored, slot, env, 0), rings.own_word(stored, slot, env, 1)
-    mask = (number >= 0) & ring.is_held(stored.clock, newest)
-    keep = lambda x: jnp.where(mask, x, 0)  # noqa: E731
-    return Episodes(
-        number=jnp.where(mask, number, -1),
-        start=keep(start),
-        length=keep(newest - start + 1),
-        ended=mask & ~((order == count - 1) & stored.envs.open[None]),
-        final_observation=None,
-        mask=mask,
-    )
+from jaxreplay.types import Episodes, PyTree, Rows, Sample, out_of_range_unless
 
 
 def episodes(buffer: Buffer) -> Episodes:
@@ -75,12 +35,12 @@ def episodes(buffer: Buffer) -> Episodes:
 def _episodes(buffer: Buffer) -> Episodes:
     stored = buffer.rings
     found = live_records(stored)
-    slot = stored.num_slots + jnp.where(found.mask, 1 + found.number % stored.num_records, 0)
+    slot = jnp.where(found.mask, record_slot(stored, found.number), stored.num_slots)
     env = jnp.broadcast_to(jnp.arange(stored.num_envs, dtype=jnp.int32), slot.shape)
     followed = stored.layout.followed
     step = jax.tree.unflatten(
         stored.layout.treedef,
-        [rings.gather_leaf(stored, i, slot, env) if i in followed else None for i in range(len(stored.layout.leaves))],
+        [gather_leaf(stored, i, slot, env) if i in followed else None for i in range(len(stored.layout.leaves))],
     )
     parts = {source: trees.get_part(step, source) for source in stored.layout.sources}
     found = found.replace(final_observation=next(iter(parts.values())) if len(parts) == 1 else parts)
@@ -149,11 +109,11 @@ def _set_episode_data(buffer: Buffer, env: jax.Array, values: dict[int, Any], nu
     env = jnp.where(known, env, 0)
     newest = stored.envs.number[env]
     number = newest if number is None else number.ravel()
-    known &= numbering.has_record(newest, number, stored.num_records)
+    known &= has_record(newest, number, stored.num_records)
     slot = jnp.maximum(number, 0) % stored.num_records
-    known &= ring.is_last_of_equals(jnp.where(known, rings.flat_index(stored, slot, env), -1))
+    known &= is_last_of_equals(jnp.where(known, flat_index(stored, slot, env), -1))
     fresh = data.number[slot, env] != number
-    to = jnp.where(known, slot, stored.num_records + jnp.arange(env.shape[0], dtype=jnp.int32))
+    to = jnp.where(known, slot, nowhere(stored.num_records, env.shape[0]))
     leaves = []
     for i, x in enumerate(data.leaves):
         if i in values:
@@ -164,6 +124,49 @@ def _set_episode_data(buffer: Buffer, env: jax.Array, values: dict[int, Any], nu
         leaves.append(x.at[to, env].set(new, mode="drop", unique_indices=True))
     numbers = data.number.at[to, env].set(number, mode="drop", unique_indices=True)
     return buffer.replace(episode_data=data.replace(number=numbers, leaves=tuple(leaves)))
+
+
+def sample_episodes(buffer: Buffer, key: jax.Array, n: int, max_length: int, complete: bool = True) -> Sample:
+    """Draw n episodes uniformly, with replacement: `Sample`, leaves `[n, max_length, ...]`, padded with zeros.
+
+    Each begins with its oldest held step and is cut after `max_length` of them; `mask` `[n, max_length]` says which
+    steps are there (removed ones are not), `probability` `[n]` is the episode's.
+    complete: draw only episodes that have ended and of which no step was overwritten; False admits open ones, and the
+    held part of old ones.
+
+    Costs one pass over the records of episodes. Raises ValueError for independent items, and outside jit where no
+    episode can be drawn.
+    """
+    check_buffer("sample_episodes", buffer)
+    n, max_length = trees.check_count("n", n), trees.check_count("max_length", max_length)
+    trees.check_key(key)
+    need_episodes(buffer, "sample_episodes")
+    batch = _sample_episodes(buffer, key, n, max_length, bool(complete))
+    if trees.is_concrete(batch.mask) and not np.asarray(batch.mask).any():
+        kind = "complete episode" if complete else "episode"
+        raise ValueError(f"the buffer holds no {kind} to sample" + (" (see complete=False)" if complete else ""))
+    return batch
+
+
+@functools.partial(jax.jit, static_argnames=("n", "max_length", "complete"), inline=True)
+def _sample_episodes(buffer: Buffer, key: jax.Array, n: int, max_length: int, complete: bool) -> Sample:
+    stored = buffer.rings
+    found = live_records(stored)
+    first_held = oldest(stored.clock)
+    eligible = found.mask & (found.ended & (found.start - first_held >= 0) if complete else True)
+    ends = jnp.cumsum(eligible.ravel(), dtype=jnp.int32)
+    count = ends[-1]
+    nth = jax.random.randint(key, (n,), 0, jnp.maximum(count, 1), jnp.int32)
+    chosen = jnp.minimum(find_interval(ends, nth), ends.shape[0] - 1)
+    start, length = found.start.ravel()[chosen], found.length.ravel()[chosen]
+    overwritten = jnp.maximum(first_held - start, 0)
+    step = jnp.arange(max_length, dtype=jnp.int32)[None]
+    within = (count > 0) & (step < (length - overwritten)[:, None])
+    time = (start + overwritten)[:, None] + step
+    env = jnp.broadcast_to((chosen % stored.num_envs)[:, None], time.shape)
+    got = take(buffer, out_of_range_unless(within, Rows(time=time, env=env)))
+    probability = jnp.where(count > 0, 1.0 / jnp.maximum(count, 1).astype(jnp.float32), 0.0)
+    return got.replace(probability=jnp.broadcast_to(probability, (n,)))
 
 
 def need_episodes(buffer: Buffer, what: str) -> None:

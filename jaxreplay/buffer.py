@@ -11,13 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxreplay import ends
-from jaxreplay._core import clock as ring
-from jaxreplay._core import layout, rings, trees
-from jaxreplay._core.episode_numbers import has_record, removed_word
+from jaxreplay._core import layout, trees
+from jaxreplay._core.clock import is_last_of_equals
+from jaxreplay._core.episode_numbers import removed_word
 from jaxreplay._core.layout import Layout
+from jaxreplay._core.lookup import find_slots, flat_index, has_record
 from jaxreplay._core.loops import vary_as
-from jaxreplay._core.rings import Rings
-from jaxreplay._episodes import make_data
+from jaxreplay._core.records import make_data
+from jaxreplay._core.rings import Rings, make_rings, nowhere
+from jaxreplay._core.write import write
 from jaxreplay.samplers import Sampler, uniform
 from jaxreplay.state import Buffer, check_buffer
 from jaxreplay.types import PyTree, Rows, SourceRows, Transition
@@ -89,7 +91,7 @@ def create(
     elif max_episodes is not None or episode_data is not None:
         raise ValueError("max_episodes and episode_data need episode_end: without it, rows are independent items")
     return Buffer(
-        rings=rings.make_rings(stored, num_slots, envs, num_records),
+        rings=make_rings(stored, num_slots, envs, num_records),
         sampler_state=sampler.init(num_slots, envs),
         episode_data=make_data(episode_data, num_records, envs),
         sampler=sampler,
@@ -163,7 +165,7 @@ def _extend(buffer: Buffer, leaves: list[jax.Array], mask: jax.Array | None, blo
     ended = jnp.zeros_like(valid)
     if buffer.episode_end is not None:
         ended = ends.ended(buffer.episode_end, buffer.rings.layout, leaves)
-    written, slots = rings.write(buffer.rings, leaves, valid, ended)
+    written, slots = write(buffer.rings, leaves, valid, ended)
     state = buffer.sampler.on_write(buffer.sampler_state, written, slots, valid[-slots.shape[0] :])
     return buffer.replace(rings=written, sampler_state=state)
 
@@ -202,10 +204,9 @@ def write_rows(stored: Rings, rows: Rows, values: Mapping[int, jax.Array]) -> Ri
     """Overwrite leaves `[..., *shape]`, by their index, of the rows `[...]` that are held."""
     lead = rows.time.ndim
     rows = jax.tree.map(jnp.ravel, rows)
-    slot, env, held = rings.place(stored, rows)
-    held &= ring.is_last_of_equals(rings.flat_index(stored, slot, env))
-    past = stored.arrays[0].shape[0] + jnp.arange(slot.shape[0], dtype=jnp.int32)
-    slot = jnp.where(held, slot, past)
+    slot, env, held = find_slots(stored, rows)
+    held &= is_last_of_equals(flat_index(stored, slot, env))
+    slot = jnp.where(held, slot, nowhere(stored.arrays[0].shape[0], slot.shape[0]))
     arrays = list(stored.arrays)
     for index, value in values.items():
         leaf = stored.layout.leaves[index]
@@ -235,7 +236,7 @@ def remove(buffer: Buffer, rows: Rows | SourceRows) -> Buffer:
 def _remove(buffer: Buffer, rows: Rows) -> Buffer:
     stored = buffer.rings
     rows = jax.tree.map(jnp.ravel, rows)
-    slot, env, _ = rings.place(stored, rows)
+    slot, env, _ = find_slots(stored, rows)
     chosen = jnp.zeros((stored.num_slots + 1, stored.num_envs), jnp.bool_).at[slot, env].set(True)[:-1]
     own = jax.lax.bitcast_convert_type(stored.arrays[0][: stored.num_slots, :, :2], jnp.int32)
     number, ordinal = own[..., 0], own[..., 1]

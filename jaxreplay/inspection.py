@@ -8,78 +8,66 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jaxreplay._core import rings
+from jaxreplay._core import lookup
 from jaxreplay._core.episode_numbers import VOID
-from jaxreplay._episodes import live_records
-from jaxreplay.buffer import Buffer
-from jaxreplay.sources.combined import (
-    Concat,
-    Mixture,
-    Source,
-    Subset,
-    any_valid,
-    buffers,
-    check_source,
-    every_row,
-    readable,
-    usable,
-)
-from jaxreplay.state import check_buffer
+from jaxreplay._core.lookup import own_word
+from jaxreplay._core.records import live_records
+from jaxreplay.sources.base import Source
+from jaxreplay.sources.mixture import Mixture
+from jaxreplay.sources.whole import as_source
+from jaxreplay.state import Buffer, check_buffer
 from jaxreplay.types import Rows, SourceRows, Stats
 from jaxreplay.views import View, transition
-from jaxreplay.views.base import check_view, refuses
+from jaxreplay.views.base import check_view
 
 
-def size(source: Source) -> jax.Array:
+def size(source: Buffer | Source) -> jax.Array:
     """Count the rows that can be read, an int32 scalar: not void, not removed, with their episode's record kept.
 
     Of a mixture it is the size of all its sources together.
     """
-    check_source("size", source)
-    if isinstance(source, Mixture):
-        return jnp.sum(jnp.stack([size(part) for part in source.sources]), dtype=jnp.int32)
-    return _size(source)
+    return _size(as_source("size", source))
 
 
 @functools.partial(jax.jit, inline=True)
-def _size(source: Buffer | Subset | Concat) -> jax.Array:
-    return readable(source).total
+def _size(source: Source) -> jax.Array:
+    return source.size()
 
 
-def capacity(source: Source) -> int:
+def capacity(source: Buffer | Source) -> int:
     """Return how many steps the buffer keeps, over all envs; of a source, its buffers together."""
-    return sum(buffer.rings.num_slots * buffer.rings.num_envs for buffer in buffers(check_source("capacity", source)))
+    return sum(buffer.rings.num_slots * buffer.rings.num_envs for buffer in as_source("capacity", source).buffers)
 
 
-def can_sample(source: Source, n: int = 1, view: View = transition()) -> jax.Array:  # noqa: B008
+def can_sample(source: Buffer | Source, n: int = 1, view: View = transition()) -> jax.Array:  # noqa: B008
     """Tell whether a view can start from at least `n` rows, a bool scalar; of a mixture, from those of each source.
 
     For a view that refuses rows, as `sequence(80)`, it costs one pass over the ring's own words.
     """
-    check_source("can_sample", source)
     check_view(view)
-    if isinstance(source, Mixture):
-        return jnp.all(jnp.stack([can_sample(part, n, view) for part in source.sources]))
-    return (_count_usable(source, view) if refuses(view) else size(source)) >= n
+    made = as_source("can_sample", source)
+    if isinstance(made, Mixture):
+        return jnp.all(jnp.stack([can_sample(part, n, view) for part in made.sources]))
+    return (_count_starts(made, view) if view.refuses else _size(made)) >= n
 
 
 @functools.partial(jax.jit, static_argnames="view", inline=True)
-def _count_usable(source: Buffer | Subset | Concat, view: View) -> jax.Array:
-    every, mask = every_row(source)
-    return jnp.sum(mask & any_valid(usable(source, every, view)), dtype=jnp.int32)
+def _count_starts(source: Source, view: View) -> jax.Array:
+    every, mask = source.every_row()
+    return jnp.sum(mask & source.starts(every, view), dtype=jnp.int32)
 
 
-def rows(source: Source) -> tuple[Rows | SourceRows, jax.Array]:
+def rows(source: Buffer | Source) -> tuple[Rows | SourceRows, jax.Array]:
     """List every slot in order of time, then env: `(Rows, mask)`, `[T*E]` each; `mask` says which can be read.
 
     Of several buffers, one after the other: `(SourceRows, mask)`. Of a subset, its rows.
     """
-    return _rows(check_source("rows", source))
+    return _rows(as_source("rows", source))
 
 
 @functools.partial(jax.jit, inline=True)
 def _rows(source: Source) -> tuple[Rows | SourceRows, jax.Array]:
-    return every_row(source)
+    return source.every_row()
 
 
 def stats(buffer: Buffer) -> Stats:
@@ -95,10 +83,10 @@ def _stats(buffer: Buffer) -> Stats:
     def count(x: jax.Array) -> jax.Array:
         return jnp.sum(x, dtype=jnp.int32)
 
-    every = rings.all_rows(stored)
-    valid = rings.is_valid(stored, every)
-    slot, env, held = rings.place(stored, every)
-    number = rings.own_word(stored, slot, env, 0)
+    every = lookup.all_rows(stored)
+    valid = lookup.is_valid(stored, every)
+    slot, env, held = lookup.find_slots(stored, every)
+    number = own_word(stored, slot, env, 0)
     numbers = live_records(stored)
     return Stats(
         capacity=jnp.int32(math.prod(slot.shape)),

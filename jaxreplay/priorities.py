@@ -10,9 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxreplay._core import trees
-from jaxreplay.buffer import Buffer, check_rows
-from jaxreplay.sources.combined import Source, check_source
-from jaxreplay.state import check_buffer
+from jaxreplay.buffer import check_rows
+from jaxreplay.state import Buffer, check_buffer
 from jaxreplay.types import Rows, Sample, SourceRows
 
 
@@ -54,14 +53,13 @@ def _set_priorities(buffer: Buffer, rows: Rows, priorities: jax.Array) -> Buffer
     return buffer.replace(sampler_state=state)
 
 
-def importance_weights(sample: Sample, buffer: Source, beta: Any) -> jax.Array:
+def importance_weights(sample: Sample, beta: Any) -> jax.Array:
     """Weigh the rows of a sample so that prioritized draws estimate a uniform mean: `[B]` float32, at most 1.
 
     `(N p)**-beta` over the largest of the batch, with N rows and probabilities p (Schaul et al. 2016, section 3.4); N
     cancels. beta: from 0, no correction, to 1, the full one; a number, which may be traced. Weights are 0 where the
     sample's mask is False, and all 1 for uniform draws.
     """
-    check_source("importance_weights", buffer)  # and nothing else, as its size cancels
     p = jnp.where(sample.mask, sample.probability, jnp.inf)
     return jnp.where(sample.mask, (jnp.min(p) / p) ** beta, 0.0)
 

@@ -1,14 +1,26 @@
-"""What all tests share: a persistent compilation cache, and reproducible hypothesis profiles."""
+"""What all tests share: a compilation cache, JAX's strict promotion, and reproducible hypothesis profiles."""
 
 import pathlib
+from collections.abc import Iterator
 
 import jax
+import pytest
 from hypothesis import HealthCheck, settings
 
 jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(__file__).parent.parent / ".jax_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+# Whole labs set these; what works here works by default too (`test_strictness.py`).
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 short = settings(max_examples=25, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 settings.register_profile("short", short)
 settings.register_profile("long", short, max_examples=600, derandomize=False)
 settings.load_profile("short")
+
+
+@pytest.fixture
+def standard_promotion() -> Iterator[None]:
+    """For libraries that do not work under strict promotion, as optax and Gymnasium's functional environments."""
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield

@@ -14,6 +14,8 @@ from flax import nnx
 import jaxreplay as replay
 from tests.test_in_place import abstract_buffer, example
 
+pytestmark = pytest.mark.usefixtures("standard_promotion")  # optax does not work under strict promotion
+
 KIND = {"observation": ((64,), jnp.float32), "action": ((), jnp.int32)}
 KEY = jax.random.key(0)
 STEP = example(KIND, (16,))

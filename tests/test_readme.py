@@ -42,6 +42,7 @@ def test_the_first_example(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "(256, 4) (256,) 1408\n"
 
 
+@pytest.mark.usefixtures("standard_promotion")  # its environment is Gymnasium's
 def test_the_jitted_loop(capsys: pytest.CaptureFixture[str]) -> None:
     functional = library("gymnasium.envs.phys2d.cartpole")
     from jaxreplay.demo import cartpole

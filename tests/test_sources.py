@@ -287,7 +287,7 @@ def test_sources_that_are_none() -> None:
         (TypeError, "concat: source 1 is a mixture", lambda: replay.concat([other(), mixed])),
         (TypeError, "mixture: source 0 is a mixture", lambda: replay.mixture([mixed, other()], [0.5, 0.5])),
         (TypeError, "concat: expected a list", lambda: replay.concat(other())),
-        (TypeError, "source 0 is int", lambda: replay.concat([3])),
+        (TypeError, "source 0: expected a buffer, .* got int", lambda: replay.concat([3])),
         (TypeError, "subset: expected a Buffer, got Concat", lambda: replay.subset(replay.concat([other()]), at(1))),
         (TypeError, "rows: expected Rows", lambda: replay.subset(other(), [1, 2])),
         (TypeError, "rows: expected SourceRows", lambda: replay.take(mixed, at(0))),

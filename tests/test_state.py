@@ -43,7 +43,6 @@ OF_A_SOURCE = {
     "sample": lambda b: replay.sample(b, KEY, 2),
     "take": lambda b: replay.take(b, ROWS),
     "epoch": lambda b: replay.epoch(b, KEY, 2),
-    "importance_weights": lambda b: replay.importance_weights(replay.sample(buffer_of(step(0)), KEY, 2), b, 1.0),
 }
 
 

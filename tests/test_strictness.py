@@ -25,7 +25,7 @@ def work(buffer: replay.Buffer, key: jax.Array) -> Any:
     buffer = replay.append(replay.extend(buffer, steps(11)), jax.tree.map(lambda x: x[0], steps(1)))
     stacked = views.compose(views.frame_stack(2), views.n_step(3, 0.9, complete=True))
     batch = replay.sample(buffer, key, BATCH, stacked)
-    weights = replay.importance_weights(batch, buffer, 0.4)
+    weights = replay.importance_weights(batch, 0.4)
     if hasattr(buffer.sampler, "set_priorities"):
         buffer = replay.set_priorities(buffer, batch.rows, batch.data.reward)
     buffer = replay.remove(

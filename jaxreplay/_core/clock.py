@@ -1,6 +1,7 @@
 """The clock of the ring: how times become slots, and what is still held.
 
-Times are int32 and compared by their distance to the clock, so they may pass 2**31 and nothing breaks.
+Times are int32 and compared by their distance to the clock: int32 subtraction wraps around, so the distance of two
+times that are less than 2**31 slices apart is right also where one of them has passed 2**31.
 """
 
 from __future__ import annotations
@@ -37,6 +38,11 @@ def age(clock: Clock, time: jax.Array) -> jax.Array:
     return clock.time - time
 
 
+def oldest(clock: Clock) -> jax.Array:
+    """The time of the oldest slice that is held; the clock's own where none is."""
+    return clock.time - clock.held
+
+
 def is_held(clock: Clock, time: jax.Array) -> jax.Array:
     """Tell which times are in the ring: not overwritten, not consumed, not in the future."""
     ages = age(clock, time)
@@ -47,6 +53,12 @@ def slot_of_age(clock: Clock, ages: jax.Array, num_slots: int) -> jax.Array:
     """The slot `[0, num_slots)` of a slice of that age, for ages from 1 to `num_slots`; it is `time % num_slots`."""
     slot = clock.head - ages
     return jnp.where(slot < 0, slot + num_slots, slot)
+
+
+def slot_of_time(clock: Clock, time: jax.Array, num_slots: int) -> tuple[jax.Array, jax.Array]:
+    """The slot of each time's slice, and whether it is held; where it is not, the slot of the newest one."""
+    held = is_held(clock, time)
+    return slot_of_age(clock, jnp.where(held, age(clock, time), 1), num_slots), held
 
 
 def time_of_slot(clock: Clock, slot: jax.Array, num_slots: int) -> jax.Array:

@@ -6,6 +6,8 @@ episodes have one. Numbers wrap after the largest multiple of K below 2**31, so 
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -71,25 +73,10 @@ def number_steps(
     return after, Numbering(number=number, start=start, newest=valid & ~followed)
 
 
+@functools.cache
 def number_limit(num_records: int) -> int:
     """Where episode numbers start again from 0: the largest multiple of K below 2**31."""
     return (2**31 - 1) // num_records * num_records
-
-
-def has_record(newest: jax.Array, number: jax.Array, num_records: int) -> jax.Array:
-    """Tell whether the record of an episode is still kept, given its env's newest number (both at least 0)."""
-    behind = newest - number
-    behind = jnp.where(behind < 0, behind + number_limit(num_records), behind)
-    return (number >= 0) & (behind < num_records)
-
-
-def oldest_recorded(newest: jax.Array, num_records: int) -> tuple[jax.Array, jax.Array]:
-    """The number of an env's oldest episode that has a record, and whether an older one has lost its record.
-
-    (While the first K numbers after a wrap are the newest, none is taken as lost, and `size` may count lost rows.)
-    """
-    first = newest - (num_records - 1)
-    return jnp.maximum(first, 0), first > 0
 
 
 def removed_word(number: jax.Array) -> jax.Array:

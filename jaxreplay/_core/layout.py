@@ -9,6 +9,7 @@ not stored at all.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -40,19 +41,16 @@ class Leaf:
     array: int = 0
     word: int = 0
 
-    @property
-    def raw_shape(self) -> tuple[int, ...]:
-        return jax.eval_shape(to_raw, jax.ShapeDtypeStruct(self.shape, self.dtype)).shape
+    @functools.cached_property
+    def raw(self) -> jax.ShapeDtypeStruct:
+        """The leaf as `to_raw` gives it."""
+        return jax.eval_shape(to_raw, jax.ShapeDtypeStruct(self.shape, self.dtype))
 
-    @property
-    def raw_dtype(self) -> Any:
-        return jax.eval_shape(to_raw, jax.ShapeDtypeStruct(self.shape, self.dtype)).dtype
-
-    @property
+    @functools.cached_property
     def num_bytes(self) -> int:
-        return math.prod(self.raw_shape) * self.raw_dtype.itemsize
+        return math.prod(self.raw.shape) * self.raw.dtype.itemsize
 
-    @property
+    @functools.cached_property
     def num_words(self) -> int:
         return -(-self.num_bytes // 4)
 
@@ -72,7 +70,7 @@ class Layout:
     sources: tuple[str, ...]
     episodic: bool
 
-    @property
+    @functools.cached_property
     def paths(self) -> list[str]:
         return [leaf.path for leaf in self.leaves]
 
@@ -80,7 +78,7 @@ class Layout:
         """One step of one env, abstractly."""
         return jax.tree.unflatten(self.treedef, [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in self.leaves])
 
-    @property
+    @functools.cached_property
     def followed(self) -> frozenset[int]:
         """The indices of the leaves that others follow from; only these have room for an episode's final value."""
         return frozenset(leaf.next_of for leaf in self.leaves if leaf.next_of is not None)
@@ -186,9 +184,21 @@ def _check_dtype(path: str, dtype: Any) -> None:
 
 
 def _is_packable(leaf: Leaf) -> bool:
-    dtype = leaf.raw_dtype
+    dtype = leaf.raw.dtype
     plain = jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.floating)
     return plain and leaf.num_bytes <= PACKED_BYTES
+
+
+@functools.cache
+def _form(dtype: Any) -> str:
+    """How values of a dtype are stored, see `to_raw`."""
+    if trees.is_key_dtype(dtype):
+        return "key"
+    if dtype == jnp.bool_:
+        return "bool"
+    if jnp.issubdtype(dtype, jnp.integer):
+        return "nibbles" if jnp.iinfo(dtype).bits < 8 else "plain"
+    return "bits" if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits in (8, 16) else "plain"
 
 
 def to_raw(value: jax.Array) -> jax.Array:
@@ -198,37 +208,35 @@ def to_raw(value: jax.Array) -> jax.Array:
     to move them, which loses the payload of a NaN.
     """
     dtype = value.dtype
-    if trees.is_key_dtype(dtype):
-        return jax.random.key_data(value)
-    if dtype == jnp.bool_:
-        return value.astype(jnp.uint8)
-    if jnp.issubdtype(dtype, jnp.integer) and jnp.iinfo(dtype).bits < 8:
-        return value.astype(jnp.uint8 if jnp.issubdtype(dtype, jnp.unsignedinteger) else jnp.int8)
-    if _has_plain_bits(dtype):
-        return lax.bitcast_convert_type(value, np.dtype(f"uint{8 * dtype.itemsize}"))
+    match _form(dtype):
+        case "key":
+            return jax.random.key_data(value)
+        case "bool":
+            return value.astype(jnp.uint8)
+        case "nibbles":
+            return value.astype(jnp.uint8 if jnp.issubdtype(dtype, jnp.unsignedinteger) else jnp.int8)
+        case "bits":
+            return lax.bitcast_convert_type(value, np.dtype(f"uint{8 * dtype.itemsize}"))
     return value
 
 
 def from_raw(raw: jax.Array, dtype: Any) -> jax.Array:
     """Undo `to_raw`."""
-    if trees.is_key_dtype(dtype):
-        return jax.random.wrap_key_data(raw, impl=dtype._impl.name)
-    if dtype == jnp.bool_:
-        return raw != 0
-    if _has_plain_bits(dtype):
-        return lax.bitcast_convert_type(raw, dtype)
+    match _form(dtype):
+        case "key":
+            return jax.random.wrap_key_data(raw, impl=dtype._impl.name)
+        case "bool":
+            return raw != 0
+        case "bits":
+            return lax.bitcast_convert_type(raw, dtype)
     return raw.astype(dtype)
-
-
-def _has_plain_bits(dtype: Any) -> bool:
-    return jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits in (8, 16)
 
 
 def to_words(leaf: Leaf, value: jax.Array) -> jax.Array:
     """Pack a leaf `[..., *shape]` into `[..., num_words]` uint32, bit for bit."""
     raw = to_raw(value)
-    lead = raw.shape[: raw.ndim - len(leaf.raw_shape)]
-    flat = raw.reshape(*lead, math.prod(leaf.raw_shape))
+    lead = raw.shape[: raw.ndim - len(leaf.raw.shape)]
+    flat = raw.reshape(*lead, math.prod(leaf.raw.shape))
     size = flat.dtype.itemsize
     if size >= 4:
         return lax.bitcast_convert_type(flat, jnp.uint32).reshape(*lead, leaf.num_words)
@@ -241,13 +249,13 @@ def to_words(leaf: Leaf, value: jax.Array) -> jax.Array:
 
 def from_words(leaf: Leaf, words: jax.Array) -> jax.Array:
     """Undo `to_words`: `[..., num_words]` uint32 to `[..., *shape]`."""
-    lead, size, dtype = words.shape[:-1], leaf.raw_dtype.itemsize, leaf.raw_dtype
+    lead, size, dtype = words.shape[:-1], leaf.raw.dtype.itemsize, leaf.raw.dtype
     if size > 4:
         words = words.reshape(*lead, leaf.num_words // (size // 4), size // 4)
     flat = lax.bitcast_convert_type(words, dtype)
     if size < 4:
-        flat = flat.reshape(*lead, leaf.num_words * (4 // size))[..., : math.prod(leaf.raw_shape)]
-    return from_raw(flat.reshape(*lead, *leaf.raw_shape), leaf.dtype)
+        flat = flat.reshape(*lead, leaf.num_words * (4 // size))[..., : math.prod(leaf.raw.shape)]
+    return from_raw(flat.reshape(*lead, *leaf.raw.shape), leaf.dtype)
 
 
 def pack(layout: Layout, own: jax.Array, values: Mapping[int, jax.Array]) -> jax.Array:
@@ -260,3 +268,32 @@ def pack(layout: Layout, own: jax.Array, values: Mapping[int, jax.Array]) -> jax
             else:
                 parts.append(jnp.zeros((*own.shape[:-1], leaf.num_words), jnp.uint32))
     return jnp.concatenate(parts, axis=-1)
+
+
+def decode_leaf(layout: Layout, index: int, rows: jax.Array, picked: tuple[int, ...] | None = None) -> jax.Array:
+    """Give the values of a leaf in rows `[..., R]` of its array; of rows `[B, W, R]`, those that are picked of W.
+
+    They are picked before they are decoded: moving integers changes no bit.
+    """
+    leaf = layout.leaves[index]
+    bits = rows if leaf.array else rows[..., leaf.word : leaf.word + leaf.num_words]
+    bits = bits if picked is None else _pick(bits, picked)
+    return from_raw(bits, leaf.dtype) if leaf.array else from_words(leaf, bits)
+
+
+def _pick(x: jax.Array, columns: tuple[int, ...]) -> jax.Array:
+    """Columns of `[B, W, ...]`; neighbours are a slice, which costs nothing where it is fused."""
+    first = columns[0]
+    if columns == tuple(range(first, first + len(columns))):
+        return x[:, first : first + len(columns)]
+    return jnp.stack([x[:, c] for c in columns], axis=1)
+
+
+def arrange(x: Any, stack: int, axis: int, single: bool) -> Any:
+    """Make a leaf of `[B, W * stack, ...]`, JAX's or NumPy's: take stacks apart, and drop the axis of a single one."""
+    if stack:
+        x = x.reshape(x.shape[0], x.shape[1] // stack, stack, *x.shape[2:])
+        axes = [i for i in range(x.ndim) if i != 2]
+        axes.insert(x.ndim + axis if axis < 0 else 2 + axis, 2)
+        x = x if axes == sorted(axes) else x.transpose(axes)
+    return x[:, 0] if single else x

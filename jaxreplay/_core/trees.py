@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -153,6 +153,12 @@ def set_part(step: PyTree, part: str, value: PyTree) -> PyTree:
 def is_below(path: str, part: str) -> bool:
     """Tell whether the leaf at a path is the part, or in it."""
     return not part or path == part or path.startswith(part + ".")
+
+
+def longest_parts(named: Sequence[str], parts: Iterable[str]) -> list[str | None]:
+    """For each path the longest of the parts that it is, or is in; None where it is in none."""
+    longest_first = sorted(parts, key=len, reverse=True)
+    return [next((part for part in longest_first if is_below(path, part)), None) for path in named]
 
 
 def choose(which: jax.Array, a: PyTree, b: PyTree) -> PyTree:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -17,16 +17,18 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxreplay as replay
-from jaxreplay._core import clock as ring
-from jaxreplay._core import rings, trees
-from jaxreplay._core.layout import Layout
+from jaxreplay._core import lookup, trees
+from jaxreplay._core.clock import age
+from jaxreplay._core.gather import Place, Read, find_places, gather_leaf
+from jaxreplay._core.lookup import flat_index
 from jaxreplay._core.rings import Rings, Span
 from jaxreplay.convert.tables import Column, Table
-from jaxreplay.sampling import VIEW
-from jaxreplay.sources.combined import Subset, every_row
+from jaxreplay.sources.base import VIEW, Source
+from jaxreplay.sources.subset import Subset
+from jaxreplay.sources.whole import as_source
 from jaxreplay.types import PyTree, Rows
 from jaxreplay.views import View
-from jaxreplay.views.base import Columns, Over, Stack, columns_of, places, read
+from jaxreplay.views.base import Over, plan
 
 CHUNK = 4096  # rows that a view is evaluated for in one compiled call,
 VIEW_BYTES = 2**28  # or as many as read and compute so many bytes
@@ -41,15 +43,16 @@ def read_table(source: replay.Buffer | Subset, view: View, key: Any = None) -> T
     """
     if not trees.is_concrete(source):
         raise TypeError("a buffer is converted outside jit: its rows are read to the host")
-    stored = source.buffer.rings if isinstance(source, Subset) else source.rings
-    order, count = _usable_rows(source, view)
+    made = as_source("read_table", source)
+    stored = made.buffers[0].rings
+    order, count = _usable_rows(made, view)
     rows = jax.tree.map(lambda x: np.asarray(x)[: int(count)], order)
     if not int(count):
         size = int(replay.size(source))
         raise ValueError(f"{view} can start from none of the {size} rows" if size else "the source is empty")
     structure, passed, num_bytes = _describe(stored, view)
-    reads = _reads(stored, view)
-    groups = tuple(dict.fromkeys(reads[leaf].keys for leaf in passed if leaf is not None))
+    reads = plan(view, stored.layout, stored.num_slots).reads
+    groups = tuple(dict.fromkeys(read.places for leaf in passed if leaf is not None and (read := reads[leaf])))
     computed = tuple(i for i, leaf in enumerate(passed) if leaf is None)
     where, made = _in_chunks(
         lambda rows, bits: _read_rows(stored, rows, bits, view, groups, computed),
@@ -62,20 +65,17 @@ def read_table(source: replay.Buffer | Subset, view: View, key: Any = None) -> T
 
 
 @functools.partial(jax.jit, static_argnames="view")
-def _usable_rows(source: replay.Buffer | Subset, view: View) -> tuple[Rows, jax.Array]:
+def _usable_rows(source: Source, view: View) -> tuple[Rows, jax.Array]:
     """Every row, those to read first and in order, and how many these are."""
-    stored = source.buffer.rings if isinstance(source, Subset) else source.rings
-    rows: Any
-    rows, mask = every_row(source)
-    usable: Any = view.usable(rings.find(stored, rows))
-    mask = mask if usable is None else mask & usable
-    order = jnp.lexsort((rows.env, -ring.age(stored.clock, rows.time), ~mask))
+    rows, mask = source.every_row()
+    mask &= source.starts(rows, view)
+    order = jnp.lexsort((rows.env, -age(source.buffers[0].rings.clock, rows.time), ~mask))
     return jax.tree.map(lambda x: x[order], rows), jnp.sum(mask, dtype=jnp.int32)
 
 
 def _draw_bits(view: View, key: Any, count: int) -> np.ndarray | None:
     """The random words of a view that draws, the same as `take` draws for these rows."""
-    num_bits = getattr(view, "num_bits", 0)
+    num_bits = view.num_bits
     if key is None:
         if num_bits:
             raise ValueError(f"{view} draws at random: give a key for it")
@@ -86,33 +86,10 @@ def _draw_bits(view: View, key: Any, count: int) -> np.ndarray | None:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Read:
-    """What a view reads of one leaf: the columns, each once, how they are stacked, and whether it is a single one."""
-
-    keys: tuple[Any, ...]
-    stack: tuple[int, int] | None
-    single: bool
-
-
-def _reads(stored: Rings, view: View) -> list[_Read]:
-    every, columns = [], view.columns(stored.layout)
-    for leaf in stored.layout.leaves:
-        asked, single = columns_of(columns, leaf.path)
-        stack = (len(asked[0].columns), asked[0].axis) if asked and isinstance(asked[0], Stack) else None
-        flat = [at for column in asked for at in (column.columns if isinstance(column, Stack) else (column,))]
-        later = [leaf.next_of is not None and at.frame is None for at in flat]  # it is the value one step later
-        every.append(_Read(tuple(zip(flat, later)), stack, single))
-    return every
-
-
-@dataclasses.dataclass(frozen=True)
 class _Probe(Over):
     """A view that gives what another makes its batch of, beside the batch itself."""
 
     base: View
-
-    def columns(self, layout: Layout) -> Columns:
-        return self.base.columns(layout)
 
     def batch(self, step: PyTree, span: Span) -> tuple[Span, PyTree, PyTree]:
         """Where rows are, what the view reads of the step at them, and the batch it makes."""
@@ -120,7 +97,7 @@ class _Probe(Over):
 
 
 def _evaluate(stored: Rings, rows: Rows, bits: Any, view: View) -> tuple[Span, PyTree, PyTree]:
-    return read(stored, rings.find(stored, rows).replace(bits=bits), _Probe(view))
+    return _Probe(view).read(stored, lookup.find(stored, rows).replace(bits=bits))
 
 
 def _describe(stored: Rings, view: View) -> tuple[PyTree, list[int | None], int]:
@@ -137,25 +114,25 @@ def _describe(stored: Rings, view: View) -> tuple[PyTree, list[int | None], int]
         found.append(sum(x.size * x.dtype.itemsize for x in every) or 1)
 
     one: Any = jax.ShapeDtypeStruct((1,), jnp.int32)
-    num_bits = getattr(view, "num_bits", 0)
+    num_bits = view.num_bits
     jax.eval_shape(trace, Rows(one, one), jax.ShapeDtypeStruct((1, num_bits), jnp.uint32) if num_bits else None)
     return found[0], found[1], found[2]
 
 
 @functools.partial(jax.jit, static_argnames=("view", "groups", "computed"))
 def _read_rows(
-    stored: Rings, rows: Rows, bits: Any, view: View, groups: tuple[Any, ...], computed: tuple[int, ...]
+    stored: Rings, rows: Rows, bits: Any, view: View, groups: tuple[tuple[Place, ...], ...], computed: tuple[int, ...]
 ) -> tuple[list[jax.Array], list[jax.Array]]:
     """For each group of columns where they are, `[B, W]`, and the leaves that the view computes, `[B, ...]`."""
     span, _, batch = _evaluate(stored, rows, bits, view)
     leaves = jax.tree.leaves(batch)
-    found = [places(stored, span, list(keys)) for keys in groups]
-    return [rings.flat_index(stored, slot, env) for slot, env in found], [_words(leaves[i]) for i in computed]
+    found = [find_places(stored, span, places) for places in groups]
+    return [flat_index(stored, slot, env) for slot, env in found], [_words(leaves[i]) for i in computed]
 
 
 @functools.partial(jax.jit, static_argnames="leaf")
 def _read_values(stored: Rings, place: jax.Array, leaf: int) -> jax.Array:
-    return _words(rings.gather_leaf(stored, leaf, place // stored.num_envs, place % stored.num_envs))
+    return _words(gather_leaf(stored, leaf, place // stored.num_envs, place % stored.num_envs))
 
 
 def _words(x: jax.Array) -> jax.Array:
@@ -165,39 +142,32 @@ def _words(x: jax.Array) -> jax.Array:
 class _Values:
     """The values of each stored leaf at the places that are read, each once, and columns of them."""
 
-    def __init__(self, stored: Rings, reads: list[_Read], places: dict[Any, np.ndarray]):
-        self.stored, self.reads, self.places = stored, reads, places
+    def __init__(self, stored: Rings, reads: Sequence[Read | None], where: dict[Any, np.ndarray]):
+        self.stored, self.reads, self.where = stored, reads, where
         self.used: dict[Any, tuple[np.ndarray, list[np.ndarray]]] = {}
         self.values: dict[int, np.ndarray] = {}
 
     def column(self, leaf: int) -> Column:
-        mine, source = self.reads[leaf], self._source(leaf)
-        keys = tuple(dict.fromkeys(self.reads[i].keys for i in range(len(self.reads)) if self._shares(i, source)))
-        used, indices = self._used(keys)
-        if source not in self.values:
-            num_bytes = max(1, self.stored.layout.leaves[source].num_bytes)
-            chunk = min(LEAF_BYTES // num_bytes, 2**20)
-            self.values[source] = _in_chunks(lambda at: _read_values(self.stored, at, source), used, max(chunk, 1))
-        index = indices[keys.index(mine.keys)]
-        flat = index[:, 0] if mine.single and mine.stack is None else index
-        return Column(self.values[source], flat, mine.stack, mine.single)
+        mine = self.reads[leaf]
+        assert mine is not None
+        groups = [read.places for read in self.reads if read is not None and read.source == mine.source]
+        groups = tuple(dict.fromkeys(places for places in groups if places in self.where))
+        used, indices = self._used(groups)
+        if mine.source not in self.values:
+            num_bytes = max(1, self.stored.layout.leaves[mine.source].num_bytes)
+            chunk = max(1, min(LEAF_BYTES // num_bytes, 2**20))
+            self.values[mine.source] = _in_chunks(lambda at: _read_values(self.stored, at, mine.source), used, chunk)
+        return Column(self.values[mine.source], indices[groups.index(mine.places)], mine.stack, mine.axis, mine.single)
 
-    def _source(self, leaf: int) -> int:
-        follows = self.stored.layout.leaves[leaf].next_of
-        return leaf if follows is None else follows
-
-    def _shares(self, leaf: int, source: int) -> bool:
-        return self._source(leaf) == source and self.reads[leaf].keys in self.places
-
-    def _used(self, keys: tuple[Any, ...]) -> tuple[np.ndarray, list[np.ndarray]]:
-        """The places of several groups of columns, each once, and every group's as numbers of these."""
-        if keys not in self.used:
-            mark = np.zeros(max(int(self.places[key].max()) for key in keys) + 1, np.bool_)
-            for key in keys:
-                mark[self.places[key]] = True
+    def _used(self, groups: tuple[Any, ...]) -> tuple[np.ndarray, list[np.ndarray]]:
+        """The flat indices of several groups of places, each once, and every group's as numbers of these."""
+        if groups not in self.used:
+            mark = np.zeros(max(int(self.where[places].max()) for places in groups) + 1, np.bool_)
+            for places in groups:
+                mark[self.where[places]] = True
             number = np.cumsum(mark, dtype=np.int32) - 1
-            self.used[keys] = np.flatnonzero(mark).astype(np.int32), [number[self.places[key]] for key in keys]
-        return self.used[keys]
+            self.used[groups] = np.flatnonzero(mark).astype(np.int32), [number[self.where[p]] for p in groups]
+        return self.used[groups]
 
 
 def _in_chunks(fn: Callable[..., PyTree], arguments: PyTree, size: int) -> PyTree:

@@ -18,7 +18,9 @@ from jaxreplay.datasets import Dataset, Report, Trajectory
 from jaxreplay.datasets.narrow import narrow_tree
 from jaxreplay.datasets.reading import read_buffer
 from jaxreplay.datasets.select import summarise
-from jaxreplay.sources.combined import Concat, Mixture, Subset
+from jaxreplay.sources.concat import Concat
+from jaxreplay.sources.mixture import Mixture
+from jaxreplay.sources.subset import Subset
 from jaxreplay.state import way_out
 from jaxreplay.types import PyTree, Transition
 from jaxreplay.views import View

@@ -1,4 +1,4 @@
-"""Items on the host: NumPy arrays, and which of their rows each item is made of. Nothing here touches JAX."""
+"""Items on the host: NumPy arrays, and which of their rows each item is made of."""
 
 from __future__ import annotations
 
@@ -9,30 +9,28 @@ from typing import Any
 
 import numpy as np
 
+from jaxreplay._core.layout import arrange
+
 
 @dataclasses.dataclass(frozen=True)
 class Column:
     """One leaf of N items: item i is `values[index[i]]`, so rows that items share are kept once.
 
     values: `[M, ...]`. index: `[N]`, or `[N, W]` for items `[W, ...]`; None where M is N and item i is `values[i]`.
-    stack: `(n, axis)` where every n of the W are one stack, its new axis counted after W; None for none.
+    stack, axis: every `stack` of the W are one, along a new axis of the leaf; 0 for none.
     single: the W stacks are one, and have no axis of their own.
     """
 
     values: np.ndarray
     index: np.ndarray | None = None
-    stack: tuple[int, int] | None = None
+    stack: int = 0
+    axis: int = 0
     single: bool = False
 
     def read(self, items: np.ndarray) -> np.ndarray:
         """The leaf of some items `[B]`: a new array `[B, ...]`."""
         got = self.values.take(items if self.index is None else self.index[items], axis=0)
-        if self.stack is not None:
-            n, axis = self.stack
-            got = got.reshape(got.shape[0], -1, n, *got.shape[2:])
-            got = np.moveaxis(got, 2, axis if axis < 0 else 2 + axis)
-            got = got[:, 0] if self.single else got
-        return got
+        return arrange(got, self.stack, self.axis, self.single) if self.index is not None else got
 
 
 @dataclasses.dataclass(frozen=True)

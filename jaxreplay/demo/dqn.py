@@ -167,7 +167,7 @@ def train_step(settings: Settings, state: State) -> tuple[State, Metrics]:
 
     weights = jnp.ones(settings.batch_size)  # what importance_weights gives for uniform draws
     if settings.prioritized:
-        weights = replay.importance_weights(batch, buffer, settings.importance_exponent)
+        weights = replay.importance_weights(batch, settings.importance_exponent)
     learn = jax.value_and_grad(loss, argnums=1, has_aux=True)
     (value, error), gradient = learn(settings, state.params, state.target, batch.data, weights)
     if settings.prioritized:

@@ -4,7 +4,7 @@ For samplers of your own: `counts`, `nth_rows` and `rank` number the rows of eac
 `redraw_rows` draws again what cannot be used.
 """
 
-from jaxreplay._core.rings import counts, nth_rows, rank
+from jaxreplay._core.lookup import counts, nth_rows, rank
 from jaxreplay.samplers._prioritized import prioritized
 from jaxreplay.samplers._uniform import uniform
 from jaxreplay.samplers.base import Sampler

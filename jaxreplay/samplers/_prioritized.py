@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import lax
 
-from jaxreplay._core import clock as ring
-from jaxreplay._core import rings as rings_
-from jaxreplay._core import trees
-from jaxreplay._core.clock import Clock
+from jaxreplay._core import lookup, trees
+from jaxreplay._core.clock import Clock, age, oldest, slot_of_age, time_of_slot
+from jaxreplay._core.lookup import flat_index
 from jaxreplay._core.loops import while_needed
 from jaxreplay._core.rings import Rings, Span
 from jaxreplay.samplers import sum_tree
-from jaxreplay.samplers.base import Find
 from jaxreplay.samplers.redraw import redraw, rounds
 from jaxreplay.samplers.sum_tree import Tree
 from jaxreplay.types import Rows
 from jaxreplay.views import View
-from jaxreplay.views.base import check_view, refuses
+from jaxreplay.views.base import check_view
 
 TINY = float(jnp.finfo(jnp.float32).tiny)  # what is smaller, compilers may take for zero
 LOST_AT_ONCE = 8  # slices of rows that lose their weight in one pass of a loop
@@ -48,7 +45,7 @@ def prioritized(
         start from have weight zero until it can, so none is drawn in vain; use the same view for sampling. A row keeps
         the priority it has, or is given, meanwhile. Without it such a view is served by drawing again.
 
-    Rows that cannot be read for another reason (their episode's record was overwritten) are drawn again.
+    Rows that cannot be read for another reason (their episode's record was overwritten) weigh nothing either.
     Raises ValueError for a negative exponent or priority, and TypeError for what is no number, or traced.
 
     >>> import jax, jax.numpy as jnp, jaxreplay as replay
@@ -59,7 +56,7 @@ def prioritized(
     >>> batch = replay.sample(buffer, jax.random.key(0), 8)
     >>> batch.data["x"].tolist()
     [1, 1, 1, 1, 1, 1, 3, 3]
-    >>> batch.probability[0].item(), replay.importance_weights(batch, buffer, beta=1.0)[0].item()
+    >>> batch.probability[0].item(), replay.importance_weights(batch, beta=1.0)[0].item()
     (0.75, 0.3333333432674408)
     """
     power = trees.check_number("exponent", exponent)
@@ -105,7 +102,7 @@ class Prioritized:
         if self.new_priority is not None:
             new = self._weight(jnp.float32(self.new_priority and max(self.new_priority, TINY)), rings)
         weights, start = jnp.where(valid, new, 0.0), slots[0] * rings.num_envs
-        index = rings_.flat_index(rings, slots[:, None], jnp.arange(rings.num_envs, dtype=jnp.int32)[None]).ravel()
+        index = flat_index(rings, slots[:, None], jnp.arange(rings.num_envs, dtype=jnp.int32)[None]).ravel()
         single, tree, kept = slots.shape[0] == 1, state.tree, state.kept
         if kept is not None:
             if single:
@@ -122,7 +119,7 @@ class Prioritized:
         return state.replace(tree=tree, kept=kept, lost=lost)
 
     def on_remove(self, state: Priorities, rings: Rings, rows: Rows) -> Priorities:
-        slot, env, held = rings_.place(rings, rows)
+        slot, env, held = lookup.find_slots(rings, rows)
         index = _leaf_index(state.tree, rings, slot, env, held)
         return state.replace(tree=sum_tree.set_leaves(state.tree, index, jnp.zeros(index.shape, jnp.float32)))
 
@@ -135,7 +132,7 @@ class Prioritized:
         return state if state.kept is None else state.replace(tree=self._open(state.tree, state.kept, rings, 1))
 
     def draw(
-        self, state: Priorities, rings: Rings, key: jax.Array, batch_size: int, find: Find, narrowed: bool
+        self, state: Priorities, rings: Rings, key: jax.Array, batch_size: int, view: View
     ) -> tuple[Span, jax.Array]:
         def propose(key: jax.Array, stratified: bool = False) -> tuple[tuple[Span, jax.Array], jax.Array]:
             bits = jax.random.bits(key, (2, batch_size), jnp.uint32)
@@ -144,13 +141,13 @@ class Prioritized:
                 position = (jnp.arange(batch_size, dtype=jnp.float32) + position) / batch_size
             index, weight = sum_tree.draw(state.tree, position, bits[1])
             slot = jnp.minimum(index // rings.num_envs, rings.num_slots - 1)
-            time = ring.time_of_slot(rings.clock, slot, rings.num_slots)
-            span = find(Rows(time=time, env=index % rings.num_envs))
+            time = time_of_slot(rings.clock, slot, rings.num_slots)
+            span = view.find(rings, Rows(time=time, env=index % rings.num_envs))
             return (span, weight), span.valid & (weight > 0)
 
         # What is drawn again is drawn from all, not from its own part, so that each row keeps its probability.
         first = functools.partial(propose, stratified=self.stratified)
-        (span, weight), found = redraw(key, first, (rounds(narrowed), propose))
+        (span, weight), found = redraw(key, first, (rounds(view), propose))
         # The weight comes from the draw: read anew, it could be read after the leaves are next written, and XLA would
         # copy them to be safe.
         return span.replace(valid=found), _share(state.tree, weight)
@@ -160,8 +157,8 @@ class Prioritized:
         return _share(state.tree, sum_tree.get_leaves(state.tree, index))
 
     def set_priorities(self, state: Priorities, rings: Rings, rows: Rows, priorities: jax.Array) -> Priorities:
-        slot, env, _ = rings_.place(rings, rows)
-        span = rings_.find(rings, rows)
+        slot, env, _ = lookup.find_slots(rings, rows)
+        span = lookup.find(rings, rows)
         known = span.valid & (priorities >= 0) & (priorities < jnp.inf)
         index, weight = _leaf_index(state.tree, rings, slot, env, known), self._weight(priorities, rings)
         largest = jnp.maximum(state.largest, jnp.max(jnp.where(known, weight, 0), initial=0))
@@ -185,16 +182,15 @@ class Prioritized:
     @property
     def _completes(self) -> tuple[int, ...]:
         """How many steps later the view may become able to start from a row; none where it always is."""
-        if self.view is None or not refuses(self.view):
+        if self.view is None or not self.view.refuses:
             return ()
-        view: Any = self.view
-        if not hasattr(view, "completes"):
-            raise ValueError(f"prioritized: {view} refuses rows, and has no attribute `completes` to say when it stops")
-        return view.completes
+        if self.view.completes is None:
+            raise ValueError(f"prioritized: {self.view} refuses rows, and its `completes` does not say when it stops")
+        return self.view.completes
 
     def _usable(self, span: Span) -> jax.Array:
-        view: Any = self.view
-        return span.valid & view.usable(span)
+        assert self.view is not None
+        return span.valid & self.view.usable(span)
 
     def _open(self, tree: Tree, kept: jax.Array, rings: Rings, length: int) -> Tree:
         """Give the newest `length` slices their weight, and older rows that wait, where the view can start there."""
@@ -204,10 +200,10 @@ class Prioritized:
         time = (rings.clock.time - 1 - jnp.array([*back], jnp.int32))[:, None]
         env = jnp.arange(rings.num_envs, dtype=jnp.int32)[None]
         rows = Rows(*(x.ravel() for x in jnp.broadcast_arrays(time, env)))
-        slot, env, held = rings_.place(rings, rows)
+        slot, env, held = lookup.find_slots(rings, rows)
         index = _leaf_index(tree, rings, slot, env, held)
         weight = kept.at[index].get(mode="fill", fill_value=0, wrap_negative_indices=False)
-        return sum_tree.set_leaves(tree, index, jnp.where(self._usable(rings_.find(rings, rows)), weight, 0.0))
+        return sum_tree.set_leaves(tree, index, jnp.where(self._usable(lookup.find(rings, rows)), weight, 0.0))
 
 
 def _close_lost(tree: Tree, rings: Rings, lost: jax.Array) -> tuple[Tree, jax.Array]:
@@ -218,9 +214,9 @@ def _close_lost(tree: Tree, rings: Rings, lost: jax.Array) -> tuple[Tree, jax.Ar
     if not rings.num_records:
         return tree, lost
     num_slots, clock = rings.num_slots, rings.clock
-    oldest = clock.time - clock.held
-    first = clock.time - rings_.oldest_recorded(rings)  # times are compared by distance
-    known = (lost - oldest >= 0) & (lost - oldest <= clock.held)
+    first_held = oldest(clock)
+    first = clock.time - lookup.oldest_recorded(rings)  # times are compared by distance
+    known = (lost - first_held >= 0) & (lost - first_held <= clock.held)
 
     def unfinished(carry: tuple[Tree, jax.Array, jax.Array, Clock]) -> jax.Array:
         _, lost, first, _ = carry
@@ -229,13 +225,13 @@ def _close_lost(tree: Tree, rings: Rings, lost: jax.Array) -> tuple[Tree, jax.Ar
     def close(carry: tuple[Tree, jax.Array, jax.Array, Clock]) -> tuple[Tree, jax.Array, jax.Array, Clock]:
         tree, lost, first, clock = carry
         time = lost[None] + jnp.arange(LOST_AT_ONCE, dtype=jnp.int32)[:, None]
-        slot = ring.slot_of_age(clock, jnp.clip(ring.age(clock, time), 1, clock.held), num_slots)
+        slot = slot_of_age(clock, jnp.clip(age(clock, time), 1, clock.held), num_slots)
         index = slot * first.shape[0] + jnp.arange(first.shape[0], dtype=jnp.int32)[None]
         index = jnp.where(first[None] - time > 0, index, sum_tree.nowhere(tree)).ravel()
         tree = sum_tree.set_leaves(tree, index, jnp.zeros(index.shape, jnp.float32))
         return tree, lost + jnp.clip(first - lost, 0, LOST_AT_ONCE), first, clock
 
-    lost, never = jnp.where(known, lost, oldest), first[0] < first[0]
+    lost, never = jnp.where(known, lost, first_held), first[0] < first[0]
     tree, lost = jax.tree.map(lambda x: jnp.where(never, x, x), (tree, lost))  # vary as `first` does, see vary_as
     carry = (tree, lost, first, clock)
     tree, lost, _, _ = while_needed(unfinished, close, carry)
@@ -250,4 +246,4 @@ def _share(tree: Tree, weight: jax.Array) -> jax.Array:
 
 def _leaf_index(tree: Tree, rings: Rings, slot: jax.Array, env: jax.Array, known: jax.Array) -> jax.Array:
     """The leaves of rows; nowhere, where they are not known."""
-    return jnp.where(known, rings_.flat_index(rings, slot, env), sum_tree.nowhere(tree))
+    return jnp.where(known, flat_index(rings, slot, env), sum_tree.nowhere(tree))

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 import jax
 
 from jaxreplay._core.rings import Rings, Span
 from jaxreplay.types import PyTree, Rows
-
-Find = Callable[[Rows], Span]
-"""Where rows `[B]` are; `valid` of it says which may be drawn: those that can be read and the view can start from."""
+from jaxreplay.views import View
 
 
 class Sampler(Protocol):
@@ -37,13 +34,11 @@ class Sampler(Protocol):
         """Take note that rows `[B]` are gone: removed, or consumed. Some may not be held, or come twice."""
         ...
 
-    def draw(
-        self, state: PyTree, rings: Rings, key: jax.Array, batch_size: int, find: Find, narrowed: bool
-    ) -> tuple[Span, jax.Array]:
-        """Draw rows; return what `find` says of them, `[B]`, with `valid` False where none was found, and the
-        probability of each in one draw, `[B]` float32.
+    def draw(self, state: PyTree, rings: Rings, key: jax.Array, batch_size: int, view: View) -> tuple[Span, jax.Array]:
+        """Draw rows; return what `view.find(rings, rows)` says of them, `[B]`, with `valid` False where none was found,
+        and the probability of each in one draw, `[B]` float32.
 
-        `narrowed` is static: whether the view refuses some rows that can be read.
+        `view.refuses` says whether there are rows that can be read and that the view cannot start from.
         """
         ...
 

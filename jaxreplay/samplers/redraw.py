@@ -12,6 +12,7 @@ from jax import lax
 
 from jaxreplay._core import trees
 from jaxreplay._core.rings import Span
+from jaxreplay.views import View
 
 FEW_ROUNDS = 8
 MANY_ROUNDS = 256
@@ -24,9 +25,9 @@ ProposeAfter = Callable[[jax.Array, D, jax.Array], tuple[D, jax.Array]]
 """The same, given what was drawn and found before."""
 
 
-def rounds(narrowed: bool) -> int:
-    """How often to draw for a view: more often where it refuses rows that can be read."""
-    return MANY_ROUNDS if narrowed else FEW_ROUNDS
+def rounds(view: View) -> int:
+    """Say how often to draw for a view: more often where it refuses rows that can be read."""
+    return MANY_ROUNDS if view.refuses else FEW_ROUNDS
 
 
 def redraw(key: jax.Array, first: Propose[D], *others: tuple[int, Propose[D]]) -> tuple[D, jax.Array]:
@@ -73,12 +74,12 @@ def first_found(tries: int, drawn: D, found: jax.Array) -> tuple[D, jax.Array]:
     return kept, kept_found
 
 
-def redraw_rows(key: jax.Array, propose: Callable[[jax.Array], Span], narrowed: bool) -> Span:
+def redraw_rows(key: jax.Array, propose: Callable[[jax.Array], Span], view: View) -> Span:
     """Draw rows with `propose`, a function of a key, again and again until all can be read: for a simple sampler."""
 
     def drawn(key: jax.Array) -> tuple[Any, jax.Array]:
         span = propose(key)
         return span, span.valid
 
-    span, found = redraw(key, drawn, (rounds(narrowed), drawn))
+    span, found = redraw(key, drawn, (rounds(view), drawn))
     return span.replace(valid=found)

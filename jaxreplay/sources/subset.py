@@ -8,15 +8,96 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
-from jaxreplay._core import clock as ring
-from jaxreplay._core import rings, trees
-from jaxreplay._core.clock import is_last_of_equals
-from jaxreplay._core.rings import Rings
-from jaxreplay.buffer import Buffer, check_rows
-from jaxreplay.sources.combined import Subset, check_shares
-from jaxreplay.state import check_buffer
-from jaxreplay.types import Episodes, Rows
+from jaxreplay._core import lookup, trees
+from jaxreplay._core.clock import age, is_last_of_equals
+from jaxreplay._core.lookup import flat_index, own_word
+from jaxreplay._core.loops import vary_as
+from jaxreplay._core.rings import MAX_INDEX, Rings, Span
+from jaxreplay.buffer import check_rows
+from jaxreplay.samplers.numbered import Numbered, draw_uniform, one_over
+from jaxreplay.sources.base import Source, read
+from jaxreplay.sources.shares import check_shares
+from jaxreplay.state import Buffer, check_buffer
+from jaxreplay.types import Episodes, Rows, Sample
+from jaxreplay.views import View
+
+
+class Subset(Source):
+    """Some rows of a buffer, made by `subset` or `split`: `count` of `rows` `[N]`, from number `first` on.
+
+    These are in order of time, then env, so that one is found by bisection. They are sampled uniformly, whatever the
+    buffer's own sampler.
+    """
+
+    buffer: Buffer
+    rows: Rows
+    first: jax.Array
+    count: jax.Array
+
+    @property
+    def buffers(self) -> tuple[Buffer, ...]:
+        return (self.buffer,)
+
+    def size(self) -> jax.Array:
+        return self.count
+
+    def readable(self) -> Numbered:
+        """The rows, by number."""
+
+        def at(number: jax.Array) -> Rows:
+            index = self.first + jnp.clip(number, 0, self.rows.time.shape[0] - 1)
+            return jax.tree.map(lambda x: x.at[index].get(mode="clip"), self.rows)
+
+        return Numbered(self.count, at)
+
+    held = readable
+
+    def every_row(self) -> tuple[Rows, jax.Array]:
+        number = jnp.arange(self.rows.time.shape[0], dtype=jnp.int32) - self.first
+        wanted = (number >= 0) & (number < self.count)
+        return self.rows, wanted & lookup.is_valid(self.buffer.rings, self.rows)
+
+    def find(self, rows: Rows, view: View) -> Span:
+        """Say where rows are, `valid` where they are of the subset and the view can start from them."""
+        span = view.find(self.buffer.rings, rows)
+        return span.replace(valid=span.valid & self._has(rows))
+
+    def starts(self, rows: Rows, view: View) -> jax.Array:
+        return view.find(self.buffer.rings, rows).valid
+
+    def sample(self, key: jax.Array, batch_size: int, view: View) -> Sample:
+        rings, mine = self.buffer.rings, self.readable()
+        find = functools.partial(view.find, rings)
+        span, found = draw_uniform(key, batch_size, mine, mine, find, view)
+        return read(rings, span.replace(valid=found), one_over(self.count), view, key)
+
+    def take(self, rows: Rows, view: View, key: jax.Array | None) -> Sample:
+        return read(self.buffer.rings, self.find(rows, view), one_over(self.count), view, key)
+
+    def _has(self, rows: Rows) -> jax.Array:
+        """Tell which rows `[B]` are of the subset, by bisection."""
+        last = self.rows.time.shape[0] - 1
+
+        def behind(index: jax.Array) -> tuple[jax.Array, jax.Array]:
+            """How far the subset's row is behind, in time and in env."""
+            mine = jax.tree.map(lambda x: x[jnp.clip(index, 0, last)], self.rows)
+            return rows.time - mine.time, rows.env - mine.env
+
+        def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            low, high = bounds  # the first row that does not come before lies in [low, high]
+            middle = low + (high - low) // 2
+            time, env = behind(middle)
+            before = (low < high) & ((time > 0) | ((time == 0) & (env > 0)))
+            return jnp.where(before, middle + 1, low), jnp.where(before, high, middle)
+
+        low = jnp.broadcast_to(self.first, rows.time.shape)
+        bounds = vary_as((low, low + self.count), (rows.time, rows.time))
+        bounds = vary_as(bounds, (self.rows.time[:1], self.rows.time[:1]))
+        low, _ = lax.fori_loop(0, (last + 1).bit_length(), halve, bounds)
+        time, env = behind(low)
+        return (low < self.first + self.count) & (time == 0) & (env == 0)
 
 
 def subset(buffer: Buffer, rows: Rows | Episodes) -> Subset:
@@ -53,10 +134,10 @@ def split(buffer: Buffer, key: jax.Array, fractions: Sequence[float]) -> tuple[S
 @functools.partial(jax.jit, inline=True)
 def _choose_rows(stored: Rings, rows: Rows) -> tuple[Rows, jax.Array]:
     """The rows that can be read, each once, in order of time, then env, before the others; and how many."""
-    slot, env, _ = rings.place(stored, rows)
-    wanted = rings.is_valid(stored, rows) & is_last_of_equals(rings.flat_index(stored, slot, env))
-    in_order = rings.flat_index(stored, stored.num_slots - ring.age(stored.clock, rows.time), rows.env)
-    order = jnp.argsort(jnp.where(wanted, in_order, rings.MAX_INDEX))
+    slot, env, _ = lookup.find_slots(stored, rows)
+    wanted = lookup.is_valid(stored, rows) & is_last_of_equals(flat_index(stored, slot, env))
+    in_order = flat_index(stored, stored.num_slots - age(stored.clock, rows.time), rows.env)
+    order = jnp.argsort(jnp.where(wanted, in_order, MAX_INDEX))
     return jax.tree.map(lambda x: x[order], rows), jnp.sum(wanted, dtype=jnp.int32)
 
 
@@ -89,18 +170,18 @@ def _rows_of_episodes(stored: Rings, number: jax.Array, mask: jax.Array) -> Rows
 
 def _own_episodes(stored: Rings) -> tuple[Rows, jax.Array]:
     """Every slot's row, and the number of its episode; removed and void ones, which nothing can read, have any."""
-    rows = rings.all_rows(stored)
-    slot, env, _ = rings.place(stored, rows)
-    return rows, jnp.maximum(rings.own_word(stored, slot, env, 0), 0)
+    rows = lookup.all_rows(stored)
+    slot, env, _ = lookup.find_slots(stored, rows)
+    return rows, jnp.maximum(own_word(stored, slot, env, 0), 0)
 
 
 @functools.partial(jax.jit, static_argnames="fractions", inline=True)
 def _split_rows(stored: Rings, key: jax.Array, fractions: tuple[float, ...]) -> tuple[Rows, jax.Array, jax.Array]:
     """Every row, ordered by part, those that nothing can read last; the first of each part, and how many."""
     rows, own = _own_episodes(stored)
-    valid = rings.is_valid(stored, rows)
+    valid = lookup.is_valid(stored, rows)
     if stored.num_records:
-        group = rings.flat_index(stored, own % stored.num_records, rows.env)
+        group = flat_index(stored, own % stored.num_records, rows.env)
         num_groups = stored.num_records * stored.num_envs
     else:
         group = jnp.arange(valid.shape[0], dtype=jnp.int32)

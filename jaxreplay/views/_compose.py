@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxreplay._core import trees
-from jaxreplay._core.layout import Layout, from_raw, to_raw
+from jaxreplay._core.layout import from_raw, to_raw
 from jaxreplay._core.rings import Span
 from jaxreplay.types import PyTree
 from jaxreplay.views._frame_stack import FrameStackView
 from jaxreplay.views._hindsight import HindsightView
 from jaxreplay.views._transition import TransitionView, transition
-from jaxreplay.views.base import Columns, Over, View
+from jaxreplay.views.base import Over, View
 
 
 def map(fn: Callable[[Any], Any]) -> MapView:
@@ -59,9 +59,6 @@ class MapView(Over):
 
     fn: Callable[[Any], Any]
     base: View = dataclasses.field(default_factory=transition)
-
-    def columns(self, layout: Layout) -> Columns:
-        return self.base.columns(layout)
 
     def batch(self, step: PyTree, span: Span) -> PyTree:
         base = self.base.batch(step, span)

@@ -6,11 +6,9 @@ import dataclasses
 
 from jaxreplay._core import trees
 from jaxreplay._core.layout import Layout
-from jaxreplay._core.rings import Span
 from jaxreplay._core.trees import is_below
-from jaxreplay.types import PyTree
 from jaxreplay.views._transition import transition
-from jaxreplay.views.base import At, Columns, Fill, Over, Stack, View, check_fill, columns_of
+from jaxreplay.views.base import At, Columns, Fill, Over, Stack, View, as_columns, check_fill
 
 
 def frame_stack(n: int, axis: int = 0, fill: str = "edge", parts: tuple[str, ...] | None = None) -> FrameStackView:
@@ -52,29 +50,29 @@ class FrameStackView(Over):
 
     def columns(self, layout: Layout) -> Columns:
         asked = self.base.columns(layout)
-        stacked = dict(asked)
-        for path, follows in self._stacked_leaves(layout).items():
-            columns, single = columns_of(asked, path)
-            self._check_axis(path, len(layout.leaves[layout.paths.index(path)].shape))
+        stacked, leaves = dict(asked), self._stacked_leaves(layout)
+        for (path, follows), part in zip(leaves.items(), trees.longest_parts([*leaves], asked), strict=True):
+            if part is None:
+                continue
+            columns, single = as_columns(asked[part])
             stacks = tuple(self._stack(at, int(follows)) for at in columns if isinstance(at, At))
             if stacks:
                 stacked[path] = stacks[0] if single else stacks
         return stacked
 
-    def batch(self, step: PyTree, span: Span) -> PyTree:
-        return self.base.batch(step, span)
-
     def _stacked_leaves(self, layout: Layout) -> dict[str, bool]:
         """The paths of leaves to stack, and whether each follows from another."""
-        parts = layout.sources if self.parts is None else self.parts
+        parts, followed = layout.sources if self.parts is None else self.parts, layout.followed
         chosen = {i for i, leaf in enumerate(layout.leaves) if any(is_below(leaf.path, part) for part in parts)}
-        wrong = sorted({layout.leaves[i].path for i in chosen - layout.followed})
+        wrong = sorted({layout.leaves[i].path for i in chosen - followed})
         unknown = [part for part in parts if not any(is_below(path, part) for path in layout.paths)]
         if wrong or unknown or not chosen:
             names = ", ".join([*wrong, *unknown]) or "nothing"
             raise ValueError(f"frame_stack: {names} cannot be stacked; what has a next value: {list(layout.sources)}")
-        leaves = enumerate(layout.leaves)
-        return {x.path: x.next_of is not None for i, x in leaves if i in chosen or x.next_of in chosen}
+        found = [leaf for i, leaf in enumerate(layout.leaves) if i in chosen or leaf.next_of in chosen]
+        for leaf in found:
+            self._check_axis(leaf.path, len(leaf.shape))
+        return {leaf.path: leaf.next_of is not None for leaf in found}
 
     def _check_axis(self, path: str, ndim: int) -> None:
         """Raise ValueError unless a stack of the leaf has the axis."""

@@ -14,7 +14,7 @@ from jaxreplay._core.layout import Layout
 from jaxreplay._core.random import below
 from jaxreplay._core.rings import Span
 from jaxreplay.types import PyTree
-from jaxreplay.views.base import Columns, need_episodes, need_leaf, need_parts
+from jaxreplay.views.base import Columns, View, need_episodes, need_leaves, need_parts
 
 STRATEGIES = ("future", "final", "episode")
 
@@ -55,7 +55,7 @@ def hindsight(
 
 
 @dataclasses.dataclass(frozen=True)
-class HindsightView:
+class HindsightView(View):
     """See `hindsight`; parts by path."""
 
     strategy: str
@@ -64,17 +64,17 @@ class HindsightView:
     goals: tuple[str, str]
     achieved: str
     reward: str
-    num_bits: int = 2
+
+    @property
+    def num_bits(self) -> int:
+        return 2
 
     def columns(self, layout: Layout) -> Columns:
         name = f"hindsight({self.strategy!r}, {self.fraction})"
         need_episodes(layout, name)
         need_parts(dict.fromkeys((*self.goals, self.achieved, self.reward), 0), layout, name)
-        need_leaf(layout, self.reward, name, "reward")
+        need_leaves(layout, {"reward": self.reward}, name)
         return {"": 0, self.achieved: (0, self._goal_step)}
-
-    def usable(self, span: Span) -> None:
-        return None
 
     def batch(self, step: PyTree, span: Span) -> PyTree:
         both = trees.get_part(step, self.achieved)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -14,7 +15,7 @@ from jaxreplay._core import trees
 from jaxreplay._core.layout import Layout
 from jaxreplay._core.rings import Span
 from jaxreplay.types import PyTree
-from jaxreplay.views.base import Columns, need_episodes, need_leaf, need_parts
+from jaxreplay.views.base import Columns, View, need_episodes, need_leaves, need_parts
 
 CHANGING = "; for a discount that changes, sum the rewards of sequence(n, complete=False), with map or after sampling"
 
@@ -73,7 +74,7 @@ def n_step(
 
 
 @dataclasses.dataclass(frozen=True)
-class NStepView:
+class NStepView(View):
     """See `n_step`."""
 
     n: int
@@ -114,14 +115,17 @@ class NStepView:
 
     def _check_axes(self, layout: Layout, name: str) -> None:
         """Raise ValueError unless there is a reward, and a flag for all of it or for each of its first axes."""
-        reward = need_leaf(layout, self.reward, name, "reward")
-        flag = need_leaf(layout, self.terminated, name, "terminated")
+        reward, flag = need_leaves(layout, {"reward": self.reward, "terminated": self.terminated}, name)
         if flag.shape != reward.shape[: len(flag.shape)]:
             raise ValueError(
                 f"{name}: {flag.path} is {trees.describe(flag.shape, flag.dtype)} and {reward.path} is "
                 f"{trees.describe(reward.shape, reward.dtype)}: flags are scalars, or have the reward's first axes; "
                 "store a reward for each flag, or name another part with terminated="
             )
+
+    @functools.cached_property
+    def refuses(self) -> bool:
+        return self.complete
 
     @property
     def completes(self) -> tuple[int, ...]:
@@ -131,15 +135,16 @@ class NStepView:
     def needs(self) -> str:
         return f"{self.n} steps of an episode, or its end"
 
-    def usable(self, span: Span) -> jax.Array | None:
-        return (span.after >= self.n - 1) | ~span.open if self.complete else None
+    def usable(self, span: Span) -> jax.Array:
+        return (span.after >= self.n - 1) | ~span.open
 
     def batch(self, step: PyTree, span: Span) -> NStepTransition:
         taken = jnp.arange(self.n, dtype=jnp.int32)[None] <= span.after[:, None]  # [B, n]: within the k steps
+        powers = np.power(self.discount, np.arange(self.n + 1))  # [n + 1], in float64 and so rounded once
+        bootstrap = jnp.asarray(powers[1:], jnp.float32)[self._last_step(span)]
         rewards = trees.get_part(step, self.reward)
         dtype = rewards.dtype if jnp.issubdtype(rewards.dtype, jnp.inexact) else jnp.float32
         wide = jnp.promote_types(dtype, jnp.float32)
-        powers = np.power(self.discount, np.arange(self.n + 1))  # [n + 1], in float64 and so rounded once
         flags = trees.get_part(step, self.terminated).astype(jnp.bool_)
         flags &= trees.to_rank(taken, flags.ndim)
         counts = trees.to_rank(taken, rewards.ndim)
@@ -149,7 +154,6 @@ class NStepView:
         weights = trees.to_rank(jnp.asarray(powers[None, :-1], wide), rewards.ndim)
         terms = jnp.where(counts, rewards.astype(wide) * weights, 0)
         terminated = jnp.any(flags, axis=1)
-        bootstrap = jnp.asarray(powers[1:], jnp.float32)[self._last_step(span)]
         going_on = trees.to_rank(span.valid, terminated.ndim) & ~terminated
         return NStepTransition(
             observation=trees.get_part(step, self.observation),

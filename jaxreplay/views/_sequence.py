@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from jaxreplay._core import trees
 from jaxreplay._core.layout import Layout
 from jaxreplay._core.rings import Span
 from jaxreplay.types import PyTree
-from jaxreplay.views.base import At, Columns, need_episodes
+from jaxreplay.views.base import At, Columns, View, need_episodes
 from jaxreplay.views.parts import HasParts
 
 
@@ -53,7 +54,7 @@ def sequence(length: int, complete: bool = True, burn_in: int = 0) -> SequenceVi
 
 
 @dataclasses.dataclass(frozen=True)
-class SequenceView:
+class SequenceView(View):
     """See `sequence`; `length` includes the burn-in."""
 
     length: int
@@ -63,6 +64,10 @@ class SequenceView:
     @property
     def reach(self) -> int:
         return self.length
+
+    @functools.cached_property
+    def refuses(self) -> bool:
+        return self.complete
 
     @property
     def completes(self) -> tuple[int, ...]:
@@ -78,8 +83,8 @@ class SequenceView:
         after = {leaf.path: self._last_step for leaf in layout.leaves if leaf.next_of is not None}
         return {"": steps} | after
 
-    def usable(self, span: Span) -> jax.Array | None:
-        return span.after >= self.length - 1 if self.complete else None
+    def usable(self, span: Span) -> jax.Array:
+        return span.after >= self.length - 1
 
     def batch(self, step: PyTree, span: Span) -> Sequence:
         position = jnp.arange(self.length, dtype=jnp.int32)[None]

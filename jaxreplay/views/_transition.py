@@ -7,7 +7,7 @@ import dataclasses
 from jaxreplay._core.layout import Layout
 from jaxreplay._core.rings import Span
 from jaxreplay.types import PyTree
-from jaxreplay.views.base import Columns
+from jaxreplay.views.base import Columns, View
 
 
 def transition() -> TransitionView:
@@ -20,14 +20,11 @@ def transition() -> TransitionView:
 
 
 @dataclasses.dataclass(frozen=True)
-class TransitionView:
+class TransitionView(View):
     """See `transition`."""
 
     def columns(self, layout: Layout) -> Columns:
         return {"": 0}
-
-    def usable(self, span: Span) -> None:
-        return None
 
     def batch(self, step: PyTree, span: Span) -> PyTree:
         return step

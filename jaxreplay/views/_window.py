@@ -10,12 +10,14 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxreplay._core import episode_numbers as numbering
-from jaxreplay._core import rings, trees
+from jaxreplay._core import trees
+from jaxreplay._core.episode_numbers import VOID
+from jaxreplay._core.gather import gather_leaf
 from jaxreplay._core.layout import Layout
+from jaxreplay._core.lookup import find_slots, own_word
 from jaxreplay._core.rings import Rings, Span
 from jaxreplay.types import PyTree, Rows
-from jaxreplay.views.base import At, Columns, Fill, check_fill, need_episodes
+from jaxreplay.views.base import At, Columns, Fill, View, check_fill, need_episodes
 from jaxreplay.views.parts import HasParts
 
 
@@ -90,7 +92,7 @@ def offsets(
 
 
 @dataclasses.dataclass(frozen=True)
-class OffsetsView:
+class OffsetsView(View):
     """See `offsets`."""
 
     steps: tuple[int, ...]
@@ -107,18 +109,15 @@ class OffsetsView:
             need_episodes(layout, f"offsets({self.steps}) without episode_id or episode_end")
         return {"": tuple(At(step, self.fill) for step in self.steps)}
 
-    def usable(self, span: Span) -> None:
-        return None
-
-    def narrow(self, rings_: Rings, span: Span) -> Span:
+    def narrow(self, rings: Rings, span: Span) -> Span:
         if self.episode_id is None and not self.episode_end:
             return span
         first, last = self.steps[0], self.steps[-1]
         around = jnp.arange(first, last + 1, dtype=jnp.int32)[None]  # [1, N]
         time = span.time[:, None] + around
-        slot, env, held = rings.place(rings_, Rows(time, jnp.broadcast_to(span.env[:, None], time.shape)))
-        there = held & (rings.own_word(rings_, slot, env, 0) != numbering.VOID)
-        read = functools.partial(_read_scalar, rings_, slot=slot, env=env)
+        slot, env, held = find_slots(rings, Rows(time, jnp.broadcast_to(span.env[:, None], time.shape)))
+        there = held & (own_word(rings, slot, env, 0) != VOID)
+        read = functools.partial(_read_scalar, rings, slot=slot, env=env)
         if self.episode_id is not None:
             number = read(self.episode_id)
             same = number == number[:, -first, None]
@@ -127,7 +126,7 @@ class OffsetsView:
             goes_on = ~functools.reduce(jnp.logical_or, [read(part).astype(jnp.bool_) for part in self.episode_end])
             before, after = there & goes_on, there.at[:, 1:].set(there[:, 1:] & goes_on[:, :-1])
         reach = _run(before[:, :-first][:, ::-1]), _run(after[:, 1 - first :])
-        if rings_.layout.followed:  # a next observation is known within the buffer's own episodes alone
+        if rings.layout.followed:  # a next observation is known within the buffer's own episodes alone
             reach = jnp.minimum(reach[0], span.before), jnp.minimum(reach[1], span.after)
         return span.replace(before=jnp.where(span.valid, reach[0], 0), after=jnp.where(span.valid, reach[1], 0))
 
@@ -142,10 +141,10 @@ def _run(x: jax.Array) -> jax.Array:
     return jnp.sum(jnp.cumprod(x.astype(jnp.int32), axis=1), axis=1, dtype=jnp.int32)
 
 
-def _read_scalar(rings_: Rings, part: str, slot: jax.Array, env: jax.Array) -> jax.Array:
+def _read_scalar(rings: Rings, part: str, slot: jax.Array, env: jax.Array) -> jax.Array:
     """Read a stored scalar leaf; raises ValueError where it is none."""
-    for index, leaf in enumerate(rings_.layout.leaves):
+    for index, leaf in enumerate(rings.layout.leaves):
         if leaf.path == part and leaf.shape == () and leaf.next_of is None:
-            return rings.gather_leaf(rings_, index, slot, env)
-    scalars = [leaf.path for leaf in rings_.layout.leaves if leaf.shape == () and leaf.next_of is None]
+            return gather_leaf(rings, index, slot, env)
+    scalars = [leaf.path for leaf in rings.layout.leaves if leaf.shape == () and leaf.next_of is None]
     raise ValueError(f"offsets: {part!r} is no stored scalar; these are: {', '.join(scalars) or 'none'}")

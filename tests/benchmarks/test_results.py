@@ -11,6 +11,8 @@ from benchmarks.results import Goal, Result, compare, load, load_machine, save, 
 from benchmarks.timing import interleave, quartiles, ratio, subtract
 from tests.extras import library
 
+pytestmark = pytest.mark.usefixtures("standard_promotion")  # flashbax does not work under strict promotion
+
 RESULT = Result("sample", "in lax.scan", {"jaxreplay": [1.0, 2.0, 3.0], "other": [3.0, 4.0, 9.0]}, Goal("other", 2.5))
 
 

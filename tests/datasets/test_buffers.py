@@ -154,7 +154,7 @@ def test_of_a_running_buffer_what_it_holds_is_read() -> None:
 def test_buffers_of_other_things() -> None:
     with pytest.raises(TypeError, match="from_buffer: expected a buffer of Transitions"):
         Dataset.from_buffer(replay.create({"x": jnp.zeros(3)}, 4))
-    with pytest.raises(TypeError, match=r"from_buffer: expected a Buffer, as replay\.create makes it, got int"):
+    with pytest.raises(TypeError, match=r"from_buffer: expected a Buffer, got int"):
         Dataset.from_buffer(3)
     step = jax.tree.map(lambda x: x[0], flatten([simple(1)]))
     with pytest.raises(

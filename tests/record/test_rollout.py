@@ -47,7 +47,7 @@ class Counter(FuncEnv):
         return jnp.stack([state.episode, state.time]).astype(jnp.float32)
 
     def reward(self, state: State, action: Any, next_state: State, rng: Any, params: Any = None) -> jax.Array:
-        return state.episode + next_state.time + 0.5 + (0 if params is None else params)
+        return (state.episode + next_state.time).astype(jnp.float32) + 0.5 + (0 if params is None else params)
 
     def terminal(self, state: State, rng: Any, params: Any = None) -> jax.Array:
         return state.time >= length_of(state.episode)
@@ -76,7 +76,8 @@ class OldGymnax:
     def step_env(self, key: jax.Array, state: State, action: Any, params: Any) -> Any:
         after = state.replace(time=state.time + 1)
         done = (after.time >= length_of(after.episode)) | (after.time >= params.max_steps_in_episode)
-        return self.observe(after), after, state.episode + after.time + 0.5, done, {"twice": 2 * action}
+        reward = (state.episode + after.time).astype(jnp.float32) + 0.5
+        return self.observe(after), after, reward, done, {"twice": 2 * action}
 
     def step(self, key: jax.Array, state: State, action: Any, params: Any) -> Any:
         observation, after, reward, done, info = self.step_env(key, state, action, params)
@@ -192,6 +193,7 @@ def test_every_transition_is_the_one_that_happened(name: str) -> None:
     np.testing.assert_array_equal(state.elapsed.reshape(envs)[goes_on], last.next_observation[goes_on][:, 1])
 
 
+@pytest.mark.usefixtures("standard_promotion")
 def test_it_is_what_stepping_by_hand_gives() -> None:
     """The recorded actions applied to the recorded observations of CartPole, whose observation is its state."""
     from gymnasium.envs.phys2d.cartpole import CartPoleFunctional

@@ -299,9 +299,11 @@ def test_the_largest_numbers_neither_overflow_nor_break_the_others() -> None:
 
 def test_when_all_priorities_are_zero_nothing_is_drawn() -> None:
     buffer = set_priorities(buffer_of(4), rows_of(0, 1, 2, 3), jnp.zeros(4))
-    batch = replay.sample(buffer, KEY, 8)
+    batch = jax.jit(lambda b: replay.sample(b, KEY, 8))(buffer)
     assert not batch.mask.any()
     assert not batch.probability.any()
+    with pytest.raises(ValueError, match="all their priorities are zero"):
+        replay.sample(buffer, KEY, 8)
 
 
 def test_a_block_is_as_if_appended_one_by_one() -> None:
@@ -344,7 +346,7 @@ def test_a_step_that_appends_samples_and_updates_needs_no_copy(view: Any) -> Non
         transition, key = xs
         buffer = replay.append(buffer, transition)
         batch = replay.sample(buffer, key, 16, view or views.transition())
-        weights = replay.importance_weights(batch, buffer, 0.5)
+        weights = replay.importance_weights(batch, 0.5)
         return replay.set_priorities(buffer, batch.rows, weights), weights.sum()
 
     def train(buffer: replay.Buffer, xs: Any) -> Any:
@@ -409,7 +411,7 @@ def test_a_priority_that_underflows_is_the_smallest_that_can_be_drawn(
     assert not counts[::4].any()
     assert stats.chisquare(counts[np.arange(48) % 4 > 0]).pvalue > 1e-6
     np.testing.assert_allclose(batch.probability, 1 / 36, rtol=1e-6)
-    np.testing.assert_allclose(replay.importance_weights(batch, buffer, 1.0), 1, rtol=1e-6)
+    np.testing.assert_allclose(replay.importance_weights(batch, 1.0), 1, rtol=1e-6)
 
 
 def test_probabilities_and_weights_stay_finite_beside_the_largest_priorities() -> None:
@@ -419,7 +421,7 @@ def test_probabilities_and_weights_stay_finite_beside_the_largest_priorities() -
     assert float(every.probability[1]) == 0
     np.testing.assert_allclose(every.probability[2:], 1 / 6, rtol=1e-5)
     both = replay.take(buffer, rows_of(0, 2, 3))
-    assert bool(jnp.isfinite(replay.importance_weights(both, buffer, 1.0)).all())
+    assert bool(jnp.isfinite(replay.importance_weights(both, 1.0)).all())
 
 
 def test_a_small_new_priority_can_be_drawn() -> None:
@@ -456,12 +458,12 @@ def test_importance_weights_are_those_of_the_paper() -> None:
     batch = replay.sample(buffer, KEY, 16)
     p = np.arange(1.0, 9.0) ** 0.7 / (np.arange(1.0, 9.0) ** 0.7).sum()
     wanted = (8 * p[np.asarray(batch.rows.time)]) ** -0.4
-    came = jax.jit(replay.importance_weights)(batch, buffer, 0.4)
+    came = jax.jit(replay.importance_weights)(batch, 0.4)
     np.testing.assert_allclose(came, wanted / wanted.max(), rtol=1e-5)
-    np.testing.assert_array_equal(replay.importance_weights(batch, buffer, 0.0), jnp.ones(16))
+    np.testing.assert_array_equal(replay.importance_weights(batch, 0.0), jnp.ones(16))
     masked = batch.replace(mask=batch.mask.at[0].set(False), probability=batch.probability.at[0].set(0))
-    assert float(replay.importance_weights(masked, buffer, 0.4)[0]) == 0
-    assert bool(jnp.isfinite(replay.importance_weights(masked, buffer, 0.4)).all())
+    assert float(replay.importance_weights(masked, 0.4)[0]) == 0
+    assert bool(jnp.isfinite(replay.importance_weights(masked, 0.4)).all())
 
 
 def test_sequence_priorities_mix_the_largest_and_the_mean() -> None:

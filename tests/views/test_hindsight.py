@@ -39,7 +39,7 @@ def goal_buffer() -> replay.Buffer:
         reward=jnp.full(15, 50.0),
         terminated=jnp.zeros(15, bool),
         truncated=ends,
-        next_observation=observe(time + 1 + 100 * ends),
+        next_observation=observe(time + 1 + jnp.where(ends, 100.0, 0.0)),
     )
     example = jax.tree.map(lambda x: x[0], block)
     return replay.extend(replay.create(example, 10, max_episodes=8), block)

@@ -89,9 +89,8 @@ def test_bootstraps_at_truncation_and_at_the_newest_row_and_not_after_terminatio
 def test_names_of_the_users_own_structure_and_rewards_in_their_dtype() -> None:
     example = {"s": jnp.zeros(2), "s2": jnp.zeros(2), "a": jnp.int32(0), "r": jnp.bfloat16(0), "d": jnp.bool_(False)}
     buffer = replay.create(example, 8, next_of={"s2": "s"}, episode_end="d")
-    buffer = replay.extend(
-        buffer, jax.tree.map(lambda x: jnp.ones((4, *x.shape), x.dtype) * (x.dtype != bool), example)
-    )
+    block = jax.tree.map(lambda x: jnp.full((4, *x.shape), x.dtype != bool, x.dtype), example)
+    buffer = replay.extend(buffer, block)
     view = n_step(3, 1.0, observation="s", next_observation="s2", action="a", reward="r", terminated="d")
     batch = replay.take(buffer, replay.rows(buffer)[0], view)
     assert batch.data.reward.dtype == jnp.bfloat16
@@ -222,10 +221,10 @@ def test_an_action_without_leaves_comes_as_it_is(nothing: Any) -> None:
 def extras_buffer(example: Any, **options: Any) -> replay.Buffer:
     buffer = replay.create(example, 8, **options)
     block = jax.tree.map(lambda x: jnp.broadcast_to(x, (6, *x.shape)), example)
-    count = jnp.arange(6)
+    count = jnp.arange(6.0)
     if isinstance(example, replay.Transition):
-        return replay.extend(buffer, block.replace(extras={"log_prob": count * 1.0, "big": block.extras["big"] + 3}))
-    return replay.extend(buffer, block | {"log_prob": count * 1.0, "weight": count * 2.0})
+        return replay.extend(buffer, block.replace(extras={"log_prob": count, "big": block.extras["big"] + 3}))
+    return replay.extend(buffer, block | {"log_prob": count, "weight": count * 2})
 
 
 def test_the_first_steps_extras_come_along() -> None:

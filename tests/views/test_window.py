@@ -82,7 +82,7 @@ def test_over_transitions_windows_keep_to_both_the_leaf_and_the_buffers_episodes
     example = replay.Transition(number, number, number, flag, flag, number, {"section": jnp.int32(0)})
     time = jnp.arange(8.0)
     block = replay.Transition(
-        time, time, time, time == 3, jnp.zeros(8, bool), time + 1 + 100 * (time == 3),
+        time, time, time, time == 3, jnp.zeros(8, bool), time + 1 + jnp.where(time == 3, 100.0, 0.0),
         {"section": jnp.array([0, 0, 1, 1, 1, 1, 1, 1])},
     )  # fmt: skip
     buffer = replay.extend(replay.create(example, 8), block)

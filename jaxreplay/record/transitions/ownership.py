@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxreplay._core import clock as ring
-from jaxreplay._core import episode_numbers as numbering
-from jaxreplay._core import rings
+from jaxreplay._core.clock import slot_of_age
+from jaxreplay._core.episode_numbers import number_limit
+from jaxreplay._core.lookup import counts, own_word
 from jaxreplay._core.rings import Rings
 from jaxreplay._episodes import set_episode_data
 from jaxreplay.buffer import extend
@@ -41,7 +41,7 @@ class Program:
 def _set_data(buffer: Buffer, env: jax.Array, behind: jax.Array, data: PyTree) -> Buffer:
     """Set data of the episodes that are `behind` `[B]` before the newest of their `env` `[B]` (-1: of none)."""
     number = buffer.rings.envs.number[jnp.maximum(env, 0)] - behind
-    number += jnp.where(number < 0, numbering.number_limit(buffer.rings.num_records), 0)
+    number += jnp.where(number < 0, number_limit(buffer.rings.num_records), 0)
     return set_episode_data(buffer, env, data, number)
 
 
@@ -57,9 +57,9 @@ def count_lost(stored: Rings) -> jax.Array:
     """How many held rows lost their episode's record, an int32 scalar: `stats(buffer).lost`, by a few reads an env."""
     held = jnp.maximum(stored.clock.held, 1)
     env = jnp.arange(stored.num_envs, dtype=jnp.int32)
-    oldest = jnp.broadcast_to(ring.slot_of_age(stored.clock, held, stored.num_slots), env.shape)
-    recorded = stored.envs.recorded - rings.own_word(stored, oldest, env, 1)
-    return jnp.sum(jnp.where(stored.clock.held > 0, recorded - rings.counts(stored), 0), dtype=jnp.int32)
+    oldest = jnp.broadcast_to(slot_of_age(stored.clock, held, stored.num_slots), env.shape)
+    recorded = stored.envs.recorded - own_word(stored, oldest, env, 1)
+    return jnp.sum(jnp.where(stored.clock.held > 0, recorded - counts(stored), 0), dtype=jnp.int32)
 
 
 _EXTEND, _CLOSE, _SET_DATA = Program(extend), Program(end_episodes), Program(_set_data)

@@ -1,0 +1,159 @@
+"""Every question about rows, in O(1) of the capacity: where they are, which can be read, and how many there are."""
+
+from __future__ import annotations
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxreplay._core.clock import age, all_times, oldest, slot_of_age, slot_of_time
+from jaxreplay._core.episode_numbers import number_limit
+from jaxreplay._core.loops import vary_as
+from jaxreplay._core.rings import Rings, Span
+from jaxreplay.types import Rows
+
+
+def flat_index(rings: Rings, slot: jax.Array, env: jax.Array) -> jax.Array:
+    """The number of the row of a slot and env once both are one axis: `[T + 1 + K, E]` as `[(T + 1 + K) * E]`."""
+    return slot * rings.arrays[0].shape[1] + env
+
+
+def has_record(newest: jax.Array, number: jax.Array, num_records: int) -> jax.Array:
+    """Tell whether the record of an episode is still kept, given its env's newest number (both at least 0)."""
+    behind = newest - number
+    behind = jnp.where(behind < 0, behind + number_limit(num_records), behind)
+    return (number >= 0) & (behind < num_records)
+
+
+def oldest_number(newest: jax.Array, num_records: int) -> tuple[jax.Array, jax.Array]:
+    """The number of an env's oldest episode that has a record, and whether an older one has lost its record.
+
+    (While the first K numbers after a wrap are the newest, none is taken as lost, and `size` may count lost rows.)
+    """
+    first = newest - (num_records - 1)
+    return jnp.maximum(first, 0), first > 0
+
+
+def record_slot(rings: Rings, number: jax.Array) -> jax.Array:
+    """The slot of the record of an episode, given its number in its env, at least 0."""
+    return rings.num_slots + 1 + number % rings.num_records
+
+
+def own_word(rings: Rings, slot: jax.Array, env: jax.Array, word: int) -> jax.Array:
+    """Read one of the library's own words of records, int32, in the shape of `slot` and `env`."""
+    flat = rings.arrays[0].reshape(-1, rings.layout.num_words)
+    column = jnp.full_like(slot, word)
+    words = flat.at[flat_index(rings, slot, env), column].get(mode="promise_in_bounds", wrap_negative_indices=False)
+    return lax.bitcast_convert_type(words, jnp.int32)
+
+
+def gather_rows(rings: Rings, array: int, slot: jax.Array, env: jax.Array) -> jax.Array:
+    """Read rows of a stored array as they are stored, the axes of `slot` first; `layout.decode_leaf` makes values."""
+    flat = lax.collapse(rings.arrays[array], 0, 2)
+    return flat.at[flat_index(rings, slot, env)].get(mode="promise_in_bounds", wrap_negative_indices=False)
+
+
+def find_slots(rings: Rings, rows: Rows) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return `(slot, env, held)` of rows; where a row is not held (stale, or out of range) it is the zero slot's."""
+    num_slots, num_envs = rings.num_slots, rings.num_envs
+    slot, held = slot_of_time(rings.clock, rows.time, num_slots)
+    held &= (rows.env >= 0) & (rows.env < num_envs)
+    return jnp.where(held, slot, num_slots), jnp.where(held, rows.env, 0), held
+
+
+def find(rings: Rings, rows: Rows) -> Span:
+    """Say where rows are and what surrounds them: the one place that decides whether a row can be read."""
+    chex.assert_equal_shape([rows.time, rows.env])
+    slot, env, held = find_slots(rings, rows)
+    slices_before = rows.time - oldest(rings.clock)
+    zero_slot = rings.num_slots
+    number = own_word(rings, slot, env, 0)
+    if not rings.num_records:
+        valid, none = held & (number >= 0), jnp.zeros_like(slot)
+        return Span(
+            valid=valid,
+            time=rows.time,
+            env=env,
+            slot=jnp.where(valid, slot, zero_slot),
+            before=none,
+            after=none,
+            newest=none,
+            index=none,
+            open=none > 0,
+            record=none + zero_slot,
+        )
+    newest_number = rings.envs.number[env]
+    valid = held & has_record(newest_number, number, rings.num_records)
+    record = jnp.where(valid, record_slot(rings, number), zero_slot)
+    index = jnp.where(valid, rows.time - own_word(rings, record, env, 0), 0)
+    after = jnp.where(valid, own_word(rings, record, env, 1) - rows.time, 0)
+    return Span(
+        valid=valid,
+        time=rows.time,
+        env=env,
+        slot=jnp.where(valid, slot, zero_slot),
+        before=jnp.where(valid, jnp.minimum(index, slices_before), 0),
+        after=after,
+        newest=after,
+        index=index,
+        open=valid & (number == newest_number) & rings.envs.open[env],
+        record=record,
+    )
+
+
+def all_rows(rings: Rings) -> Rows:
+    """Every slot's row in order of time, then env, `[T*E]` each."""
+    shape = (rings.num_slots, rings.num_envs)
+    time = all_times(rings.clock, rings.num_slots)[:, None]
+    env = jnp.arange(rings.num_envs, dtype=jnp.int32)
+    return Rows(*(jnp.broadcast_to(x, shape).ravel() for x in (time, env)))
+
+
+def is_valid(rings: Rings, rows: Rows) -> jax.Array:
+    """Tell which rows can be read: `find(...).valid`, and nothing else of it is computed."""
+    return find(rings, rows).valid
+
+
+def oldest_recorded(rings: Rings) -> jax.Array:
+    """The age of each env's oldest row that has not lost its episode's record, `[E]`; at most `held`."""
+    held = jnp.broadcast_to(rings.clock.held, (rings.num_envs,))
+    if not rings.num_records:
+        return held
+    number, some_lost = oldest_number(rings.envs.number, rings.num_records)
+    env = jnp.arange(rings.num_envs, dtype=jnp.int32)
+    start = own_word(rings, record_slot(rings, number), env, 0)
+    return jnp.where(some_lost, jnp.clip(age(rings.clock, start), 0, held), held)
+
+
+def counts(rings: Rings) -> jax.Array:
+    """How many rows of each env can be read, `[E]` int32. Costs two reads an env, whatever the capacity."""
+    ages = oldest_recorded(rings)
+    env = jnp.arange(rings.num_envs, dtype=jnp.int32)
+    slot = slot_of_age(rings.clock, jnp.maximum(ages, 1), rings.num_slots)
+    return jnp.where(ages > 0, rings.envs.recorded - own_word(rings, slot, env, 1), 0)
+
+
+def rank(rings: Rings, span: Span) -> jax.Array:
+    """The number, from 0, of each valid row of a span among those of its env that can be read, oldest first, `[B]`."""
+    return own_word(rings, span.slot, span.env, 1) - (rings.envs.recorded - counts(rings))[span.env]
+
+
+def nth_rows(rings: Rings, nth: jax.Array, env: jax.Array) -> Rows:
+    """The rows that are number `nth` (from 0) of those of their env that can be read, `[B]`; by bisection over time.
+
+    Ordinals rise by one after each such row, so the n-th is the newest whose ordinal is at most the oldest's plus n.
+    """
+    target = rings.envs.recorded[env] - counts(rings)[env] + nth
+
+    def halve(_, bounds):
+        newer, older = bounds  # ages; the answer lies in [newer, older]
+        middle = (newer + older) // 2
+        slot = slot_of_age(rings.clock, jnp.maximum(middle, 1), rings.num_slots)
+        fits = own_word(rings, slot, env, 1) - target <= 0
+        return jnp.where(fits, newer, middle + 1), jnp.where(fits, middle, older)
+
+    older = jnp.broadcast_to(jnp.maximum(rings.clock.held, 1), nth.shape)
+    bounds = vary_as((jnp.ones_like(older), older), (target, target))
+    ages, _ = lax.fori_loop(0, rings.num_slots.bit_length(), halve, bounds)
+    return Rows(time=rings.clock.time - ages, env=env)

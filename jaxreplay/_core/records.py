@@ -1,0 +1,57 @@
+"""The records of episodes: which live, and the user's data for each."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from jaxreplay._core import layout
+from jaxreplay._core.clock import is_held
+from jaxreplay._core.layout import Layout
+from jaxreplay._core.lookup import own_word, record_slot
+from jaxreplay._core.rings import Rings
+from jaxreplay.types import Episodes, PyTree
+
+
+class EpisodeData(struct.PyTreeNode):
+    """The user's data for each recorded episode: `leaves` `[K, E, ...]`; `number` `[K, E]` int32 says whose they are.
+
+    Data are told by number rather than cleared when an episode begins, so an append need not touch them.
+    """
+
+    number: jax.Array
+    leaves: tuple[jax.Array, ...]
+    layout: Layout = struct.field(pytree_node=False)
+
+
+def make_data(example: PyTree, num_records: int, num_envs: int) -> EpisodeData | None:
+    """Allocate room for data like `example` for each episode, or None for none."""
+    if example is None:
+        return None
+    described = layout.make_layout(example, {}, episodic=False)
+    return EpisodeData(
+        number=jnp.full((num_records, num_envs), -1, jnp.int32),
+        leaves=tuple(jnp.zeros((num_records, num_envs, *x.raw.shape), x.raw.dtype) for x in described.leaves),
+        layout=described,
+    )
+
+
+def live_records(stored: Rings) -> Episodes:
+    """The episodes that have a record and a step in the ring, oldest first, `[K, E]`; `final_observation` left out."""
+    count = stored.num_records
+    order = jnp.arange(count, dtype=jnp.int32)[:, None]
+    number = stored.envs.number[None] - (count - 1) + order
+    slot = record_slot(stored, jnp.maximum(number, 0)) if count else number
+    env = jnp.broadcast_to(jnp.arange(stored.num_envs, dtype=jnp.int32), slot.shape)
+    start, newest = own_word(stored, slot, env, 0), own_word(stored, slot, env, 1)
+    mask = (number >= 0) & is_held(stored.clock, newest)
+    keep = lambda x: jnp.where(mask, x, 0)  # noqa: E731
+    return Episodes(
+        number=jnp.where(mask, number, -1),
+        start=keep(start),
+        length=keep(newest - start + 1),
+        ended=mask & ~((order == count - 1) & stored.envs.open[None]),
+        final_observation=None,
+        mask=mask,
+    )

@@ -1,0 +1,78 @@
+"""What a source is: something that rows are drawn and read from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from jaxreplay._core import trees
+from jaxreplay._core.rings import Rings, Span
+from jaxreplay.state import Buffer
+from jaxreplay.types import Rows, Sample, SourceRows, out_of_range_unless
+from jaxreplay.views import View
+
+VIEW = 2**32 - 1  # what is folded into a sample's key for the view's own draws; no round of redraws is that one
+
+
+class Source(struct.PyTreeNode):
+    """A pytree that holds its buffers as they are, and reads them as one. Rows are flat, `[B]`."""
+
+    @property
+    def buffers(self) -> tuple[Buffer, ...]:
+        """The buffers, in the order of `SourceRows.source`."""
+        raise NotImplementedError
+
+    def size(self) -> jax.Array:
+        """Count the rows that can be read, int32."""
+        raise NotImplementedError
+
+    def every_row(self) -> tuple[Any, jax.Array]:
+        """List all rows `[N]`, and which can be read; see `replay.rows`."""
+        raise NotImplementedError
+
+    def starts(self, rows: Any, view: View) -> jax.Array:
+        """Tell which rows a view can start from, `[B]`."""
+        raise NotImplementedError
+
+    def sample(self, key: jax.Array, batch_size: int, view: View) -> Sample:
+        """Draw rows and read them; see `replay.sample`."""
+        raise NotImplementedError
+
+    def take(self, rows: Any, view: View, key: jax.Array | None) -> Sample:
+        """Read given rows; see `replay.take`."""
+        raise NotImplementedError
+
+
+def read(
+    rings: Rings, span: Span, probability: jax.Array, view: View, key: jax.Array | None, source: int | None = None
+) -> Sample:
+    """Read the rows of a span through a view; their addresses are those in buffer number `source`, if it is given."""
+    rows = out_of_range_unless(span.valid, Rows(time=span.time, env=span.env))
+    if view.num_bits and key is not None:
+        bits = jax.random.bits(jax.random.fold_in(key, VIEW), (*span.valid.shape, view.num_bits), jnp.uint32)
+        span = span.replace(bits=bits)
+    return Sample(
+        data=view.read(rings, span),
+        rows=rows if source is None else as_source_rows(rows, source),
+        probability=jnp.where(span.valid, probability, 0.0),
+        mask=span.valid,
+    )
+
+
+def as_source_rows(rows: Rows | SourceRows, source: int) -> SourceRows:
+    """Rows of a source whose first buffer is number `source`."""
+    if isinstance(rows, SourceRows):
+        return rows.replace(source=rows.source + source)
+    return SourceRows(source=jnp.full_like(rows.time, source), time=rows.time, env=rows.env)
+
+
+def merge(samples: Sequence[Sample]) -> Sample:
+    """Of samples with rows for each place of the batch, at most one of them real, take the real one."""
+    chosen = samples[0]
+    for sample in samples[1:]:
+        chosen = trees.choose(sample.mask, sample, chosen)
+    return chosen
