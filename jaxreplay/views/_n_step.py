@@ -144,7 +144,7 @@ class NStepView(View):
         bootstrap = jnp.asarray(powers[1:], jnp.float32)[self._last_step(span)]
         rewards = trees.get_part(step, self.reward)
         dtype = rewards.dtype if jnp.issubdtype(rewards.dtype, jnp.inexact) else jnp.float32
-        wide = jnp.promote_types(dtype, jnp.float32)
+        wide = np.promote_types(dtype, np.float32)
         flags = trees.get_part(step, self.terminated).astype(jnp.bool_)
         flags &= trees.to_rank(taken, flags.ndim)
         counts = trees.to_rank(taken, rewards.ndim)
