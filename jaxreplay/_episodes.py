@@ -33,16 +33,16 @@ def episodes(buffer: Buffer) -> Episodes:
 
 @functools.partial(jax.jit, inline=True)
 def _episodes(buffer: Buffer) -> Episodes:
-    stored = buffer.rings
-    found = live_records(stored)
-    slot = jnp.where(found.mask, record_slot(stored, found.number), stored.num_slots)
-    env = jnp.broadcast_to(jnp.arange(stored.num_envs, dtype=jnp.int32), slot.shape)
-    followed = stored.layout.followed
+    rings = buffer.rings
+    found = live_records(rings)
+    slot = jnp.where(found.mask, record_slot(rings, found.number), rings.num_slots)
+    env = jnp.broadcast_to(jnp.arange(rings.num_envs, dtype=jnp.int32), slot.shape)
+    followed = rings.layout.followed
     step = jax.tree.unflatten(
-        stored.layout.treedef,
-        [gather_leaf(stored, i, slot, env) if i in followed else None for i in range(len(stored.layout.leaves))],
+        rings.layout.treedef,
+        [gather_leaf(rings, i, slot, env) if i in followed else None for i in range(len(rings.layout.leaves))],
     )
-    parts = {source: trees.get_part(step, source) for source in stored.layout.sources}
+    parts = {source: trees.get_part(step, source) for source in rings.layout.sources}
     found = found.replace(final_observation=next(iter(parts.values())) if len(parts) == 1 else parts)
     return jax.tree.map(lambda x: x[:, 0], found) if buffer.single else found
 
@@ -56,8 +56,8 @@ def num_episodes(buffer: Buffer) -> jax.Array:
 
 
 @functools.partial(jax.jit, inline=True)
-def _num_episodes(stored: Rings) -> jax.Array:
-    return jnp.sum(live_records(stored).mask, dtype=jnp.int32)
+def _num_episodes(rings: Rings) -> jax.Array:
+    return jnp.sum(live_records(rings).mask, dtype=jnp.int32)
 
 
 def episode_data(buffer: Buffer) -> PyTree:
@@ -87,7 +87,7 @@ def set_episode_data(buffer: Buffer, env: Any, data: PyTree, number: Any = None)
     env: int32 `[...]`; 0 for a single stream. data: leaves `[..., *shape]`, the structure given to `create`, or a part
     of it (`{"return": r}`); the rest keeps its value, and is zero for an episode that had none.
     number: `[...]` int32, which episode; by default each env's newest, open or ended. An env without that episode, or
-    whose record of it was overwritten, is left alone; of an env given twice, the last wins.
+    whose record of it was overwritten, is left alone; if an env is given twice, the last value wins.
     Raises ValueError or TypeError for data that do not fit.
     """
     _need_data("set_episode_data", buffer)
@@ -103,17 +103,17 @@ def set_episode_data(buffer: Buffer, env: Any, data: PyTree, number: Any = None)
 
 @functools.partial(jax.jit, inline=True)
 def _set_episode_data(buffer: Buffer, env: jax.Array, values: dict[int, Any], number: jax.Array | None) -> Buffer:
-    stored, data, lead = buffer.rings, buffer.episode_data, env.ndim
+    rings, data, lead = buffer.rings, buffer.episode_data, env.ndim
     env = env.ravel()
-    known = (env >= 0) & (env < stored.num_envs)
+    known = (env >= 0) & (env < rings.num_envs)
     env = jnp.where(known, env, 0)
-    newest = stored.envs.number[env]
+    newest = rings.envs.number[env]
     number = newest if number is None else number.ravel()
-    known &= has_record(newest, number, stored.num_records)
-    slot = jnp.maximum(number, 0) % stored.num_records
-    known &= is_last_of_equals(jnp.where(known, flat_index(stored, slot, env), -1))
+    known &= has_record(newest, number, rings.num_records)
+    slot = jnp.maximum(number, 0) % rings.num_records
+    known &= is_last_of_equals(jnp.where(known, flat_index(rings, slot, env), -1))
     fresh = data.number[slot, env] != number
-    to = jnp.where(known, slot, nowhere(stored.num_records, env.shape[0]))
+    to = jnp.where(known, slot, nowhere(rings.num_records, env.shape[0]))
     leaves = []
     for i, x in enumerate(data.leaves):
         if i in values:
@@ -150,9 +150,9 @@ def sample_episodes(buffer: Buffer, key: jax.Array, n: int, max_length: int, com
 
 @functools.partial(jax.jit, static_argnames=("n", "max_length", "complete"), inline=True)
 def _sample_episodes(buffer: Buffer, key: jax.Array, n: int, max_length: int, complete: bool) -> Sample:
-    stored = buffer.rings
-    found = live_records(stored)
-    first_held = oldest(stored.clock)
+    rings = buffer.rings
+    found = live_records(rings)
+    first_held = oldest(rings.clock)
     eligible = found.mask & (found.ended & (found.start - first_held >= 0) if complete else True)
     ends = jnp.cumsum(eligible.ravel(), dtype=jnp.int32)
     count = ends[-1]
@@ -163,7 +163,7 @@ def _sample_episodes(buffer: Buffer, key: jax.Array, n: int, max_length: int, co
     step = jnp.arange(max_length, dtype=jnp.int32)[None]
     within = (count > 0) & (step < (length - overwritten)[:, None])
     time = (start + overwritten)[:, None] + step
-    env = jnp.broadcast_to((chosen % stored.num_envs)[:, None], time.shape)
+    env = jnp.broadcast_to((chosen % rings.num_envs)[:, None], time.shape)
     got = take(buffer, out_of_range_unless(within, Rows(time=time, env=env)))
     probability = jnp.where(count > 0, 1.0 / jnp.maximum(count, 1).astype(jnp.float32), 0.0)
     return got.replace(probability=jnp.broadcast_to(probability, (n,)))

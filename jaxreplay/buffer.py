@@ -11,14 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxreplay import ends
-from jaxreplay._core import layout, trees
-from jaxreplay._core.clock import is_last_of_equals
-from jaxreplay._core.episode_numbers import removed_word
-from jaxreplay._core.layout import Layout
-from jaxreplay._core.lookup import find_slots, flat_index, has_record
+from jaxreplay._core import edit, trees
+from jaxreplay._core.layout import Layout, check_part, make_layout
 from jaxreplay._core.loops import vary_as
 from jaxreplay._core.records import make_data
-from jaxreplay._core.rings import Rings, make_rings, nowhere
+from jaxreplay._core.rings import make_rings
 from jaxreplay._core.write import write
 from jaxreplay.samplers import Sampler, uniform
 from jaxreplay.state import Buffer, check_buffer
@@ -79,19 +76,19 @@ def create(
     episode_end = ends.resolve(example, episode_end)
     if next_of and episode_end is None:
         raise ValueError("next_of needs episode_end: without an end, the next row's value could be another episode's")
-    stored = layout.make_layout(example, next_of or {}, episodic=episode_end is not None)
+    layout = make_layout(example, next_of or {}, episodic=episode_end is not None)
     num_slots, num_records = capacity // envs, 0
     if episode_end is not None:
-        ends.check(episode_end, stored)
+        ends.check(episode_end, layout)
         if max_episodes is None:
-            wished = _default_records(stored, num_slots, envs, episode_data)
+            wished = _default_records(layout, num_slots, envs, episode_data)
         else:
             wished = -(-trees.check_count("max_episodes", max_episodes) // envs)
         num_records = max(2, wished)
     elif max_episodes is not None or episode_data is not None:
         raise ValueError("max_episodes and episode_data need episode_end: without it, rows are independent items")
     return Buffer(
-        rings=make_rings(stored, num_slots, envs, num_records),
+        rings=make_rings(layout, num_slots, envs, num_records),
         sampler_state=sampler.init(num_slots, envs),
         episode_data=make_data(episode_data, num_records, envs),
         sampler=sampler,
@@ -100,10 +97,10 @@ def create(
     )
 
 
-def _default_records(described: Layout, num_slots: int, num_envs: int, episode_data: PyTree) -> int:
+def _default_records(layout: Layout, num_slots: int, num_envs: int, episode_data: PyTree) -> int:
     """K, if the user does not say: as many as no episode can be lost with, or fewer where those take much memory."""
     data = make_data(episode_data, 1, num_envs) if episode_data is not None else None
-    record_bytes = num_envs * described.record_bytes + sum(x.nbytes for x in jax.tree.leaves(data))
+    record_bytes = num_envs * layout.record_bytes + sum(x.nbytes for x in jax.tree.leaves(data))
     return min(max(FREE_BYTES // record_bytes, num_slots // 8), num_slots)
 
 
@@ -136,17 +133,17 @@ def extend(buffer: Buffer, steps: PyTree, mask: Any = None) -> Buffer:
 
 def _check_step(buffer: Buffer, step: PyTree, mask: Any, block: bool) -> tuple[list[Any], tuple[int, ...]]:
     """Return the leaves as they came and their leading axes, or raise naming the leaf, what came, what was expected."""
-    stored = buffer.rings.layout
-    leaves = trees.check_structure("steps" if block else "step", step, stored.treedef, stored.paths)
+    layout = buffer.rings.layout
+    leaves = trees.check_structure("steps" if block else "step", step, layout.treedef, layout.paths)
     envs = () if buffer.single else (buffer.rings.num_envs,)
     axes = f"num_envs={envs[0]}" if envs else "a single stream: no env axis"
     hint = f"({'[L, E, ...]' if envs else '[L, ...]'}" if block else f"({'[E, ...]' if envs else '[...]'}"
     hint += f" with {axes}.)"
     lead: tuple[int, ...] = envs
     if block:  # the first leaf decides on L; one without any axis is found wrong below
-        length = trees.shape_dtype(stored.leaves[0].path, leaves[0])[0][:1] or (1,)
+        length = trees.shape_dtype(layout.leaves[0].path, leaves[0])[0][:1] or (1,)
         lead = (*length, *envs)
-    for leaf, value in zip(stored.leaves, leaves, strict=True):
+    for leaf, value in zip(layout.leaves, leaves, strict=True):
         trees.check_leaf(leaf.path, value, (*lead, *leaf.shape), leaf.dtype, hint)
     if mask is not None:
         trees.check_leaf("mask", mask, lead, jnp.dtype(bool), hint)
@@ -174,13 +171,13 @@ def put(buffer: Buffer, rows: Rows | SourceRows, leaves: PyTree) -> Buffer:
     """Overwrite chosen leaves of stored rows.
 
     rows: `[...]`. leaves: a part of the step's structure, as `{"reward": r}` with leaves `[..., *shape]`.
-    Rows that are no longer held are left alone; of a row given twice, the last value wins. A row's next observation is
-    the next row's observation, so it cannot be put: ValueError, as for unknown leaves. Nor can the leaves that decide
-    where episodes end: `end_episodes` ends open ones.
+    Rows that are no longer held are left alone. If a row is given twice, the last value wins. A row's next observation
+    is the next row's observation, so it cannot be put: ValueError, as for unknown leaves. Nor can the leaves that
+    decide where episodes end: `end_episodes` ends open ones.
     """
     check_buffer("put", buffer)
     rows = check_rows(buffer, rows)
-    values = layout.check_part(buffer.rings.layout, leaves, rows.time.shape, "put", "the shape of rows")
+    values = check_part(buffer.rings.layout, leaves, rows.time.shape, "put", "the shape of rows")
     if buffer.episode_end is not None:
         _check_no_ends(ends.read_by(buffer.episode_end, buffer.rings.layout) & values.keys(), buffer)
     return _put(buffer, rows, values)
@@ -197,28 +194,7 @@ def _check_no_ends(moved: Set[int], buffer: Buffer) -> None:
 
 @functools.partial(jax.jit, inline=True)
 def _put(buffer: Buffer, rows: Rows, values: dict[int, jax.Array]) -> Buffer:
-    return buffer.replace(rings=write_rows(buffer.rings, rows, values))
-
-
-def write_rows(stored: Rings, rows: Rows, values: Mapping[int, jax.Array]) -> Rings:
-    """Overwrite leaves `[..., *shape]`, by their index, of the rows `[...]` that are held."""
-    lead = rows.time.ndim
-    rows = jax.tree.map(jnp.ravel, rows)
-    slot, env, held = find_slots(stored, rows)
-    held &= is_last_of_equals(flat_index(stored, slot, env))
-    slot = jnp.where(held, slot, nowhere(stored.arrays[0].shape[0], slot.shape[0]))
-    arrays = list(stored.arrays)
-    for index, value in values.items():
-        leaf = stored.layout.leaves[index]
-        value = jnp.asarray(value)
-        value = value.reshape(*slot.shape, *value.shape[lead:])
-        if leaf.array:
-            at, raw = arrays[leaf.array].at[slot, env], layout.to_raw(value)
-        else:
-            at = arrays[0].at[slot, env, leaf.word : leaf.word + leaf.num_words]
-            raw = layout.to_words(leaf, value)
-        arrays[leaf.array] = at.set(raw, mode="drop", unique_indices=True, wrap_negative_indices=False)
-    return stored.replace(arrays=tuple(arrays))
+    return buffer.replace(rings=edit.overwrite(buffer.rings, rows, values))
 
 
 def remove(buffer: Buffer, rows: Rows | SourceRows) -> Buffer:
@@ -234,26 +210,9 @@ def remove(buffer: Buffer, rows: Rows | SourceRows) -> Buffer:
 
 @functools.partial(jax.jit, inline=True)
 def _remove(buffer: Buffer, rows: Rows) -> Buffer:
-    stored = buffer.rings
     rows = jax.tree.map(jnp.ravel, rows)
-    slot, env, _ = find_slots(stored, rows)
-    chosen = jnp.zeros((stored.num_slots + 1, stored.num_envs), jnp.bool_).at[slot, env].set(True)[:-1]
-    own = jax.lax.bitcast_convert_type(stored.arrays[0][: stored.num_slots, :, :2], jnp.int32)
-    number, ordinal = own[..., 0], own[..., 1]
-    gone = chosen & (number >= 0)
-    if stored.num_records:
-        gone &= has_record(stored.envs.number[None], number, stored.num_records)
-    order = (jnp.arange(stored.num_slots, dtype=jnp.int32) + stored.clock.head) % stored.num_slots  # oldest slot first
-    gone_before = jnp.cumsum(gone[order], axis=0, dtype=jnp.int32)
-    before = jnp.zeros_like(ordinal).at[order].set(gone_before) - gone.astype(jnp.int32)
-    own = jnp.stack([jnp.where(gone, removed_word(number), number), ordinal - before], axis=-1)
-    records = stored.arrays[0].at[: stored.num_slots, :, :2].set(jax.lax.bitcast_convert_type(own, jnp.uint32))
-    envs = stored.envs.replace(recorded=stored.envs.recorded - jnp.sum(gone, axis=0, dtype=jnp.int32))
-    state = buffer.sampler.on_remove(buffer.sampler_state, stored, rows)
-    return buffer.replace(
-        rings=stored.replace(arrays=(records, *stored.arrays[1:]), envs=envs),
-        sampler_state=state,
-    )
+    state = buffer.sampler.on_remove(buffer.sampler_state, buffer.rings, rows)
+    return buffer.replace(rings=edit.remove(buffer.rings, rows), sampler_state=state)
 
 
 def clear(buffer: Buffer) -> Buffer:
@@ -267,16 +226,13 @@ def clear(buffer: Buffer) -> Buffer:
 
 @functools.partial(jax.jit, inline=True)
 def _clear(buffer: Buffer) -> Buffer:
-    stored, sampler = buffer.rings, buffer.sampler
-    old = (stored.clock.held, stored.envs.open)
+    rings, sampler = buffer.rings, buffer.sampler
+    old = (rings.clock.held, rings.envs.open)
     held, open_ = vary_as(jax.tree.map(jnp.zeros_like, old), old)
-    stored = stored.replace(clock=stored.clock.replace(held=held), envs=stored.envs.replace(open=open_))
+    rings = rings.replace(clock=rings.clock.replace(held=held), envs=rings.envs.replace(open=open_))
     on_clear: Any = getattr(sampler, "on_clear", None)
-    if on_clear is None:
-        state = sampler.init(stored.num_slots, stored.num_envs)
-    else:
-        state = on_clear(buffer.sampler_state, stored)
-    return buffer.replace(rings=stored, sampler_state=vary_as(state, buffer.sampler_state))
+    state = on_clear(buffer.sampler_state, rings) if on_clear else sampler.init(rings.num_slots, rings.num_envs)
+    return buffer.replace(rings=rings, sampler_state=vary_as(state, buffer.sampler_state))
 
 
 def check_rows(buffer: Buffer, rows: Any) -> Rows:

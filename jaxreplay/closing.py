@@ -11,9 +11,9 @@ import numpy as np
 
 from jaxreplay import ends
 from jaxreplay._core import layout, trees
+from jaxreplay._core.edit import overwrite
 from jaxreplay._core.layout import Layout
 from jaxreplay._episodes import need_episodes
-from jaxreplay.buffer import write_rows
 from jaxreplay.state import Buffer, check_buffer
 from jaxreplay.types import PyTree, Rows, Transition
 
@@ -58,7 +58,7 @@ def _end_episodes(buffer: Buffer, mask: Any, given: dict[int, Any]) -> Buffer:
     values |= _truncated(stored.layout, values, stored.num_envs)
     chosen = stored.envs.open if mask is None else stored.envs.open & jnp.asarray(mask)
     env = jnp.where(chosen, jnp.arange(stored.num_envs, dtype=jnp.int32), -1)
-    stored = write_rows(stored, Rows(time=jnp.broadcast_to(stored.clock.time - 1, env.shape), env=env), values)
+    stored = overwrite(stored, Rows(time=jnp.broadcast_to(stored.clock.time - 1, env.shape), env=env), values)
     stored = stored.replace(envs=stored.envs.replace(open=stored.envs.open & ~chosen))
     sampler: Any = buffer.sampler
     state = buffer.sampler_state

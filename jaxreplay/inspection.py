@@ -78,20 +78,20 @@ def stats(buffer: Buffer) -> Stats:
 
 @functools.partial(jax.jit, inline=True)
 def _stats(buffer: Buffer) -> Stats:
-    stored = buffer.rings
+    rings = buffer.rings
 
     def count(x: jax.Array) -> jax.Array:
         return jnp.sum(x, dtype=jnp.int32)
 
-    every = lookup.all_rows(stored)
-    valid = lookup.is_valid(stored, every)
-    slot, env, held = lookup.find_slots(stored, every)
-    number = own_word(stored, slot, env, 0)
-    numbers = live_records(stored)
+    every = lookup.all_rows(rings)
+    valid = lookup.is_valid(rings, every)
+    slot, env, held = lookup.find_slots(rings, every)
+    number = own_word(rings, slot, env, 0)
+    numbers = live_records(rings)
     return Stats(
         capacity=jnp.int32(math.prod(slot.shape)),
-        time=stored.clock.time,
-        held=stored.clock.held * stored.num_envs,
+        time=rings.clock.time,
+        held=rings.clock.held * rings.num_envs,
         size=count(valid),
         void=count(held & (number == VOID)),
         removed=count(held & (number < VOID)),

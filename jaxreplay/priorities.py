@@ -18,8 +18,8 @@ from jaxreplay.types import Rows, Sample, SourceRows
 def set_priorities(buffer: Buffer, rows: Rows | SourceRows, priorities: Any) -> Buffer:
     """Set the priorities of rows `[...]` to plain magnitudes `[...]`, as `abs(td_error) + 1e-6`; floating.
 
-    Stale, void, removed and out-of-range rows are ignored, so a slow learner cannot poison newer data; of a row given
-    twice the last value counts. NaN, negative and infinite priorities raise ValueError outside jit; inside it they
+    Stale, void, removed and out-of-range rows are ignored, so a slow learner cannot poison newer data. If a row is
+    given twice, the last value wins. NaN, negative and infinite priorities raise ValueError outside jit; inside it they
     leave the old priority in place. Raises ValueError for a sampler without priorities, and for shapes that differ.
     """
     check_buffer("set_priorities", buffer)

@@ -125,17 +125,17 @@ def pop(buffer: Buffer, n: int) -> tuple[Buffer, Sample]:
 
 @functools.partial(jax.jit, static_argnames="n", inline=True)
 def _pop(buffer: Buffer, n: int) -> tuple[Buffer, Sample]:
-    stored = buffer.rings
-    time = oldest(stored.clock) + jnp.arange(n, dtype=jnp.int32)
+    rings = buffer.rings
+    time = oldest(rings.clock) + jnp.arange(n, dtype=jnp.int32)
     if buffer.single:
         rows = Rows(time=time, env=jnp.zeros((n,), jnp.int32))
     else:
-        env = jnp.arange(stored.num_envs, dtype=jnp.int32)
+        env = jnp.arange(rings.num_envs, dtype=jnp.int32)
         rows = Rows(*jnp.broadcast_arrays(time[:, None], env[None]))
     batch = _take(Whole(buffer), rows, transition())
-    clock = stored.clock.replace(held=jnp.maximum(stored.clock.held - n, 0))
-    state = buffer.sampler.on_remove(buffer.sampler_state, stored, jax.tree.map(jnp.ravel, rows))
-    return buffer.replace(rings=stored.replace(clock=clock), sampler_state=state), batch
+    clock = rings.clock.replace(held=jnp.maximum(rings.clock.held - n, 0))
+    state = buffer.sampler.on_remove(buffer.sampler_state, rings, jax.tree.map(jnp.ravel, rows))
+    return buffer.replace(rings=rings.replace(clock=clock), sampler_state=state), batch
 
 
 def epoch(source: Buffer | Source, key: jax.Array, batch_size: int, view: View = transition()) -> Any:  # noqa: B008

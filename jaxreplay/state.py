@@ -28,16 +28,16 @@ class Buffer(struct.PyTreeNode):
 
     def __repr__(self) -> str:
         """Say what it is made for, without reading any array: also of a donated, traced or abstract buffer."""
-        stored = self.rings
-        if not isinstance(stored, Rings):  # JAX puts other things in the place of the parts of a pytree
-            return f"Buffer({stored!r})"
-        leaves = ", ".join(f"{x.path}: {trees.describe(x.shape, x.dtype)}" for x in stored.layout.leaves)
+        rings = self.rings
+        if not isinstance(rings, Rings):  # JAX puts other things in the place of the parts of a pytree
+            return f"Buffer({rings!r})"
+        leaves = ", ".join(f"{x.path}: {trees.describe(x.shape, x.dtype)}" for x in rings.layout.leaves)
         shown = {**_sizes(self), "sampler": self.sampler, "episode_end": _name(self.episode_end)}
         return f"Buffer({', '.join(f'{name}={value}' for name, value in shown.items())}, leaves={{{leaves}}})"
 
 
 def _sizes(buffer: Buffer) -> dict[str, Any]:
-    """What the shapes of the arrays say: of each buffer, where they are a batch of them."""
+    """Read sizes off the shapes of the arrays: those of each buffer, if they are a batch."""
     first: Any = buffer.rings.arrays[0] if isinstance(buffer.rings.arrays, tuple) else None
     if not hasattr(first, "shape"):
         return {}
@@ -50,7 +50,7 @@ def _sizes(buffer: Buffer) -> dict[str, Any]:
 
 
 def _name(episode_end: EpisodeEnd | None) -> Any:
-    """A function by its name: its address would change with every run."""
+    """Name a function by its name: its address would change with every run."""
     return getattr(episode_end, "__qualname__", episode_end) if callable(episode_end) else episode_end
 
 

@@ -1,4 +1,23 @@
-"""The words of the library: what one step is, how a row is addressed, and what a sample holds."""
+"""What passes through the public functions, and the words that all docstrings use.
+
+step        what one env yields at one time; the user's pytree, often a `Transition`
+slice       one step of every env; `append` writes one
+time        the number of slices appended before; it never wraps with the ring
+slot        where a slice lies in the ring: `time % T`
+row         one stored step, addressed by `Rows(time, env)`
+stale row   a row whose slice was overwritten or consumed
+void row    a row where an env recorded nothing (`mask` False)
+removed row a row that `remove` took out; its neighbours still read it as context
+lost row    a row whose episode's record was overwritten
+record      what is kept for each episode: its first and newest time, the observation after the newest step, user's data
+source      what rows are drawn and read from: a buffer, or a subset, concat or mixture of buffers
+view        how rows become a batch
+plan        which steps a view reads of each stored leaf; made once for a view and a structure
+span        where rows are, and how far the held part of their episodes reaches
+leaf, part  an array of a step; a subtree of it, named by its path, as `observation.camera`
+
+Axes: T slots, E envs, L the length of a block, B batch, W window, K records of episodes an env, R words of a row.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +68,7 @@ class SourceRows(struct.PyTreeNode):
     env: jax.Array
 
     def of(self, source: int) -> Rows:
-        """The rows of one source, in the same places; those of others are out of range (env -1), and so ignored."""
+        """Address the rows of one source, in the same places; those of others are out of range (env -1), so ignored."""
         return Rows(time=self.time, env=jnp.where(self.source == source, self.env, -1))
 
 

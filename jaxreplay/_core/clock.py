@@ -34,12 +34,12 @@ def advance(clock: Clock, length: int, num_slots: int) -> Clock:
 
 
 def age(clock: Clock, time: jax.Array) -> jax.Array:
-    """How many slices ago a time was: 1 for the newest slice, `held` for the oldest one kept."""
+    """Return how many slices ago a time was: 1 for the newest slice, `held` for the oldest one kept."""
     return clock.time - time
 
 
 def oldest(clock: Clock) -> jax.Array:
-    """The time of the oldest slice that is held; the clock's own where none is."""
+    """Return the time of the oldest slice that is held; the clock's own if none is."""
     return clock.time - clock.held
 
 
@@ -50,30 +50,30 @@ def is_held(clock: Clock, time: jax.Array) -> jax.Array:
 
 
 def slot_of_age(clock: Clock, ages: jax.Array, num_slots: int) -> jax.Array:
-    """The slot `[0, num_slots)` of a slice of that age, for ages from 1 to `num_slots`; it is `time % num_slots`."""
+    """Return the slot of a slice, given its age from 1 to `num_slots`: `time % num_slots`, without a division."""
     slot = clock.head - ages
     return jnp.where(slot < 0, slot + num_slots, slot)
 
 
 def slot_of_time(clock: Clock, time: jax.Array, num_slots: int) -> tuple[jax.Array, jax.Array]:
-    """The slot of each time's slice, and whether it is held; where it is not, the slot of the newest one."""
+    """Return the slot of each time's slice, and whether it is held; if not, the slot of the newest slice."""
     held = is_held(clock, time)
     return slot_of_age(clock, jnp.where(held, age(clock, time), 1), num_slots), held
 
 
 def time_of_slot(clock: Clock, slot: jax.Array, num_slots: int) -> jax.Array:
-    """The time of the slice in a slot `[0, num_slots)`; of one that was never written, a time that is not held."""
+    """Return the time of the slice in a slot; a time that is not held if the slot was never written."""
     ages = clock.head - slot
     return clock.time - jnp.where(ages <= 0, ages + num_slots, ages)
 
 
 def all_times(clock: Clock, num_slots: int) -> jax.Array:
-    """The times of all slots in order, `[T]` int32; those never written come first and are not held."""
+    """List the times of all slots in order, `[T]` int32; those never written come first and are not held."""
     return clock.time - num_slots + jnp.arange(num_slots, dtype=jnp.int32)
 
 
 def is_last_of_equals(index: jax.Array) -> jax.Array:
-    """Of `[B]` numbers, mark the last of each group of equals, by one stable sort."""
+    """Mark the last of each group of equal numbers `[B]`, by one stable sort."""
     order = jnp.argsort(index, stable=True)
     ordered = index[order]
     last = jnp.concatenate([ordered[1:] != ordered[:-1], jnp.ones((1,), jnp.bool_)])[: index.shape[0]]

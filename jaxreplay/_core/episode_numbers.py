@@ -75,10 +75,10 @@ def number_steps(
 
 @functools.cache
 def number_limit(num_records: int) -> int:
-    """Where episode numbers start again from 0: the largest multiple of K below 2**31."""
+    """Return where episode numbers start again from 0: the largest multiple of K below 2**31."""
     return (2**31 - 1) // num_records * num_records
 
 
 def removed_word(number: jax.Array) -> jax.Array:
-    """The episode word of a removed row: negative, below VOID, and its own inverse."""
+    """Return the episode word of a removed row: negative, below VOID, and its own inverse."""
     return -2 - number

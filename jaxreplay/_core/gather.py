@@ -133,7 +133,7 @@ def make_plan(columns: Columns, layout: Layout) -> Plan:
 
 
 def as_columns(asked: Column | tuple[Column, ...]) -> tuple[tuple[At | Stack, ...], bool]:
-    """The columns that a view asks for of a part, and whether it asks for a single one."""
+    """List the columns that a view asks for of a part, and tell whether it asks for a single one."""
     single = not isinstance(asked, tuple)
     return tuple(c if isinstance(c, At | Stack) else At(c) for c in ((asked,) if single else asked)), single
 
@@ -166,7 +166,7 @@ def gather(rings: Rings, span: Span, plan: Plan) -> PyTree:
 
 
 def find_places(rings: Rings, span: Span, places: tuple[Place, ...]) -> tuple[jax.Array, jax.Array]:
-    """The slots and envs of places around each row, `[B, W]` each; the zero slot where zeros are to be read.
+    """Find the slots and envs of places around each row, `[B, W]` each; the zero slot where zeros are to be read.
 
     A place is outside the episode where its step is (then the nearest held step is read, or zeros), or where the
     observation counted from that step is. What follows the episode's newest step is in the episode's record. Only what
@@ -200,7 +200,7 @@ def find_places(rings: Rings, span: Span, places: tuple[Place, ...]) -> tuple[ja
 
 
 def _steps(span: Span, places: tuple[Place, ...]) -> tuple[jax.Array, float, float]:
-    """How many steps after the row places are, `[1, W]`, or `[B, W]` where a row decides; the least and the most."""
+    """Count the steps from the row to each place, `[1, W]`, or `[B, W]` if rows decide; also the least and the most."""
     steps = [place.at.steps for place in places]
     known = [step for step in steps if isinstance(step, int)]
     if len(known) == len(steps):

@@ -75,7 +75,7 @@ class Layout:
         return [leaf.path for leaf in self.leaves]
 
     def one_step(self) -> PyTree:
-        """One step of one env, abstractly."""
+        """Describe one step of one env by shapes and dtypes."""
         return jax.tree.unflatten(self.treedef, [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in self.leaves])
 
     @functools.cached_property
@@ -191,7 +191,7 @@ def _is_packable(leaf: Leaf) -> bool:
 
 @functools.cache
 def _form(dtype: Any) -> str:
-    """How values of a dtype are stored, see `to_raw`."""
+    """Name the form in which values of a dtype are stored, see `to_raw`."""
     if trees.is_key_dtype(dtype):
         return "key"
     if dtype == jnp.bool_:
@@ -282,7 +282,7 @@ def decode_leaf(layout: Layout, index: int, rows: jax.Array, picked: tuple[int, 
 
 
 def _pick(x: jax.Array, columns: tuple[int, ...]) -> jax.Array:
-    """Columns of `[B, W, ...]`; neighbours are a slice, which costs nothing where it is fused."""
+    """Pick columns of `[B, W, ...]`; neighbours are a slice, which costs nothing if it is fused."""
     first = columns[0]
     if columns == tuple(range(first, first + len(columns))):
         return x[:, first : first + len(columns)]

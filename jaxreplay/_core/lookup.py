@@ -15,7 +15,7 @@ from jaxreplay.types import Rows
 
 
 def flat_index(rings: Rings, slot: jax.Array, env: jax.Array) -> jax.Array:
-    """The number of the row of a slot and env once both are one axis: `[T + 1 + K, E]` as `[(T + 1 + K) * E]`."""
+    """Return the index of a slot and env once both are one axis: `[T + 1 + K, E]` as `[(T + 1 + K) * E]`."""
     return slot * rings.arrays[0].shape[1] + env
 
 
@@ -27,7 +27,7 @@ def has_record(newest: jax.Array, number: jax.Array, num_records: int) -> jax.Ar
 
 
 def oldest_number(newest: jax.Array, num_records: int) -> tuple[jax.Array, jax.Array]:
-    """The number of an env's oldest episode that has a record, and whether an older one has lost its record.
+    """Return the number of an env's oldest episode that has a record, and whether an older one has lost its own.
 
     (While the first K numbers after a wrap are the newest, none is taken as lost, and `size` may count lost rows.)
     """
@@ -36,7 +36,7 @@ def oldest_number(newest: jax.Array, num_records: int) -> tuple[jax.Array, jax.A
 
 
 def record_slot(rings: Rings, number: jax.Array) -> jax.Array:
-    """The slot of the record of an episode, given its number in its env, at least 0."""
+    """Return the slot of an episode's record, given its number in its env, at least 0."""
     return rings.num_slots + 1 + number % rings.num_records
 
 
@@ -103,7 +103,7 @@ def find(rings: Rings, rows: Rows) -> Span:
 
 
 def all_rows(rings: Rings) -> Rows:
-    """Every slot's row in order of time, then env, `[T*E]` each."""
+    """List every slot's row in order of time, then env, `[T*E]` each."""
     shape = (rings.num_slots, rings.num_envs)
     time = all_times(rings.clock, rings.num_slots)[:, None]
     env = jnp.arange(rings.num_envs, dtype=jnp.int32)
@@ -116,7 +116,7 @@ def is_valid(rings: Rings, rows: Rows) -> jax.Array:
 
 
 def oldest_recorded(rings: Rings) -> jax.Array:
-    """The age of each env's oldest row that has not lost its episode's record, `[E]`; at most `held`."""
+    """Return the age of each env's oldest row that has not lost its episode's record, `[E]`; at most `held`."""
     held = jnp.broadcast_to(rings.clock.held, (rings.num_envs,))
     if not rings.num_records:
         return held
@@ -127,7 +127,7 @@ def oldest_recorded(rings: Rings) -> jax.Array:
 
 
 def counts(rings: Rings) -> jax.Array:
-    """How many rows of each env can be read, `[E]` int32. Costs two reads an env, whatever the capacity."""
+    """Count the rows of each env that can be read, `[E]` int32. It costs two reads an env, whatever the capacity."""
     ages = oldest_recorded(rings)
     env = jnp.arange(rings.num_envs, dtype=jnp.int32)
     slot = slot_of_age(rings.clock, jnp.maximum(ages, 1), rings.num_slots)
@@ -135,12 +135,12 @@ def counts(rings: Rings) -> jax.Array:
 
 
 def rank(rings: Rings, span: Span) -> jax.Array:
-    """The number, from 0, of each valid row of a span among those of its env that can be read, oldest first, `[B]`."""
+    """Number each valid row of a span among the rows of its env that can be read, oldest first, from 0: `[B]`."""
     return own_word(rings, span.slot, span.env, 1) - (rings.envs.recorded - counts(rings))[span.env]
 
 
 def nth_rows(rings: Rings, nth: jax.Array, env: jax.Array) -> Rows:
-    """The rows that are number `nth` (from 0) of those of their env that can be read, `[B]`; by bisection over time.
+    """Find the rows that have number `nth`, see `rank`, in their env, `[B]`; by bisection over time.
 
     Ordinals rise by one after each such row, so the n-th is the newest whose ordinal is at most the oldest's plus n.
     """

@@ -45,7 +45,7 @@ def vary_as(new: C, old: C) -> C:
 
 
 def find_interval(ends: jax.Array, number: jax.Array) -> jax.Array:
-    """In which interval `[0, ends[0])`, `[ends[0], ends[1])`, ... each number `[B]` lies, int32, by bisection.
+    """Find in which interval `[0, ends[0])`, `[ends[0], ends[1])`, ... each number `[B]` lies, int32, by bisection.
 
     Inside `jax.shard_map` either may vary over a mesh and the other not.
     """

@@ -19,7 +19,7 @@ def bounded(key: jax.Array, shape: tuple[int, ...], below: jax.Array) -> tuple[j
 
 
 def multiply(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The high and low words of the 64-bit product of two uint32 arrays, by halves of words."""
+    """Return the high and low words of the 64-bit product of two uint32 arrays, by halves of words."""
     half, mask = jnp.uint32(16), jnp.uint32(0xFFFF)
     low_low = (a & mask) * (b & mask)
     middle = (a >> half) * (b & mask) + (low_low >> half)

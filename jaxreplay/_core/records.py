@@ -37,21 +37,21 @@ def make_data(example: PyTree, num_records: int, num_envs: int) -> EpisodeData |
     )
 
 
-def live_records(stored: Rings) -> Episodes:
-    """The episodes that have a record and a step in the ring, oldest first, `[K, E]`; `final_observation` left out."""
-    count = stored.num_records
+def live_records(rings: Rings) -> Episodes:
+    """List the episodes with a record and a step in the ring, oldest first, `[K, E]`; without `final_observation`."""
+    count = rings.num_records
     order = jnp.arange(count, dtype=jnp.int32)[:, None]
-    number = stored.envs.number[None] - (count - 1) + order
-    slot = record_slot(stored, jnp.maximum(number, 0)) if count else number
-    env = jnp.broadcast_to(jnp.arange(stored.num_envs, dtype=jnp.int32), slot.shape)
-    start, newest = own_word(stored, slot, env, 0), own_word(stored, slot, env, 1)
-    mask = (number >= 0) & is_held(stored.clock, newest)
+    number = rings.envs.number[None] - (count - 1) + order
+    slot = record_slot(rings, jnp.maximum(number, 0)) if count else number
+    env = jnp.broadcast_to(jnp.arange(rings.num_envs, dtype=jnp.int32), slot.shape)
+    start, newest = own_word(rings, slot, env, 0), own_word(rings, slot, env, 1)
+    mask = (number >= 0) & is_held(rings.clock, newest)
     keep = lambda x: jnp.where(mask, x, 0)  # noqa: E731
     return Episodes(
         number=jnp.where(mask, number, -1),
         start=keep(start),
         length=keep(newest - start + 1),
-        ended=mask & ~((order == count - 1) & stored.envs.open[None]),
+        ended=mask & ~((order == count - 1) & rings.envs.open[None]),
         final_observation=None,
         mask=mask,
     )

@@ -156,13 +156,13 @@ def is_below(path: str, part: str) -> bool:
 
 
 def longest_parts(named: Sequence[str], parts: Iterable[str]) -> list[str | None]:
-    """For each path the longest of the parts that it is, or is in; None where it is in none."""
+    """Find for each path the longest of the parts that it is, or is in; None if it is in none."""
     longest_first = sorted(parts, key=len, reverse=True)
     return [next((part for part in longest_first if is_below(path, part)), None) for path in named]
 
 
 def choose(which: jax.Array, a: PyTree, b: PyTree) -> PyTree:
-    """The rows of `a` where `which` `[B]`, else those of `b`; any pytrees of one structure, leaves `[B, ...]`."""
+    """Take rows of `a` where `which` `[B]`, else those of `b`; pytrees of one structure, leaves `[B, ...]`."""
     return jax.tree.map(lambda x, y: jnp.where(to_rank(which, x.ndim), x, y), a, b)
 
 

@@ -11,11 +11,11 @@ from flax import struct
 from jax import lax
 
 from jaxreplay._core import lookup, trees
-from jaxreplay._core.clock import Clock, age, oldest, slot_of_age, time_of_slot
+from jaxreplay._core.clock import time_of_slot
 from jaxreplay._core.lookup import flat_index
-from jaxreplay._core.loops import while_needed
 from jaxreplay._core.rings import Rings, Span
 from jaxreplay.samplers import sum_tree
+from jaxreplay.samplers.drawable import can_start, forget_lost, leaf_index, may_wait, weigh_startable
 from jaxreplay.samplers.redraw import redraw, rounds
 from jaxreplay.samplers.sum_tree import Tree
 from jaxreplay.types import Rows
@@ -23,7 +23,6 @@ from jaxreplay.views import View
 from jaxreplay.views.base import check_view
 
 TINY = float(jnp.finfo(jnp.float32).tiny)  # what is smaller, compilers may take for zero
-LOST_AT_ONCE = 8  # slices of rows that lose their weight in one pass of a loop
 
 
 def prioritized(
@@ -92,7 +91,7 @@ class Prioritized:
         count = num_slots * num_envs
         return Priorities(
             tree=sum_tree.make_tree(count),
-            kept=jnp.zeros((count,), jnp.float32) if self._completes else None,
+            kept=jnp.zeros((count,), jnp.float32) if may_wait(self.view) else None,
             largest=jnp.ones((), jnp.float32),
             lost=jnp.zeros((num_envs,), jnp.int32),
         )
@@ -109,18 +108,18 @@ class Prioritized:
                 kept = lax.dynamic_update_slice(kept, weights[0], (start,))
             else:
                 kept = kept.at[index].set(weights.ravel(), unique_indices=True, mode="promise_in_bounds")
-            tree = self._open(tree, kept, rings, slots.shape[0])
+            tree = weigh_startable(tree, kept, rings, slots.shape[0], self.view)
         elif single:
             tree = sum_tree.set_block(tree, start, weights[0])
         else:
             num_leaves = rings.num_slots * rings.num_envs
             tree = sum_tree.set_wrapped(tree, start, index, weights.ravel(), num_leaves)
-        tree, lost = _close_lost(tree, rings, state.lost)
+        tree, lost = forget_lost(tree, rings, state.lost)
         return state.replace(tree=tree, kept=kept, lost=lost)
 
     def on_remove(self, state: Priorities, rings: Rings, rows: Rows) -> Priorities:
         slot, env, held = lookup.find_slots(rings, rows)
-        index = _leaf_index(state.tree, rings, slot, env, held)
+        index = leaf_index(state.tree, rings, slot, env, held)
         return state.replace(tree=sum_tree.set_leaves(state.tree, index, jnp.zeros(index.shape, jnp.float32)))
 
     def on_clear(self, state: Priorities, rings: Rings) -> Priorities:
@@ -129,7 +128,9 @@ class Prioritized:
 
     def on_close(self, state: Priorities, rings: Rings) -> Priorities:
         """Take note that open episodes were closed without a write: rows may have waited for that."""
-        return state if state.kept is None else state.replace(tree=self._open(state.tree, state.kept, rings, 1))
+        if state.kept is None:
+            return state
+        return state.replace(tree=weigh_startable(state.tree, state.kept, rings, 1, self.view))
 
     def draw(
         self, state: Priorities, rings: Rings, key: jax.Array, batch_size: int, view: View
@@ -153,24 +154,24 @@ class Prioritized:
         return span.replace(valid=found), _share(state.tree, weight)
 
     def probability(self, state: Priorities, rings: Rings, span: Span) -> jax.Array:
-        index = _leaf_index(state.tree, rings, span.slot, span.env, span.valid)
+        index = leaf_index(state.tree, rings, span.slot, span.env, span.valid)
         return _share(state.tree, sum_tree.get_leaves(state.tree, index))
 
     def set_priorities(self, state: Priorities, rings: Rings, rows: Rows, priorities: jax.Array) -> Priorities:
         slot, env, _ = lookup.find_slots(rings, rows)
         span = lookup.find(rings, rows)
         known = span.valid & (priorities >= 0) & (priorities < jnp.inf)
-        index, weight = _leaf_index(state.tree, rings, slot, env, known), self._weight(priorities, rings)
+        index, weight = leaf_index(state.tree, rings, slot, env, known), self._weight(priorities, rings)
         largest = jnp.maximum(state.largest, jnp.max(jnp.where(known, weight, 0), initial=0))
         marked, last = sum_tree.mark_last(state.tree, index)
         index, kept, in_tree = jnp.where(last, index, sum_tree.nowhere(marked)), state.kept, weight
         if kept is not None:
             kept = kept.at[index].set(weight, mode="drop", wrap_negative_indices=False)
-            in_tree = jnp.where(self._usable(span), weight, 0.0)
+            in_tree = jnp.where(can_start(self.view, span), weight, 0.0)
         return state.replace(tree=sum_tree.set_leaves(marked, index, in_tree), kept=kept, largest=largest)
 
     def _weight(self, priorities: jax.Array, rings: Rings) -> jax.Array:
-        """The numbers in the leaves: bounded, so that the tree computes with normal numbers."""
+        """Turn priorities into the numbers in leaves: bounded, so that the tree computes with normal numbers."""
         most = sum_tree.MOST / (rings.num_slots * rings.num_envs)
         if priorities.dtype.itemsize < 4:
             priorities = priorities.astype(jnp.float32)
@@ -179,71 +180,8 @@ class Prioritized:
         weight = jnp.clip(size**self.exponent, sum_tree.LEAST, most)
         return jnp.where(bits > 0, weight, 0.0)  # by its bits: a compiler may take a subnormal number for zero
 
-    @property
-    def _completes(self) -> tuple[int, ...]:
-        """How many steps later the view may become able to start from a row; none where it always is."""
-        if self.view is None or not self.view.refuses:
-            return ()
-        if self.view.completes is None:
-            raise ValueError(f"prioritized: {self.view} refuses rows, and its `completes` does not say when it stops")
-        return self.view.completes
-
-    def _usable(self, span: Span) -> jax.Array:
-        assert self.view is not None
-        return span.valid & self.view.usable(span)
-
-    def _open(self, tree: Tree, kept: jax.Array, rings: Rings, length: int) -> Tree:
-        """Give the newest `length` slices their weight, and older rows that wait, where the view can start there."""
-        pending = self._completes
-        waiting = {step for step in pending if step < rings.num_slots}
-        back = sorted({0} | waiting) if length == 1 else range(min(length + max(pending), rings.num_slots))
-        time = (rings.clock.time - 1 - jnp.array([*back], jnp.int32))[:, None]
-        env = jnp.arange(rings.num_envs, dtype=jnp.int32)[None]
-        rows = Rows(*(x.ravel() for x in jnp.broadcast_arrays(time, env)))
-        slot, env, held = lookup.find_slots(rings, rows)
-        index = _leaf_index(tree, rings, slot, env, held)
-        weight = kept.at[index].get(mode="fill", fill_value=0, wrap_negative_indices=False)
-        return sum_tree.set_leaves(tree, index, jnp.where(self._usable(lookup.find(rings, rows)), weight, 0.0))
-
-
-def _close_lost(tree: Tree, rings: Rings, lost: jax.Array) -> tuple[Tree, jax.Array]:
-    """Take the weight of rows whose episode's record was overwritten, of those from time `lost` `[E]` on.
-
-    Each row once in its life, some slices of all envs at a time; mostly there are none, and the loop does nothing.
-    """
-    if not rings.num_records:
-        return tree, lost
-    num_slots, clock = rings.num_slots, rings.clock
-    first_held = oldest(clock)
-    first = clock.time - lookup.oldest_recorded(rings)  # times are compared by distance
-    known = (lost - first_held >= 0) & (lost - first_held <= clock.held)
-
-    def unfinished(carry: tuple[Tree, jax.Array, jax.Array, Clock]) -> jax.Array:
-        _, lost, first, _ = carry
-        return first - lost > 0
-
-    def close(carry: tuple[Tree, jax.Array, jax.Array, Clock]) -> tuple[Tree, jax.Array, jax.Array, Clock]:
-        tree, lost, first, clock = carry
-        time = lost[None] + jnp.arange(LOST_AT_ONCE, dtype=jnp.int32)[:, None]
-        slot = slot_of_age(clock, jnp.clip(age(clock, time), 1, clock.held), num_slots)
-        index = slot * first.shape[0] + jnp.arange(first.shape[0], dtype=jnp.int32)[None]
-        index = jnp.where(first[None] - time > 0, index, sum_tree.nowhere(tree)).ravel()
-        tree = sum_tree.set_leaves(tree, index, jnp.zeros(index.shape, jnp.float32))
-        return tree, lost + jnp.clip(first - lost, 0, LOST_AT_ONCE), first, clock
-
-    lost, never = jnp.where(known, lost, first_held), first[0] < first[0]
-    tree, lost = jax.tree.map(lambda x: jnp.where(never, x, x), (tree, lost))  # vary as `first` does, see vary_as
-    carry = (tree, lost, first, clock)
-    tree, lost, _, _ = while_needed(unfinished, close, carry)
-    return tree, lost
-
 
 def _share(tree: Tree, weight: jax.Array) -> jax.Array:
-    """The probability of leaves, given the numbers in them: above zero where they are."""
+    """Return the probability of leaves, given the numbers in them: above zero if they are."""
     share = weight / jnp.maximum(sum_tree.total(tree), TINY)
     return jnp.where(weight > 0, jnp.maximum(share, TINY), 0.0)
-
-
-def _leaf_index(tree: Tree, rings: Rings, slot: jax.Array, env: jax.Array, known: jax.Array) -> jax.Array:
-    """The leaves of rows; nowhere, where they are not known."""
-    return jnp.where(known, flat_index(rings, slot, env), sum_tree.nowhere(tree))

@@ -14,11 +14,11 @@ from jaxreplay.views import View
 class Sampler(Protocol):
     """How rows are drawn. A sampler is a frozen dataclass of static settings; its state is a pytree of arrays.
 
-    Every method is pure and is traced; none may branch on the state. A sampler with priorities has a method more,
-    `set_priorities(state, rings, rows, priorities)`, with `[B]` of each: values that are no priorities, and rows that
-    cannot be read, change nothing, and of equal rows the last counts. One that asks whether an episode is open may have
-    `on_close(state, rings)`, which is called after `end_episodes` closed episodes without a write. One that keeps
-    something when the buffer is cleared may have `on_clear(state, rings)`; without it, its state is made by `init`.
+    Every method is pure and is traced; none may branch on the state. Three more are optional:
+    set_priorities(state, rings, rows, priorities): with `[B]` of each. Values that are no priorities, and rows that
+        cannot be read, change nothing. If a row is given twice, the last value wins.
+    on_close(state, rings): called after `end_episodes` closed episodes without a write.
+    on_clear(state, rings): called when the buffer is cleared; without it, the state is made anew by `init`.
     """
 
     def init(self, num_slots: int, num_envs: int) -> PyTree:
@@ -43,5 +43,5 @@ class Sampler(Protocol):
         ...
 
     def probability(self, state: PyTree, rings: Rings, span: Span) -> jax.Array:
-        """The probability of drawing each row in one draw, `[B]` float32; of no account where `valid` is False."""
+        """Return the probability of each row in one draw, `[B]` float32; it is not used where `valid` is False."""
         ...

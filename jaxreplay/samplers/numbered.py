@@ -38,7 +38,7 @@ class Numbered(NamedTuple):
 
 
 def held_rows(rings: Rings) -> Numbered:
-    """All rows in the ring, void and removed ones included: the newest slice first."""
+    """Number all rows in the ring, void and removed ones included: the newest slice first."""
 
     def at(number: jax.Array) -> Rows:
         age = 1 + number // rings.num_envs
@@ -48,7 +48,7 @@ def held_rows(rings: Rings) -> Numbered:
 
 
 def readable_rows(rings: Rings) -> Numbered:
-    """The rows that can be read, env by env."""
+    """Number the rows that can be read, env by env."""
     counts = lookup.counts(rings)
     ends = jnp.cumsum(counts, dtype=jnp.int32)
 
@@ -89,5 +89,5 @@ def draw_uniform(
 
 
 def one_over(count: jax.Array) -> jax.Array:
-    """The probability of each of `count` rows, a float32 scalar."""
+    """Return the probability of each of `count` rows, a float32 scalar."""
     return 1.0 / jnp.maximum(count, 1).astype(jnp.float32)

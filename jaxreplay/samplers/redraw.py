@@ -42,7 +42,7 @@ def redraw(key: jax.Array, first: Propose[D], *others: tuple[int, Propose[D]]) -
 def redraw_after(
     key: jax.Array, first: tuple[D, jax.Array], *others: tuple[int, ProposeAfter[D]]
 ) -> tuple[D, jax.Array]:
-    """The same where a draw depends on what was found before.
+    """Draw as `redraw` does, with draws that depend on what was found before.
 
     Loops rather than branches: under vmap a branch is always taken, a loop only while some batch needs it.
     """
@@ -65,7 +65,7 @@ def redraw_after(
 
 
 def first_found(tries: int, drawn: D, found: jax.Array) -> tuple[D, jax.Array]:
-    """Of several draws a row, leaves `[tries * B, ...]` with those of a row B apart, keep the first that was found."""
+    """Keep the first found of several draws a row, leaves `[tries * B, ...]` with the draws of a row B apart."""
     each = jax.tree.map(lambda x: x.reshape(tries, -1, *x.shape[1:]), (drawn, found))
     kept, kept_found = jax.tree.map(lambda x: x[0], each)
     for i in range(1, tries):

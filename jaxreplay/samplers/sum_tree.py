@@ -35,12 +35,12 @@ def make_tree(num_leaves: int) -> Tree:
 
 
 def total(tree: Tree) -> jax.Array:
-    """The sum of all leaves."""
+    """Return the sum of all leaves."""
     return _sum(_children(tree[-1]))[0]
 
 
 def nowhere(tree: Tree) -> int:
-    """An index past the last leaf: nothing is written there, and zero is read."""
+    """Return an index past the last leaf: nothing is written there, and zero is read."""
     return tree[0].shape[0]
 
 
@@ -131,8 +131,9 @@ def draw(tree: Tree, position: jax.Array, bits: jax.Array) -> tuple[jax.Array, j
 
 
 def _last_begun(numbers: jax.Array, before: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Of children `[B, F]` above zero the last that begins at or before the target `[B]`; its number, and where it
-    begins. However sums are rounded, there is one wherever any child is above zero; else it is child 0.
+    """Find the last of children `[B, F]` above zero that begins at or before the target `[B]`: index, number, start.
+
+    However sums are rounded, there is one wherever any child is above zero; else it is child 0.
     """
     begun = (numbers > 0) & (before <= target[:, None])
     child = jnp.where(begun, jnp.arange(FAN_OUT, dtype=jnp.int32)[None], -1)
@@ -166,7 +167,7 @@ def _recompute(level: jax.Array, below: jax.Array, node: jax.Array, unique: bool
 
 
 def _gather_children(level: jax.Array, node: jax.Array) -> jax.Array:
-    """The numbers below nodes `[B]`: `[B, F]`."""
+    """Read the numbers below nodes `[B]`: `[B, F]`."""
     return _children(level).at[node].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
@@ -175,11 +176,11 @@ def _children(level: jax.Array) -> jax.Array:
 
 
 def _sum(children: jax.Array) -> jax.Array:
-    """The sums of `[N, F]`, each one term after the other: a plain sum may add up in another order in each program."""
+    """Sum `[N, F]`, one term after the other: a plain sum may add up in another order in each program."""
     before = _sums_before(children)
     return before[:, -1] + children[:, -1]
 
 
 def _sums_before(numbers: jax.Array) -> jax.Array:
-    """Of `[N, F]`, the sum of what comes before each."""
+    """Sum what comes before each of `[N, F]`."""
     return lax.reduce_window(numbers, 0.0, lax.add, (1, FAN_OUT), (1, 1), ((0, 0), (FAN_OUT, -1)))

@@ -64,14 +64,14 @@ def read(
 
 
 def as_source_rows(rows: Rows | SourceRows, source: int) -> SourceRows:
-    """Rows of a source whose first buffer is number `source`."""
+    """Address rows of a source whose first buffer is number `source`."""
     if isinstance(rows, SourceRows):
         return rows.replace(source=rows.source + source)
     return SourceRows(source=jnp.full_like(rows.time, source), time=rows.time, env=rows.env)
 
 
 def merge(samples: Sequence[Sample]) -> Sample:
-    """Of samples with rows for each place of the batch, at most one of them real, take the real one."""
+    """Merge samples of which at most one has a real row in each place of the batch."""
     chosen = samples[0]
     for sample in samples[1:]:
         chosen = trees.choose(sample.mask, sample, chosen)

@@ -1,13 +1,19 @@
-"""What is checked of the sources that are made into one."""
+"""What is checked of sources that are made into one, and of the shares they get."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from jaxreplay._core import trees
 from jaxreplay._core.layout import Layout
 from jaxreplay.sources.base import Source
 from jaxreplay.sources.whole import as_source
+
+TOLERANCE = 1e-6  # by how much shares may miss 1
 
 
 def check_sources(what: str, sources: Any) -> tuple[Source, ...]:
@@ -35,3 +41,13 @@ def _check_same_structure(what: str, came: Layout, expected: Layout) -> None:
         raise ValueError(f"{what}: only it has {unknown[0]}")
     if came.treedef != expected.treedef:
         raise ValueError(f"{what}: the containers are {came.treedef}, expected {expected.treedef}")
+
+
+def check_shares(name: str, shares: Sequence[float]) -> tuple[float, ...]:
+    """Return shares as Python numbers, or raise where they are traced, outside 0 to 1, or do not add up to 1."""
+    if not trees.is_concrete(shares):
+        raise TypeError(f"{name}: expected Python numbers (they shape the program), got traced values")
+    values = tuple(float(share) for share in np.asarray(shares, np.float64).ravel())
+    if not values or not all(0 <= value <= 1 for value in values) or abs(math.fsum(values) - 1) > TOLERANCE:
+        raise ValueError(f"{name}: expected numbers from 0 to 1 that add up to 1, got {list(values)}")
+    return values

@@ -76,7 +76,7 @@ class Concat(Source):
         return self._read(spans, one_over(self.size()), view, key)
 
     def _find(self, rows: SourceRows, view: View) -> Spans:
-        """Where rows that are of the sources are, in each buffer."""
+        """Find in each buffer the rows that are of the sources."""
         return Spans(tuple(view.find(part.buffer.rings, rows.of(i)) for i, part in enumerate(self.sources)))
 
     def _read(self, spans: tuple[Span, ...], probability: jax.Array, view: View, key: jax.Array | None) -> Sample:

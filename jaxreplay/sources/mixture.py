@@ -15,9 +15,8 @@ from flax import struct
 
 from jaxreplay._core.loops import find_interval
 from jaxreplay.sources.base import Source, as_source_rows, merge
-from jaxreplay.sources.checks import check_sources
+from jaxreplay.sources.checks import check_shares, check_sources
 from jaxreplay.sources.concat import Concat
-from jaxreplay.sources.shares import check_shares
 from jaxreplay.sources.subset import Subset
 from jaxreplay.state import Buffer
 from jaxreplay.types import Sample, SourceRows
@@ -94,13 +93,13 @@ class Mixture(Source):
         return merge(samples)
 
     def _numbered(self) -> list[tuple[Source, int]]:
-        """The sources, and the number of each one's first buffer."""
+        """List the sources with the number of each one's first buffer."""
         counts = [len(part.buffers) for part in self.sources]
         return list(zip(self.sources, itertools.accumulate([0, *counts])))
 
 
 def _as_part(batch: Sample, first: int, proportion: float) -> Sample:
-    """A source's batch as a part of a mixture's."""
+    """Make a source's batch a part of a mixture's."""
     scaled = batch.probability * jnp.float32(proportion)
     return batch.replace(rows=as_source_rows(batch.rows, first), probability=scaled)
 

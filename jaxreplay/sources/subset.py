@@ -18,7 +18,7 @@ from jaxreplay._core.rings import MAX_INDEX, Rings, Span
 from jaxreplay.buffer import check_rows
 from jaxreplay.samplers.numbered import Numbered, draw_uniform, one_over
 from jaxreplay.sources.base import Source, read
-from jaxreplay.sources.shares import check_shares
+from jaxreplay.sources.checks import check_shares
 from jaxreplay.state import Buffer, check_buffer
 from jaxreplay.types import Episodes, Rows, Sample
 from jaxreplay.views import View
@@ -44,7 +44,7 @@ class Subset(Source):
         return self.count
 
     def readable(self) -> Numbered:
-        """The rows, by number."""
+        """Number the rows."""
 
         def at(number: jax.Array) -> Rows:
             index = self.first + jnp.clip(number, 0, self.rows.time.shape[0] - 1)
@@ -81,7 +81,7 @@ class Subset(Source):
         last = self.rows.time.shape[0] - 1
 
         def behind(index: jax.Array) -> tuple[jax.Array, jax.Array]:
-            """How far the subset's row is behind, in time and in env."""
+            """Tell how far the subset's row is behind, in time and in env."""
             mine = jax.tree.map(lambda x: x[jnp.clip(index, 0, last)], self.rows)
             return rows.time - mine.time, rows.env - mine.env
 
@@ -132,11 +132,11 @@ def split(buffer: Buffer, key: jax.Array, fractions: Sequence[float]) -> tuple[S
 
 
 @functools.partial(jax.jit, inline=True)
-def _choose_rows(stored: Rings, rows: Rows) -> tuple[Rows, jax.Array]:
-    """The rows that can be read, each once, in order of time, then env, before the others; and how many."""
-    slot, env, _ = lookup.find_slots(stored, rows)
-    wanted = lookup.is_valid(stored, rows) & is_last_of_equals(flat_index(stored, slot, env))
-    in_order = flat_index(stored, stored.num_slots - age(stored.clock, rows.time), rows.env)
+def _choose_rows(rings: Rings, rows: Rows) -> tuple[Rows, jax.Array]:
+    """Put the rows that can be read, each once, in order of time, then env, before the others; count them."""
+    slot, env, _ = lookup.find_slots(rings, rows)
+    wanted = lookup.is_valid(rings, rows) & is_last_of_equals(flat_index(rings, slot, env))
+    in_order = flat_index(rings, rings.num_slots - age(rings.clock, rows.time), rows.env)
     order = jnp.argsort(jnp.where(wanted, in_order, MAX_INDEX))
     return jax.tree.map(lambda x: x[order], rows), jnp.sum(wanted, dtype=jnp.int32)
 
@@ -150,39 +150,39 @@ def _subset(buffer: Buffer, rows: Rows) -> Subset:
 
 
 def _subset_of_episodes(buffer: Buffer, episodes: Episodes) -> Subset:
-    stored = buffer.rings
-    shape = (stored.num_records,) if buffer.single else (stored.num_records, stored.num_envs)
-    if not stored.num_records or episodes.mask.shape != shape:
+    rings = buffer.rings
+    shape = (rings.num_records,) if buffer.single else (rings.num_records, rings.num_envs)
+    if not rings.num_records or episodes.mask.shape != shape:
         raise ValueError(f"subset: expected episodes {list(shape)} as replay.episodes(buffer) gives them")
-    rows = _rows_of_episodes(stored, episodes.number.reshape(-1, stored.num_envs), episodes.mask)
+    rows = _rows_of_episodes(rings, episodes.number.reshape(-1, rings.num_envs), episodes.mask)
     return _subset(buffer, rows)
 
 
 @functools.partial(jax.jit, inline=True)
-def _rows_of_episodes(stored: Rings, number: jax.Array, mask: jax.Array) -> Rows:
-    """Every row, those of other episodes than the given ones out of range."""
-    env = jnp.arange(stored.num_envs, dtype=jnp.int32)
-    place = jnp.where(mask.reshape(number.shape), number % stored.num_records, stored.num_records)
-    wanted = jnp.full((stored.num_records, stored.num_envs), -1, jnp.int32).at[place, env].set(number, mode="drop")
-    rows, own = _own_episodes(stored)
-    return rows.replace(env=jnp.where(wanted[own % stored.num_records, rows.env] == own, rows.env, -1))
+def _rows_of_episodes(rings: Rings, number: jax.Array, mask: jax.Array) -> Rows:
+    """List every row, with those of other episodes than the given ones out of range."""
+    env = jnp.arange(rings.num_envs, dtype=jnp.int32)
+    place = jnp.where(mask.reshape(number.shape), number % rings.num_records, rings.num_records)
+    wanted = jnp.full((rings.num_records, rings.num_envs), -1, jnp.int32).at[place, env].set(number, mode="drop")
+    rows, own = _own_episodes(rings)
+    return rows.replace(env=jnp.where(wanted[own % rings.num_records, rows.env] == own, rows.env, -1))
 
 
-def _own_episodes(stored: Rings) -> tuple[Rows, jax.Array]:
-    """Every slot's row, and the number of its episode; removed and void ones, which nothing can read, have any."""
-    rows = lookup.all_rows(stored)
-    slot, env, _ = lookup.find_slots(stored, rows)
-    return rows, jnp.maximum(own_word(stored, slot, env, 0), 0)
+def _own_episodes(rings: Rings) -> tuple[Rows, jax.Array]:
+    """List every slot's row and its episode's number, which may be any for removed and void rows."""
+    rows = lookup.all_rows(rings)
+    slot, env, _ = lookup.find_slots(rings, rows)
+    return rows, jnp.maximum(own_word(rings, slot, env, 0), 0)
 
 
 @functools.partial(jax.jit, static_argnames="fractions", inline=True)
-def _split_rows(stored: Rings, key: jax.Array, fractions: tuple[float, ...]) -> tuple[Rows, jax.Array, jax.Array]:
-    """Every row, ordered by part, those that nothing can read last; the first of each part, and how many."""
-    rows, own = _own_episodes(stored)
-    valid = lookup.is_valid(stored, rows)
-    if stored.num_records:
-        group = flat_index(stored, own % stored.num_records, rows.env)
-        num_groups = stored.num_records * stored.num_envs
+def _split_rows(rings: Rings, key: jax.Array, fractions: tuple[float, ...]) -> tuple[Rows, jax.Array, jax.Array]:
+    """Order every row by part, those that nothing can read last; say where each part begins, and how many it has."""
+    rows, own = _own_episodes(rings)
+    valid = lookup.is_valid(rings, rows)
+    if rings.num_records:
+        group = flat_index(rings, own % rings.num_records, rows.env)
+        num_groups = rings.num_records * rings.num_envs
     else:
         group = jnp.arange(valid.shape[0], dtype=jnp.int32)
         num_groups = valid.shape[0]

@@ -61,7 +61,7 @@ class FrameStackView(Over):
         return stacked
 
     def _stacked_leaves(self, layout: Layout) -> dict[str, bool]:
-        """The paths of leaves to stack, and whether each follows from another."""
+        """Find the paths of leaves to stack, and whether each follows from another."""
         parts, followed = layout.sources if self.parts is None else self.parts, layout.followed
         chosen = {i for i, leaf in enumerate(layout.leaves) if any(is_below(leaf.path, part) for part in parts)}
         wrong = sorted({layout.leaves[i].path for i in chosen - followed})
@@ -83,6 +83,6 @@ class FrameStackView(Over):
             )
 
     def _stack(self, at: At, follows: int) -> Stack:
-        """The frames up to a step's own, or up to the one after it."""
+        """Stack the frames up to a step's own, or up to the one after it."""
         back = range(follows - (self.n - 1), follows + 1)
         return Stack(tuple(At(at.steps, at.fill, i, self.fill) for i in back), self.axis)

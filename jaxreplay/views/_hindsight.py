@@ -101,7 +101,7 @@ class HindsightView(View):
             raise ValueError(f"hindsight: {self.achieved} is {came}, and must be as {self.goals[0]}, {want}")
 
     def _goal_step(self, span: Span) -> jax.Array:
-        """How many steps after the row the goal is achieved, `[B]`."""
+        """Draw how many steps after the row the goal is achieved, `[B]`."""
         if self.strategy == "final":
             return span.after
         first = -span.before if self.strategy == "episode" else jnp.zeros_like(span.after)

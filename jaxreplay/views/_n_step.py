@@ -108,7 +108,7 @@ class NStepView(View):
         return extras | columns
 
     def _named_extras(self, step: PyTree) -> tuple[str, ...]:
-        """The parts that come along; "extras" need not be there."""
+        """Name the parts that come along; "extras" need not be there."""
         if self.extras == "extras" and not trees.has_part(step, "extras"):
             return ()
         return (self.extras,) if isinstance(self.extras, str) else self.extras
@@ -169,12 +169,12 @@ class NStepView(View):
         return named.get(self.extras, named) if isinstance(self.extras, str) else named
 
     def _first(self, step: PyTree, part: str) -> PyTree:
-        """A part of the row's own step. Rewards and flags in it are those of n steps, of which the first is taken."""
+        """Return a part of the row's own step. Rewards and flags are those of n steps, and the first is taken."""
         both = (self.reward, self.terminated)
         found = [(path, leaf) for path, leaf in trees.paths(step) if trees.is_below(path, part)]
         leaves = [x[:, 0] if any(trees.is_below(path, name) for name in both) else x for path, x in found]
         return jax.tree.unflatten(jax.tree.structure(trees.get_part(step, part)), leaves)
 
     def _last_step(self, span: Span) -> jax.Array:
-        """The offset of the k-th step, `[B]`: its next observation is the one k steps on."""
+        """Return the offset of the k-th step, `[B]`: its next observation is the one k steps on."""
         return jnp.minimum(self.n - 1, span.after)

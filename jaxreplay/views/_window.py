@@ -137,7 +137,7 @@ class OffsetsView(View):
 
 
 def _run(x: jax.Array) -> jax.Array:
-    """How many True there are before the first False, `[B]` of `[B, N]`."""
+    """Count the True before the first False, `[B]` of `[B, N]`."""
     return jnp.sum(jnp.cumprod(x.astype(jnp.int32), axis=1), axis=1, dtype=jnp.int32)
 
 

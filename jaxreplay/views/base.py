@@ -92,25 +92,11 @@ class Over(View):
 
     base: View
 
-    @property
-    def reach(self) -> int:
-        return self.base.reach
-
-    @property
-    def num_bits(self) -> int:
-        return self.base.num_bits
-
-    @property
-    def completes(self) -> tuple[int, ...] | None:
-        return self.base.completes
-
-    @property
-    def needs(self) -> str:
-        return self.base.needs
-
-    @functools.cached_property
-    def refuses(self) -> bool:
-        return self.base.refuses
+    reach = property(lambda self: self.base.reach)
+    num_bits = property(lambda self: self.base.num_bits)
+    completes = property(lambda self: self.base.completes)
+    needs = property(lambda self: self.base.needs)
+    refuses = property(lambda self: self.base.refuses)
 
     def columns(self, layout: Layout) -> Columns:
         return self.base.columns(layout)
@@ -127,7 +113,7 @@ class Over(View):
 
 @functools.lru_cache(maxsize=256)
 def plan(view: View, layout: Layout, num_slots: int) -> Plan:
-    """The reading plan of a view, made once. Raises ValueError where the view cannot read such a buffer."""
+    """Make the reading plan of a view, once. Raises ValueError where the view cannot read such a buffer."""
     if view.reach > num_slots:
         raise ValueError(f"{view} needs {view.reach} steps of an env, and the ring holds only {num_slots}")
     return gather.make_plan(view.columns(layout), layout)

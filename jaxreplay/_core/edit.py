@@ -1,0 +1,55 @@
+"""Changing what is stored: other values for some leaves of a row, and rows taken out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxreplay._core.clock import is_last_of_equals
+from jaxreplay._core.episode_numbers import removed_word
+from jaxreplay._core.layout import to_raw, to_words
+from jaxreplay._core.lookup import find_slots, flat_index, has_record
+from jaxreplay._core.rings import Rings, nowhere
+from jaxreplay.types import Rows
+
+
+def overwrite(rings: Rings, rows: Rows, values: Mapping[int, jax.Array]) -> Rings:
+    """Overwrite leaves `[..., *shape]`, by their index, of the rows `[...]` that are held."""
+    lead = rows.time.ndim
+    rows = jax.tree.map(jnp.ravel, rows)
+    slot, env, held = find_slots(rings, rows)
+    held &= is_last_of_equals(flat_index(rings, slot, env))
+    slot = jnp.where(held, slot, nowhere(rings.arrays[0].shape[0], slot.shape[0]))
+    arrays = list(rings.arrays)
+    for index, value in values.items():
+        leaf = rings.layout.leaves[index]
+        value = jnp.asarray(value)
+        value = value.reshape(*slot.shape, *value.shape[lead:])
+        if leaf.array:
+            at, raw = arrays[leaf.array].at[slot, env], to_raw(value)
+        else:
+            at = arrays[0].at[slot, env, leaf.word : leaf.word + leaf.num_words]
+            raw = to_words(leaf, value)
+        arrays[leaf.array] = at.set(raw, mode="drop", unique_indices=True, wrap_negative_indices=False)
+    return rings.replace(arrays=tuple(arrays))
+
+
+def remove(rings: Rings, rows: Rows) -> Rings:
+    """Mark rows `[B]` as removed, and count the ordinals of those after them anew: one pass over the own words."""
+    slot, env, _ = find_slots(rings, rows)
+    chosen = jnp.zeros((rings.num_slots + 1, rings.num_envs), jnp.bool_).at[slot, env].set(True)[:-1]
+    own = lax.bitcast_convert_type(rings.arrays[0][: rings.num_slots, :, :2], jnp.int32)
+    number, ordinal = own[..., 0], own[..., 1]
+    gone = chosen & (number >= 0)
+    if rings.num_records:
+        gone &= has_record(rings.envs.number[None], number, rings.num_records)
+    order = (jnp.arange(rings.num_slots, dtype=jnp.int32) + rings.clock.head) % rings.num_slots  # oldest slot first
+    gone_before = jnp.cumsum(gone[order], axis=0, dtype=jnp.int32)
+    before = jnp.zeros_like(ordinal).at[order].set(gone_before) - gone.astype(jnp.int32)
+    own = jnp.stack([jnp.where(gone, removed_word(number), number), ordinal - before], axis=-1)
+    records = rings.arrays[0].at[: rings.num_slots, :, :2].set(lax.bitcast_convert_type(own, jnp.uint32))
+    envs = rings.envs.replace(recorded=rings.envs.recorded - jnp.sum(gone, axis=0, dtype=jnp.int32))
+    return rings.replace(arrays=(records, *rings.arrays[1:]), envs=envs)
