@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +14,7 @@ import numpy as np
 from jaxreplay.convert.containers import need
 from jaxreplay.convert.sources import read_dataset, reported
 from jaxreplay.datasets import Dataset, Trajectory
-from jaxreplay.datasets.files import values as plain
+from jaxreplay.datasets.files import values
 from jaxreplay.types import PyTree
 
 PARTS = ("observations", "actions", "rewards", "extras")
@@ -128,7 +130,41 @@ def _feature(library: Any, name: str, value: np.ndarray) -> Any:
 
 
 def _text(path: str, value: Any) -> str | None:
-    return None if value is None else json.dumps(plain.encode(value, f"to_hugging_face: {path}"))
+    """Write data as JSON: what JSON has no word for is a list that begins with its kind."""
+    if value is None:
+        return None
+    return json.dumps(values.describe(values.copy_value(f"to_hugging_face: {path}", value), _describe_leaf))
+
+
+def _describe_leaf(path: str, leaf: Any) -> Any:
+    if isinstance(leaf, float) and not math.isfinite(leaf) and not isinstance(leaf, np.generic):
+        return ["float", repr(leaf)]
+    if not isinstance(leaf, np.ndarray | np.generic):
+        return leaf
+    kind, dtype = "array" if isinstance(leaf, np.ndarray) else "scalar", leaf.dtype
+    name = dtype.name if values.is_extended(dtype) else dtype.str
+    return [kind, name, list(leaf.shape), base64.b64encode(leaf.tobytes()).decode()]
+
+
+def _value(text: str | None) -> Any:
+    """Undo `_text`."""
+    return None if text is None else values.build(json.loads(text), _build_leaf)
+
+
+def _build_leaf(node: Any) -> Any:
+    if not isinstance(node, list):
+        return node
+    kind, name, *rest = node
+    if kind == "float" and name in ("nan", "inf", "-inf"):
+        return float(name)
+    if kind not in ("array", "scalar"):
+        raise ValueError(f"from_hugging_face: expected data of a known kind, got {str(kind)[:40]!r}")
+    dtype = values.EXTENDED[name] if name in values.EXTENDED else np.dtype(name)
+    if not values.is_number(dtype):
+        raise ValueError(f"from_hugging_face: expected an array of numbers, got dtype {dtype}")
+    shape, data = rest
+    array = np.frombuffer(bytearray(base64.b64decode(data, validate=True)), dtype).reshape(shape)
+    return array[()] if kind == "scalar" else array
 
 
 def _table(schema: Any, rows: list[dict[str, Any]]) -> Any:
@@ -156,10 +192,6 @@ def _column(kind: Any, values: list[Any]) -> Any:
     ends = np.cumsum([0] + [len(value) for value in values], dtype=np.int32)
     nested = pyarrow.ListArray.from_arrays(ends, nested)
     return pyarrow.ExtensionArray.from_storage(kind, nested) if hasattr(kind, "storage_type") else nested
-
-
-def _value(text: str | None) -> Any:
-    return None if text is None else plain.decode(json.loads(text))
 
 
 def _split(name: str, column: Any, feature: Any) -> list[np.ndarray]:

@@ -14,7 +14,7 @@ from jaxreplay.datasets import batches, buffers, reading, split, store, transiti
 from jaxreplay.datasets import load as loading
 from jaxreplay.datasets import select as choosing
 from jaxreplay.datasets.batches import Batch
-from jaxreplay.datasets.files import archive
+from jaxreplay.datasets.files import episodes as episode_files
 from jaxreplay.datasets.report import Report
 from jaxreplay.datasets.store import Store
 from jaxreplay.datasets.trajectory import Trajectory
@@ -121,7 +121,7 @@ class Dataset:
         with str keys, tuples, lists and arrays; infos and episode data may hold numbers and str as well.
         Raises TypeError naming what is none of these, ValueError for no episodes.
         """
-        (archive.save_folder if one_file_per_episode else archive.save)(self._store, path)
+        (episode_files.save_folder if one_file_per_episode else episode_files.save)(self._store, path)
 
     def __len__(self) -> int:
         return self._store.num_steps

@@ -19,7 +19,8 @@ datasets = library("datasets")
 
 
 def data_of(length: int) -> dict[str, Any]:
-    return {"seed": length, "goal": np.ones(2, np.float16), "options": {"level": "é", "hard": True}}
+    goal = {"at": np.ones(2, np.float16), "far": float("inf"), "half": ml_dtypes.bfloat16(0.5), "big": 2**70}
+    return {"seed": length, "goal": goal, "options": {"level": "é", "hard": True, "more": ([], ("list", 1))}}
 
 
 @settings(settings.get_profile("short"))
@@ -90,7 +91,7 @@ def test_what_it_cannot_hold_is_named() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             convert.to_hugging_face(Dataset([trajectory]))
-    with pytest.raises(TypeError, match=r"episode 0: infos\.1\.x: .* got object"):
+    with pytest.raises(TypeError, match=r"episode 0: infos\.1\.x: object cannot be recorded as plain data"):
         convert.to_hugging_face(Dataset([Trajectory(zeros, ones, infos=[{}, {"x": object()}])]))
     with pytest.raises(ValueError, match="the source is empty"):
         convert.to_hugging_face(Dataset())

@@ -15,7 +15,17 @@ from jaxreplay.datasets import Trajectory
 WIDE = (np.dtype("int64"), np.dtype("float64"), np.dtype("uint64"), np.dtype("complex128"))
 NARROW = tuple(
     np.dtype(x)
-    for x in ("float16", "float32", ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, "uint8", "int32", "bool", "complex64")
+    for x in (
+        "float16",
+        "float32",
+        ml_dtypes.bfloat16,
+        ml_dtypes.float8_e4m3fn,
+        ml_dtypes.float8_e5m2,
+        "uint8",
+        "int32",
+        "bool",
+        "complex64",
+    )
 )
 
 

@@ -6,6 +6,7 @@ import json
 import pathlib
 import pickle
 import zipfile
+import zlib
 from typing import Any
 
 import ml_dtypes
@@ -95,7 +96,7 @@ def sealed_fuzz(tmp_path: pathlib.Path, count: int, seed: int) -> None:
     """The same with a checksum that is right: an error that names the file, or arrays of the shapes it states."""
     path, rng = tmp_path / "valid.npz", np.random.default_rng(seed)
     valid(path)
-    data, bad = path.read_bytes()[: -archive.COMMENT_BYTES], tmp_path / "bad.npz"
+    data, bad = path.read_bytes()[: -len(archive.BLANK)], tmp_path / "bad.npz"
     refused = 0
     for _ in range(count):
         bad.write_bytes(seal(corrupt(rng, data)))
@@ -110,9 +111,7 @@ def sealed_fuzz(tmp_path: pathlib.Path, count: int, seed: int) -> None:
 
 def seal(data: bytes) -> bytes:
     """Put the right checksum behind."""
-    import zlib
-
-    return data + archive.COMMENT.format(zlib.crc32(data)).encode()
+    return data + archive.COMMENT.format(zlib.crc32(data + archive.BLANK)).encode()
 
 
 def test_a_changed_file_with_a_right_checksum_does_no_harm(tmp_path: pathlib.Path) -> None:
@@ -135,8 +134,8 @@ def rewrite(source: pathlib.Path, target: pathlib.Path, changes: dict[str, Any],
                 change = json.dumps(change(value) or value)
             if change is not None:
                 new.writestr(name, change)
-        new.comment = b" " * archive.COMMENT_BYTES
-    target.write_bytes(seal(target.read_bytes()[: -archive.COMMENT_BYTES]))
+        new.comment = archive.BLANK
+    target.write_bytes(seal(target.read_bytes()[: -len(archive.BLANK)]))
 
 
 def npy(dtype: str, shape: str, data: bytes = b"") -> bytes:
@@ -144,38 +143,49 @@ def npy(dtype: str, shape: str, data: bytes = b"") -> bytes:
     return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + data
 
 
+def content(**changes: Any) -> dict[str, Any]:
+    """Change what the JSON says of parts."""
+    return {"jaxreplay.json": lambda manifest: manifest["content"].update(changes)}
+
+
+def packed(count: int, *groups: Any, **more: Any) -> dict[str, Any]:
+    """What JSON says of packed values."""
+    return {"count": count, "groups": list(groups), "which": None, "room": None} | more
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"actions.npy": npy("'<i8'", "(10**9,)")}, ""),
-        ({"actions.npy": npy("'<i8'", "(1000000000000,)")}, "actions.npy: expected int64.5., got <i8"),
-        (
-            {"actions.npy": npy("'|O'", "(5,)", pickle.dumps([1] * 5))},
-            "actions.npy: expected int64.5., got .O|does not begin",
-        ),
-        ({"actions.npy": npy("'<i8'", "(5,)", bytes(39))}, "expected 40 bytes of values"),
-        ({"actions.npy": npy("'<f8'", "(5,)", bytes(40))}, "got <f8"),
+        ({"actions.npy": npy("'<i8'", "(1000000000000,)")}, "actions.npy: expected .* got int64.1000000000000. and 0"),
+        ({"actions.npy": npy("'|O'", "(5,)", pickle.dumps([1] * 5))}, "actions.npy: expected numbers .* got object"),
+        ({"actions.npy": npy("'<i8'", "(5,)", bytes(39))}, "40 bytes of them .* and 39 bytes"),
+        ({"actions.npy": npy("'<i8'", "(4,)", bytes(32))}, "do not add up to 4 steps"),
+        ({"rewards.npy": npy("'<f8'", "(4,)", bytes(32))}, "rewards: expected 5 rows"),
+        ({"rewards.npy": npy("'<i8'", "(5,)", bytes(40))}, "rewards: expected a floating dtype, got int64"),
+        ({"extras.npy": npy("'<f8'", "(5,)", bytes(40))}, "extras: expected the bits of bfloat16, got float64"),
         ({"actions.npy": b"\x80\x04."}, ""),
         ({"actions.npy": None}, "there is no actions.npy"),
         ({"episodes.length.npy": npy("'<i8'", "(2,)", np.array([6, -1]).tobytes())}, "lengths of episodes"),
         ({"episodes.length.npy": npy("'<i8'", "(2,)", np.array([4, 4]).tobytes())}, "lengths of episodes"),
+        ({"episodes.length.npy": npy("'<f8'", "(2,)", np.array([2.0, 3]).tobytes())}, "lengths of episodes"),
         ({"episodes.terminated.npy": npy("'|b1'", "(2,)", b"\x02\x00")}, "expected bytes 0 and 1"),
-        ({"infos.json": "[" * 100_000}, "RecursionError"),
-        ({"infos.json": "[[]]"}, "infos.json does not have a value for each episode"),
-        ({"infos.json": "[[1, 2], null]"}, r"infos.0: expected a dict, got int"),
-        ({"infos.json": '[{"object": 1}, null]'}, "expected a value of a known kind"),
-        ({"infos.json": '[{"array": ["float64", [1000000000000], ""]}, null]'}, "has 0 bytes"),
-        ({"infos.json": '[{"array": ["object", [1], ""]}, null]'}, "expected the name of a dtype"),
-        ({"jaxreplay.json": lambda m: m.update(version=2)}, "version 2 of the format"),
-        ({"jaxreplay.json": lambda m: m.update(format="x")}, "does not say that this is a data set"),
-        ({"jaxreplay.json": lambda m: m.update(steps=2**80)}, "expected at least one episode and step"),
-        ({"jaxreplay.json": lambda m: m.update(steps=6)}, "expected"),
-        ({"jaxreplay.json": lambda m: m["columns"].update(more=["int8", []])}, "columns that are in no structure"),
-        ({"jaxreplay.json": lambda m: m["structure"].update(actions="rewards.npy")}, ""),
-        ({"jaxreplay.json": lambda m: m["structure"].update(observations=None)}, "columns that are in no structure"),
-        ({"jaxreplay.json": lambda m: m["structure"].pop("extras") and None}, "extras"),
-        ({"jaxreplay.json": b"[]"}, "does not say that this is a data set"),
-        ({"jaxreplay.json": None}, "there is no jaxreplay.json"),
+        ({"episodes.terminated.npy": npy("'|b1'", "(1,)", b"\x01")}, "expected 2 flags"),
+        ({"jaxreplay.json": "[" * 100_000}, "RecursionError"),
+        (content(infos=packed(3, None)), "expected 5 values, got 3"),
+        (content(infos=packed(5, 3)), ""),
+        (content(infos=packed(5, "int:actions", which=None)), ""),
+        (content(infos=packed(5, "float:episode_data.seed")), "expected values of kind 'float'|expected 5 values"),
+        (content(infos=packed(5, ["tuple", *[None] * 10_000])), "more values than there is room for"),
+        (content(infos=None), "unknown arrays: infos"),
+        ({"jaxreplay.json": lambda m: m["dtypes"].update(extras="object")}, "KeyError"),
+        ({"jaxreplay.json": lambda m: m.update(version=3)}, "version 3 of the format"),
+        ({"jaxreplay.json": lambda m: m.update(format="x")}, "does not say that this is a jaxreplay data set"),
+        (content(actions="rewards"), ""),
+        (content(observations=None), "unknown arrays"),
+        ({"jaxreplay.json": lambda m: m["content"].pop("extras") and None}, "extras"),
+        ({"jaxreplay.json": b"[]"}, "does not say that this is a jaxreplay data set"),
+        ({"jaxreplay.json": None}, "jaxreplay.json does not say"),
     ],
 )
 def test_wrong_members_are_refused(tmp_path: pathlib.Path, changes: dict[str, Any], message: str) -> None:
@@ -188,7 +198,7 @@ def test_wrong_members_are_refused(tmp_path: pathlib.Path, changes: dict[str, An
 def test_compressed_members_are_refused_so_that_memory_is_bounded(tmp_path: pathlib.Path) -> None:
     valid(tmp_path / "valid.npz")
     rewrite(tmp_path / "valid.npz", tmp_path / "bad.npz", {}, zipfile.ZIP_DEFLATED)
-    with pytest.raises(ValueError, match=r"bad.npz: .*expected a member that is not compressed"):
+    with pytest.raises(ValueError, match=r"bad.npz: .*is compressed; expected a member that is not"):
         Dataset.load(tmp_path / "bad.npz")
     rewrite(tmp_path / "valid.npz", tmp_path / "good.npz", {})
     assert Dataset.load(tmp_path / "good.npz").num_episodes == 2

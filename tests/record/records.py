@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxreplay.record.actions.record import ActionRecord, Environment
-from tests.record.test_nested_values import assert_same
+from tests.datasets.test_values import assert_same
 
 ENVIRONMENT = Environment("Robot-v0", {"gravity": "-5.0"}, "Discrete(3)", "Box(0, 1)")
 

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from jaxreplay.record.actions import files as action_files
 from jaxreplay.record.actions.files import ActionDirectory, from_bytes, load_actions, save_actions, to_bytes
 from jaxreplay.record.actions.record import ActionRecord
+from tests.datasets.test_values import values
 from tests.record.records import assert_same_record, nested, record_of
-from tests.record.test_nested_values import values
 
 
 @given(st.lists(values, max_size=4), st.one_of(st.none(), st.integers(0, 2**80)))
@@ -46,7 +46,7 @@ def test_numpy_alone_reads_a_file_without_pickle(tmp_path: pathlib.Path) -> None
     with np.load(save_actions(nested(), tmp_path), allow_pickle=False) as arrays:
         assert arrays["actions.arm"].shape == (5, 2)
         assert arrays["rewards"].shape == (5,)
-        assert json.loads(arrays["text"].tobytes())["record"]["seed"] == 7
+        assert json.loads(arrays["jaxreplay.json"])["content"]["seed"] == 7
 
 
 def test_records_load_where_gymnasium_is_missing_and_the_rest_names_the_extra(tmp_path: pathlib.Path) -> None:

@@ -6,8 +6,8 @@ import gymnasium
 import pytest
 
 from jaxreplay.record.actions.record import as_policy, clip
+from tests.datasets.test_values import assert_same
 from tests.record.records import nested, record_of
-from tests.record.test_nested_values import assert_same
 
 wrappers = gymnasium.wrappers
 

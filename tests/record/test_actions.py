@@ -16,8 +16,8 @@ import pytest
 from jaxreplay.record.actions import files as action_files
 from jaxreplay.record.actions.record import ActionRecord
 from jaxreplay.record.actions.wrapper import RecordActions
+from tests.datasets.test_values import assert_same
 from tests.record.echo import DISCRETE, Echo, Lazy, load_all, make, play
-from tests.record.test_nested_values import assert_same
 
 wrappers = gymnasium.wrappers
 

@@ -11,9 +11,9 @@ import numpy as np
 from jaxreplay.record.actions.record import clip
 from jaxreplay.record.actions.replay import replay_actions
 from jaxreplay.record.actions.wrapper import RecordActions
+from tests.datasets.test_values import assert_same
 from tests.record.echo import Echo, Lazy, load_all
 from tests.record.records import assert_same_record
-from tests.record.test_nested_values import assert_same
 
 wrappers = gymnasium.wrappers
 

@@ -12,7 +12,7 @@ import pytest
 
 from jaxreplay.datasets.trajectory import Trajectory
 from jaxreplay.record.playback.env import Playback, PlaybackOver, WrongAction
-from tests.record.test_nested_values import assert_same
+from tests.datasets.test_values import assert_same
 
 spaces = gymnasium.spaces
 OBSERVATION = spaces.Dict(

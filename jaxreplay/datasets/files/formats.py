@@ -8,7 +8,7 @@ import pickle
 from collections.abc import Callable
 from typing import NamedTuple
 
-from jaxreplay.datasets.files import archive_reader, d4rl, imitation, minari, pickles
+from jaxreplay.datasets.files import d4rl, episodes, imitation, minari, pickles
 from jaxreplay.datasets.report import Report
 from jaxreplay.datasets.select import summarise
 from jaxreplay.datasets.store import Store
@@ -83,7 +83,7 @@ def _reader(path: pathlib.Path) -> Callable[[pathlib.Path, Options], tuple[Store
     with path.open("rb") as file:
         start = file.read(8)
     if _zip(start):
-        return lambda path, options: (archive_reader.read(path), Report())
+        return lambda path, options: (episodes.read(path), Report())
     if _hdf5(start):
         return _minari if minari.is_file(path) else _d4rl
     if pickles.is_pickle(start, path):

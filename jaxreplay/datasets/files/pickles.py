@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from jaxreplay.datasets.files import imitation
-from jaxreplay.datasets.files import values as plain
+from jaxreplay.datasets.files.values import EXTENDED
 from jaxreplay.datasets.report import Report
 from jaxreplay.datasets.store import Store, make_store
 from jaxreplay.datasets.trajectory import Trajectory
@@ -113,7 +113,7 @@ class _Reader(pickle._Unpickler):  # type: ignore[name-defined]
             return _Maker(name)
         if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
             return _Maker(name)
-        if module == "ml_dtypes" and name in plain.DTYPES:
+        if module == "ml_dtypes" and name in EXTENDED:
             return _Words("dtype", (name,))
         if (module, name) == ("collections", "OrderedDict"):
             return _Maker("dict")
@@ -228,14 +228,15 @@ def _array(raw: Any, words: Any, shape: Any, fortran: bool, done: _Done) -> np.n
     dtype = _dtype(words)
     if not isinstance(raw, bytes | bytearray) or not isinstance(shape, tuple):
         raise pickle.UnpicklingError("it holds an array without bytes or shape")
-    dims = plain.known_shape(list(shape))
-    if len(raw) != math.prod(dims) * dtype.itemsize:
-        raise pickle.UnpicklingError(f"it holds an array {dtype}{list(dims)} of {len(raw)} bytes")
+    if len(shape) > 32 or not all(type(n) is int and 0 <= n < 2**62 for n in shape):
+        raise pickle.UnpicklingError(f"it holds an array of shape {str(shape)[:40]}")
+    if len(raw) != math.prod(shape) * dtype.itemsize:
+        raise pickle.UnpicklingError(f"it holds an array {dtype}{list(shape)} of {len(raw)} bytes")
     done.left -= len(raw)
     if done.left < 0:
         raise pickle.UnpicklingError("its arrays are larger than the file")
-    array = np.frombuffer(bytearray(raw), dtype).reshape(dims, order="F" if fortran else "C")
-    return np.ascontiguousarray(array.astype(dtype.newbyteorder("="), copy=False)).reshape(dims)
+    array = np.frombuffer(bytearray(raw), dtype).reshape(shape, order="F" if fortran else "C")
+    return np.ascontiguousarray(array.astype(dtype.newbyteorder("="), copy=False)).reshape(shape)
 
 
 def _dtype(words: Any) -> np.dtype:
@@ -246,8 +247,8 @@ def _dtype(words: Any) -> np.dtype:
     if isinstance(name, _Words):  # an extension's type, named by itself
         name = name.args[0]
     dtype = np.dtype(name) if isinstance(name, str) and name[:1] in "biufc" and len(name) < 5 else None
-    dtype = plain.DTYPES.get(name) if dtype is None else dtype
-    if dtype is None or plain.DTYPES.get(dtype.name) is None:
+    dtype = EXTENDED.get(name) if dtype is None else dtype
+    if dtype is None:
         raise pickle.UnpicklingError(f"it holds an array of dtype {name!r}")
     order = words.state[1] if isinstance(words.state, tuple) and len(words.state) > 1 else "|"
     return dtype.newbyteorder(order) if order in ("<", ">") else dtype

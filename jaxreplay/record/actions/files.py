@@ -1,14 +1,13 @@
 """Action records as files: one an episode, data alone, written whole or not at all, and refused unless unaltered.
 
-A file is an uncompressed `.npz` of plain arrays, so `numpy.load(path, allow_pickle=False)` reads it as well. Its zip
-comment is a SHA-256 digest of every byte before, so a file that was cut or altered anywhere is told.
+A file is an archive as `datasets.files.archive` writes it, so `numpy.load(path, allow_pickle=False)` reads it as well.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
+import io
 import os
 import pathlib
 import re
@@ -18,13 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxreplay.datasets.files import atomic, inside
-from jaxreplay.record.actions.nested_values import pack, unpack
+from jaxreplay.datasets.files import archive, atomic, inside
+from jaxreplay.datasets.files.values import pack, unpack
 from jaxreplay.record.actions.record import ActionRecord, Environment
-from jaxreplay.record.actions.sealed_arrays import read_sealed, seal
 
-FORMAT = "jaxreplay actions"
-VERSION = 1
+KIND = "jaxreplay action record"
 NUMBERED = re.compile(r"episode-(\d{9,})-[0-9a-f]{8}\.npz")
 
 
@@ -106,14 +103,14 @@ def write_numbered(directory: str, data: bytes, number: int) -> str:
 
 def to_bytes(record: ActionRecord) -> bytes:
     """Encode a record as the bytes of a file."""
-    text, arrays = _encode("", record)
-    content = json.dumps({"format": FORMAT, "version": VERSION, "record": text}).encode()
-    return seal({"text": np.frombuffer(content, np.uint8), **arrays})
+    arrays: dict[str, np.ndarray] = {}
+    content = _encode("", record, arrays)
+    stream = io.BytesIO()
+    archive.write(stream, KIND, content, arrays)
+    return stream.getvalue()
 
 
 def _load_file(path: str) -> ActionRecord:
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise ValueError(f"{path}: not a file")
     with open(path, "rb") as file:
         data = file.read()
     try:
@@ -124,23 +121,18 @@ def _load_file(path: str) -> ActionRecord:
 
 def from_bytes(data: bytes) -> ActionRecord:
     """Decode a record; raises some exception where the bytes are not those of one."""
-    arrays = read_sealed(data)
-    content = json.loads(arrays.pop("text").tobytes())
-    if content["format"] != FORMAT or content["version"] != VERSION:
-        raise ValueError(f"expected {FORMAT!r} of version {VERSION}, got {content['format']!r} {content['version']!r}")
-    record = _decode("", content["record"], arrays, most_nodes=16 * len(data))
+    content, arrays = archive.read(io.BytesIO(data), KIND)
+    record = _decode("", content, arrays)
     if arrays:
         raise ValueError(f"it holds unknown arrays: {', '.join(arrays)}")
     return record
 
 
-def _encode(prefix: str, record: ActionRecord) -> tuple[Any, dict[str, np.ndarray]]:
-    actions, arrays = pack(f"{prefix}actions", record.actions)
-    options, more = pack(f"{prefix}options", [record.options])
-    arrays |= {f"{prefix}rewards": record.rewards, **more}
+def _encode(prefix: str, record: ActionRecord, arrays: dict[str, np.ndarray]) -> Any:
+    """Add the arrays of a record, and return the rest as JSON."""
     text = {
-        "actions": actions,
-        "options": options,
+        "actions": pack(f"{prefix}actions", record.actions, arrays),
+        "options": pack(f"{prefix}options", [record.options], arrays),
         "seed": record.seed,
         "terminated": record.terminated,
         "truncated": record.truncated,
@@ -149,17 +141,18 @@ def _encode(prefix: str, record: ActionRecord) -> tuple[Any, dict[str, np.ndarra
         "return": repr(record.episode_return),
         "base": None,
     }
+    arrays[f"{prefix}rewards"] = record.rewards
     if record.base is not None and record.base_steps is not None:
-        text["base"], more = _encode(f"{prefix}base_", record.base)
-        arrays |= {f"{prefix}base_steps": record.base_steps, **more}
-    return text, arrays
+        text["base"] = _encode(f"{prefix}base_", record.base, arrays)
+        arrays[f"{prefix}base_steps"] = record.base_steps
+    return text
 
 
-def _decode(prefix: str, text: dict[str, Any], arrays: dict[str, np.ndarray], most_nodes: int) -> ActionRecord:
+def _decode(prefix: str, text: dict[str, Any], arrays: dict[str, np.ndarray]) -> ActionRecord:
     base, rewards = text["base"], arrays.pop(f"{prefix}rewards")
-    (options,) = unpack(f"{prefix}options", text["options"], arrays, 1, most_nodes)
+    (options,) = unpack(text["options"], arrays, 1)
     record = ActionRecord(
-        actions=unpack(f"{prefix}actions", text["actions"], arrays, rewards.size, most_nodes),
+        actions=tuple(unpack(text["actions"], arrays, rewards.size)),
         rewards=rewards,
         terminated=_typed(text["terminated"], bool),
         truncated=_typed(text["truncated"], bool),
@@ -167,7 +160,7 @@ def _decode(prefix: str, text: dict[str, Any], arrays: dict[str, np.ndarray], mo
         options=_typed(options, dict, type(None)),
         environment=_decode_environment(text["environment"]),
         not_replayable=_typed(text["not_replayable"], str),
-        base=None if base is None else _decode(f"{prefix}base_", base, arrays, most_nodes),
+        base=None if base is None else _decode(f"{prefix}base_", base, arrays),
         base_steps=None if base is None else arrays.pop(f"{prefix}base_steps"),
     )
     if repr(record.episode_return) != text["return"]:

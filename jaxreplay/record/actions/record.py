@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxreplay._core.trees import check_count
-from jaxreplay.record.actions.nested_values import copy_value
+from jaxreplay.datasets.files.values import copy_value
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,8 +6,8 @@ import dataclasses
 import math
 from typing import Any
 
+from jaxreplay.datasets.files.values import copy_value
 from jaxreplay.record.actions.environment import check_environment, require_single
-from jaxreplay.record.actions.nested_values import copy_value
 from jaxreplay.record.actions.record import ActionRecord, end_words
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from jaxreplay.datasets.files.values import copy_value
 from jaxreplay.record.actions.environment import describe_environment, import_gymnasium
-from jaxreplay.record.actions.nested_values import copy_value
 from jaxreplay.record.actions.record import ActionRecord, cut
 from jaxreplay.record.transitions.episode import Episode
 

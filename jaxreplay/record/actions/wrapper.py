@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxreplay.datasets.files.values import copy_value
 from jaxreplay.record.actions.environment import (
     check_environment,
     copy_with_state,
@@ -16,7 +17,6 @@ from jaxreplay.record.actions.environment import (
     require_single,
 )
 from jaxreplay.record.actions.files import ActionDirectory
-from jaxreplay.record.actions.nested_values import copy_value
 from jaxreplay.record.actions.record import ActionRecord
 from jaxreplay.record.actions.spy import BaseSpy, insert_spy, remove_spy
 from jaxreplay.record.transitions.episode import Episode

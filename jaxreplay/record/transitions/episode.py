@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxreplay.record.actions.nested_values import copy_value
+from jaxreplay.datasets.files.values import copy_value
 from jaxreplay.record.actions.record import ActionRecord, Environment
 
 
