@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import importlib
-import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, overload
 
 from jaxreplay._core import trees
 from jaxreplay.datasets.dataset import Dataset
 from jaxreplay.datasets.progress import with_progress
 from jaxreplay.datasets.trajectory import Trajectory
+from jaxreplay.datasets.workers import check_sendable, run_in_order
 
 Conversion = Callable[[Trajectory], Trajectory]
 Wrap = Callable[[Any], Any]
@@ -67,57 +66,32 @@ def convert(
         raise TypeError(f"convert: expected a Trajectory or a Dataset, got {type(data).__name__}")
     if (conversion is None) == (wrap is None):
         raise TypeError("convert: expected a conversion or wrap, and one of them alone")
-    converted: Any
-    if conversion is None:
-        converted = _convert_wrapped(data, wrap, env_or_spaces, workers, progress)
-    elif env_or_spaces is not None:
+    if conversion is not None and env_or_spaces is not None:
         raise TypeError("env_or_spaces: a conversion takes a trajectory alone; they belong to wrap")
-    elif isinstance(data, Trajectory):
-        converted = _check("the conversion", conversion(data))
+    if conversion is not None:
+        if isinstance(data, Trajectory):
+            return _check("the conversion", conversion(data))
+        converted = Dataset(_convert_all(data, conversion, workers, processes, progress))
     else:
-        converted = _convert_all(data, conversion, workers, processes, progress)
-    if isinstance(data, Dataset):
-        converted.report = data.report
+        # By name, when called: recording is above data sets, which know nothing of it but for this.
+        record = importlib.import_module("jaxreplay.record")
+        if isinstance(data, Trajectory):
+            return record.convert_trajectory(data, wrap, env_or_spaces)
+        converted = record.convert_dataset(data, wrap, env_or_spaces, workers=workers, progress=progress)
+    converted.report = data.report
     return converted
-
-
-def _convert_wrapped(data: Any, wrap: Any, env_or_spaces: Any, workers: int, progress: bool | None) -> Any:
-    # By name, when called: recording is above data sets, which know nothing of it but for this.
-    record = importlib.import_module("jaxreplay.record")
-    given = () if env_or_spaces is None else (env_or_spaces,)
-    if isinstance(data, Trajectory):
-        return record.convert_trajectory(data, wrap, *given)
-    return record.convert_dataset(data, wrap, *given, workers=workers, progress=progress)
 
 
 def _convert_all(
     data: Dataset, conversion: Conversion, workers: int, processes: bool, progress: bool | None
-) -> Dataset:
-    episodes, count = iter(data), data.num_episodes
-    if workers == 1:
-        return Dataset(with_progress(map(_Numbered(conversion), range(count), episodes), count, "episode", progress))
-    # Spawned, because a fork after JAX has started its threads can hang.
-    with (
-        concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
-        if processes
-        else concurrent.futures.ThreadPoolExecutor(workers)
-    ) as pool:
-        converted = pool.map(_Numbered(conversion), range(count), episodes)
-        return Dataset(with_progress(converted, count, "episode", progress))
-
-
-class _Numbered:
-    """A conversion that says which episode failed."""
-
-    def __init__(self, conversion: Conversion) -> None:
-        self.conversion = conversion
-
-    def __call__(self, i: int, trajectory: Trajectory) -> Trajectory:
-        try:
-            converted = self.conversion(trajectory)
-        except Exception as error:
-            raise ValueError(f"episode {i}: {type(error).__name__}: {error}") from error
-        return _check(f"episode {i}: the conversion", converted)
+) -> Iterator[Trajectory]:
+    if processes and workers > 1:
+        check_sendable(
+            "conversion: it", conversion, "define it with `def` at the top level of a module, or use threads"
+        )
+    converted = run_in_order(conversion, data, workers, processes, "episode")
+    for i, trajectory in enumerate(with_progress(converted, data.num_episodes, "episode", progress)):
+        yield _check(f"episode {i}: the conversion", trajectory)
 
 
 def _check(what: str, converted: Any) -> Trajectory:

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
-import pickle
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import functools
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,13 +13,10 @@ from jaxreplay._core.trees import check_count
 from jaxreplay.datasets.dataset import Dataset
 from jaxreplay.datasets.progress import with_progress
 from jaxreplay.datasets.trajectory import Trajectory
+from jaxreplay.datasets.workers import check_sendable, run_in_order
 from jaxreplay.record.playback.convert import Wrap, convert_trajectory
 from jaxreplay.record.playback.env import Form, read_form
 from jaxreplay.types import PyTree
-
-AHEAD = 4  # trajectories given out for each worker, so that none waits for work, and few wait in memory
-Job = tuple[Trajectory, PyTree]
-Spaces = Form | None  # None: those that can be told from each trajectory
 
 
 def convert_dataset(
@@ -51,85 +44,23 @@ def convert_dataset(
     actions = [None] * len(episodes) if agent_actions is None else list(agent_actions)
     if len(actions) != len(episodes):
         raise ValueError(f"agent_actions: expected one for each of {len(episodes)} trajectories, got {len(actions)}")
-    form, jobs = None if env_or_spaces is None else read_form(env_or_spaces), zip(episodes, actions)
-    convert = _in_process if workers < 2 else _in_workers
-    results = with_progress(convert(jobs, wrap, form, seed, workers), len(episodes), "trajectory", progress)
+    form = None if env_or_spaces is None else read_form(env_or_spaces)
+    if workers > 1:
+        way_out = "define it with `def` at the top level of a module, or convert with workers=0"
+        check_sendable(f"wrap: {wrap!r}", wrap, way_out)
+        way_out = "give plain spaces, (observation_space, action_space)"
+        check_sendable("env_or_spaces: its spaces or spec", form, way_out)
+    # Sent without the data of its episode, which may be anything; as NumPy arrays, so that workers need no JAX.
+    bare = (dataclasses.replace(episode.map_arrays(np.asarray), episode_data=None) for episode in episodes)
+    convert = functools.partial(_convert, wrap=wrap, form=form, seed=seed)
+    results = run_in_order(convert, zip(bare, actions), workers, True, "trajectory")
     converted = [
-        dataclasses.replace(result, episode_data=episode.episode_data) for result, episode in zip(results, episodes)
+        dataclasses.replace(result, episode_data=episode.episode_data)
+        for result, episode in zip(with_progress(results, len(episodes), "trajectory", progress), episodes)
     ]
     return Dataset(converted) if isinstance(trajectories, Dataset) else converted
 
 
-def _in_process(jobs: Iterable[Job], wrap: Wrap, form: Spaces, seed: int | None, workers: int) -> Iterator[Trajectory]:
-    for i, (episode, actions) in enumerate(jobs):
-        try:
-            yield convert_trajectory(episode, wrap, form, agent_actions=actions, seed=seed)
-        except Exception as error:  # whatever wrappers raise, say where
-            raise _failed(i, error) from error
-
-
-def _in_workers(jobs: Iterable[Job], wrap: Wrap, form: Spaces, seed: int | None, workers: int) -> Iterator[Trajectory]:
-    settings = _pickle(wrap, form, seed)
-    context = multiprocessing.get_context("spawn")  # a fork after JAX has started threads can hang
-    waiting: deque[Future[Trajectory]] = deque()
-    done = 0
-    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(settings,))
-    try:
-        for episode, actions in jobs:
-            bare = dataclasses.replace(episode.map_arrays(np.asarray), episode_data=None)
-            waiting.append(pool.submit(_convert_in_worker, bare, actions))
-            if len(waiting) >= AHEAD * workers:
-                yield _result(done, waiting.popleft())
-                done += 1
-        while waiting:
-            yield _result(done, waiting.popleft())
-            done += 1
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _result(i: int, future: Future[Trajectory]) -> Trajectory:
-    try:
-        return future.result()
-    except BrokenProcessPool as error:
-        raise RuntimeError(
-            f"a worker died at trajectory {i} or before: the script needs `if __name__ == '__main__':`, and wrap "
-            "must be in a module that workers can import, not in a notebook; or convert with workers=0"
-        ) from error
-    except Exception as error:
-        raise _failed(i, error) from error
-
-
-def _failed(i: int, error: Exception) -> ValueError:
-    return ValueError(f"trajectory {i}: {type(error).__name__}: {error}")
-
-
-def _pickle(wrap: Wrap, form: Spaces, seed: int | None) -> bytes:
-    try:
-        pickle.dumps(wrap)
-    except Exception as error:  # pickle raises errors of several kinds
-        raise TypeError(
-            f"wrap: {wrap!r} cannot be sent to workers ({error}); define it with `def` at the top level of a module, "
-            "or convert with workers=0"
-        ) from error
-    try:
-        return pickle.dumps((wrap, form, seed))
-    except Exception as error:
-        raise TypeError(
-            f"env_or_spaces: its spaces or spec cannot be sent to workers ({error}); give plain spaces, "
-            "(observation_space, action_space)"
-        ) from error
-
-
-_settings: tuple[Wrap, Spaces, int | None] | None = None
-
-
-def _start_worker(settings: bytes) -> None:
-    global _settings
-    _settings = pickle.loads(settings)
-
-
-def _convert_in_worker(episode: Trajectory, actions: PyTree) -> Trajectory:
-    assert _settings is not None
-    wrap, form, seed = _settings
+def _convert(job: tuple[Trajectory, PyTree], wrap: Wrap, form: Form | None, seed: int | None) -> Trajectory:
+    episode, actions = job
     return convert_trajectory(episode, wrap, form, agent_actions=actions, seed=seed)
