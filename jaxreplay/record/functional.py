@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxreplay.types import PyTree
-
-NO_LIMIT = 2**30
 
 
 class Stepped(NamedTuple):
@@ -29,18 +27,6 @@ class Stepped(NamedTuple):
     truncated: jax.Array
     info: Any
     reset: bool
-
-
-class Functional(Protocol):
-    """One env as pure functions."""
-
-    def reset(self, key: jax.Array) -> tuple[PyTree, PyTree]:
-        """Return `(state, observation)` of a new episode."""
-        ...
-
-    def step(self, key: jax.Array, state: PyTree, action: PyTree) -> Stepped:
-        """Take one step."""
-        ...
 
 
 class OfFuncEnv:
@@ -64,6 +50,29 @@ class OfFuncEnv:
         return Stepped(after, seen, seen, reward, terminated, jnp.zeros_like(terminated), info, reset=False)
 
 
+class OfGymnax:
+    """gymnax from 1.0: `step` resets, tells termination from truncation, and gives `info["final_observation"]`."""
+
+    def __init__(self, env: Any, params: PyTree) -> None:
+        self.env, self.params = env, params
+
+    def reset(self, key: jax.Array) -> tuple[PyTree, PyTree]:
+        observation, state = call(self.env.reset, key, params=self.params)
+        return state, observation
+
+    def step(self, key: jax.Array, state: PyTree, action: PyTree) -> Stepped:
+        answer = call(self.env.step, key, state, action, params=self.params)
+        if len(answer) != 6:
+            raise TypeError(
+                f"env: step gives {len(answer)} values, expected the 6 of gymnax 1.0; gymnax before 1.0 gives 5, and "
+                "loses the final observation: pip install 'gymnax>=1.0'"
+            )
+        observation, state, reward, terminated, truncated, info = answer
+        if "final_observation" not in info:
+            raise ValueError(f"{self.env}: its step resets itself, and gives no info['final_observation']")
+        return Stepped(state, observation, info["final_observation"], reward, terminated, truncated, info, reset=True)
+
+
 def call(function: Callable[..., Any], *arguments: Any, params: PyTree) -> Any:
     """Call a method of gymnax's convention, with params last unless its signature has no room for them."""
     return function(*arguments, params) if takes_params(function, len(arguments)) else function(*arguments)
@@ -80,63 +89,12 @@ def takes_params(function: Callable[..., Any], count: int) -> bool:
     return True
 
 
-class OfGymnax:
-    """gymnax from 1.0: `step` resets, tells termination from truncation, and gives `info["final_observation"]`."""
-
-    def __init__(self, env: Any, params: PyTree) -> None:
-        self.env, self.params = env, params
-
-    def reset(self, key: jax.Array) -> tuple[PyTree, PyTree]:
-        observation, state = call(self.env.reset, key, params=self.params)
-        return state, observation
-
-    def step(self, key: jax.Array, state: PyTree, action: PyTree) -> Stepped:
-        answer = call(self.env.step, key, state, action, params=self.params)
-        observation, state, reward, terminated, truncated, info = answer
-        if "final_observation" not in info:
-            raise ValueError(f"{self.env}: its step resets itself, and gives no info['final_observation']")
-        return Stepped(state, observation, info["final_observation"], reward, terminated, truncated, info, reset=True)
-
-
-class OfOldGymnax:
-    """gymnax before 1.0: `step` resets and loses the final observation, so `step_env` and `reset_env` are used.
-
-    `done` there is termination or the time limit, `params.max_steps_in_episode`. Which of them, is found by asking the
-    same step again without a limit; what the two have in common is computed once.
-    """
-
-    def __init__(self, env: Any, params: PyTree) -> None:
-        self.env, self.params = env, params
-        if not (hasattr(type(env), "step_env") and hasattr(type(env), "reset_env")):
-            raise TypeError(
-                f"{type(env).__name__}: its step resets itself and loses the final observation, and the class has no "
-                "step_env and reset_env of its own (a wrapper's would be those of the environment inside)"
-            )
-
-    def reset(self, key: jax.Array) -> tuple[PyTree, PyTree]:
-        observation, state = call(self.env.reset_env, key, params=self.params)
-        return state, observation
-
-    def step(self, key: jax.Array, state: PyTree, action: PyTree) -> Stepped:
-        observation, after, reward, done, info = call(self.env.step_env, key, state, action, params=self.params)
-        terminated = done
-        if hasattr(self.params, "max_steps_in_episode"):
-            endless = self.params.replace(max_steps_in_episode=NO_LIMIT)
-            terminated = call(self.env.step_env, key, state, action, params=endless)[3]
-        return Stepped(after, observation, observation, reward, terminated, done & ~terminated, info, reset=False)
-
-
-def as_functional(env: Any, params: PyTree, key: jax.Array, action: PyTree) -> Functional:
-    """Find out what an environment is. Raises TypeError for none of the three."""
+def as_functional(env: Any, params: PyTree) -> OfFuncEnv | OfGymnax:
+    """Find out what an environment is. Raises TypeError for neither of the two."""
     if all(hasattr(env, name) for name in ("initial", "transition", "observation", "terminal")):
         return OfFuncEnv(env, params)
     if not (hasattr(env, "reset") and hasattr(env, "step")):
         raise TypeError(f"env: expected a gymnasium FuncEnv, or reset and step as gymnax has them, got {env}")
     if params is not None and not (takes_params(env.reset, 1) or takes_params(env.step, 3)):
         raise TypeError(f"params: given, but neither reset nor step of {type(env).__name__} takes them")
-    params = getattr(env, "default_params", None) if params is None else params
-    _, state = jax.eval_shape(lambda *x: call(env.reset, *x[:-1], params=x[-1]), key, params)
-    answer = jax.eval_shape(lambda *x: call(env.step, *x[:-1], params=x[-1]), key, state, action, params)
-    if len(answer) not in (5, 6):
-        raise TypeError(f"env: step gives {len(answer)} values; gymnax's gives 6, or 5 before version 1.0")
-    return OfGymnax(env, params) if len(answer) == 6 else OfOldGymnax(env, params)
+    return OfGymnax(env, getattr(env, "default_params", None) if params is None else params)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +15,7 @@ from flax import struct
 from jaxreplay._core import trees
 from jaxreplay.buffer import extend
 from jaxreplay.closing import end_episodes
-from jaxreplay.record.functional import Functional, as_functional
+from jaxreplay.record.functional import as_functional
 from jaxreplay.state import Buffer, check_buffer
 from jaxreplay.types import PyTree, Transition
 
@@ -64,8 +65,7 @@ def rollout(
     (400, (4, 4))
     """
     check_buffer("rollout", buffer)
-    step = jax.tree.unflatten(buffer.rings.layout.treedef, buffer.rings.layout.leaves)
-    if not isinstance(step, Transition):
+    if not isinstance(step := buffer.rings.layout.one_step(), Transition):
         raise ValueError(f"buffer: expected one of Transition steps, got {type(step).__name__}")
     trees.check_key(key)
     num_steps, num_envs = trees.check_count("num_steps", num_steps), buffer.rings.num_envs
@@ -75,30 +75,26 @@ def rollout(
             f"num_steps: {num_steps} is not a multiple of num_envs={num_envs}; try {below or above} or {above}"
         )
     limit = None if time_limit is None else trees.check_count("time_limit", time_limit)
-    leaves, treedef, static = _split_policy(policy)
-    return _rollout(env, (treedef, static), leaves, buffer, key, state, params, num_steps // num_envs, limit)
-
-
-def _split_policy(policy: Any) -> tuple[list[Any], Any, tuple[Any, ...]]:
-    """The arrays and floats in a partial function, and the rest, which must be hashable: it shapes the program."""
     if isinstance(policy, functools.partial):
         policy = jax.tree_util.Partial(policy.func, *policy.args, **policy.keywords)
-        leaves, treedef = jax.tree.flatten(policy)
+        policy = jax.tree.map(lambda x: x if isinstance(x, jax.Array | np.ndarray | float) else _Static(x), policy)
     else:
-        leaves, treedef = [policy], jax.tree.structure(0)
-    traced = [isinstance(x, jax.Array | np.ndarray | float) for x in leaves]
-    dynamic = [x for x, is_traced in zip(leaves, traced, strict=True) if is_traced]
-    return dynamic, treedef, tuple(_TRACED if is_traced else x for x, is_traced in zip(leaves, traced, strict=True))
+        policy = jax.tree_util.Partial(policy)
+    return _rollout(env, policy, buffer, key, state, params, num_steps // num_envs, limit)
 
 
-_TRACED = "traced"
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class _Static:
+    """An argument of a policy that shapes the program, as a flag or a name."""
+
+    value: Any
 
 
-@functools.partial(jax.jit, static_argnames=("env", "policy", "length", "time_limit"), inline=True)
+@functools.partial(jax.jit, static_argnames=("env", "length", "time_limit"), inline=True)
 def _rollout(
     env: Any,
-    policy: tuple[Any, tuple[Any, ...]],
-    policy_leaves: list[Any],
+    policy: Any,
     buffer: Buffer,
     key: jax.Array,
     state: RolloutState | None,
@@ -106,82 +102,57 @@ def _rollout(
     length: int,
     time_limit: int | None,
 ) -> tuple[Buffer, RolloutState]:
-    treedef, static = policy
-    dynamic = iter(policy_leaves)
-    act = jax.tree.unflatten(treedef, [next(dynamic) if x is _TRACED else x for x in static])
-    reset_key, key = jax.random.split(key)
-    lead = () if buffer.single else (buffer.rings.num_envs,)
-    functional = _functional(env, params, buffer, reset_key)
+    is_static = lambda x: isinstance(x, _Static)  # noqa: E731
+    act = jax.tree.map(lambda x: x.value if is_static(x) else x, policy, is_leaf=is_static)
+    functional, lead = as_functional(env, params), () if buffer.single else (buffer.rings.num_envs,)
     over = (lambda f: f) if buffer.single else jax.vmap
+    keys_of = lambda key: jax.random.split(key, lead) if lead else key  # noqa: E731
+    reset_key, key = jax.random.split(key)
     if state is None:
         buffer = end_episodes(buffer)
-        env_state, observation = over(functional.reset)(_keys(reset_key, lead))
+        env_state, observation = over(functional.reset)(keys_of(reset_key))
         state = RolloutState(env_state, observation, jnp.zeros(lead, jnp.int32))
+
+    def one(step_key: jax.Array, again_key: jax.Array, state: RolloutState, action: PyTree) -> Any:
+        """Step one env, and begin the next episode where this one ended."""
+        stepped, elapsed = functional.step(step_key, state.env, action), state.elapsed + 1
+        terminated, truncated = (jnp.asarray(x).astype(jnp.bool_) for x in (stepped.terminated, stepped.truncated))
+        late = jnp.zeros_like(terminated)
+        if time_limit is not None:
+            late = (elapsed >= time_limit) & ~terminated & ~truncated
+        transition = Transition(
+            observation=state.observation,
+            action=action,
+            reward=stepped.reward,
+            terminated=terminated,
+            truncated=truncated | late,
+            next_observation=stepped.final_observation,
+            extras=_keep("extras", buffer.rings.layout.one_step().extras, stepped.info),
+        )
+        ended = terminated | truncated | late
+        again = late if stepped.reset else ended
+        going = (stepped.state, stepped.observation)
+        fresh = functional.reset(again_key)
+        env_state, observation = jax.tree.map(lambda a, b: jnp.where(again, a, b), fresh, going)
+        return RolloutState(env_state, observation, jnp.where(ended, 0, elapsed)), _cast(transition, buffer)
 
     def body(state: RolloutState, key: jax.Array) -> tuple[RolloutState, Transition]:
         act_key, step_key, again_key = jax.random.split(key, 3)
-        action = act(state.observation, act_key)
-
-        def one(step_key: jax.Array, again_key: jax.Array, state: RolloutState, action: PyTree) -> Any:
-            return _step(functional, buffer, time_limit, step_key, again_key, state, action)
-
-        return over(one)(_keys(step_key, lead), _keys(again_key, lead), state, action)
+        return over(one)(keys_of(step_key), keys_of(again_key), state, act(state.observation, act_key))
 
     state, steps = jax.lax.scan(body, state, jax.random.split(key, length))
     return extend(buffer, steps), state
 
 
-def _functional(env: Any, params: PyTree, buffer: Buffer, key: jax.Array) -> Functional:
-    return as_functional(env, params, key, buffer.rings.layout.one_step().action)
-
-
-def _keys(key: jax.Array, lead: tuple[int, ...]) -> jax.Array:
-    return jax.random.split(key, lead) if lead else key
-
-
-def _step(
-    functional: Functional,
-    buffer: Buffer,
-    time_limit: int | None,
-    step_key: jax.Array,
-    again_key: jax.Array,
-    state: RolloutState,
-    action: PyTree,
-) -> tuple[RolloutState, Transition]:
-    """One step of one env, and the next episode's beginning where it ended."""
-    stepped, elapsed = functional.step(step_key, state.env, action), state.elapsed + 1
-    terminated, truncated = (jnp.asarray(x).astype(jnp.bool_) for x in (stepped.terminated, stepped.truncated))
-    late = jnp.zeros_like(terminated)
-    if time_limit is not None:
-        late = (elapsed >= time_limit) & ~terminated & ~truncated
-    example = jax.tree.unflatten(buffer.rings.layout.treedef, buffer.rings.layout.leaves)
-    transition = Transition(
-        observation=state.observation,
-        action=action,
-        reward=stepped.reward,
-        terminated=terminated,
-        truncated=truncated | late,
-        next_observation=stepped.final_observation,
-        extras=_choose("extras", example.extras, stepped.info),
-    )
-    ended = terminated | truncated | late
-    again = late if stepped.reset else ended
-    fresh = functional.reset(again_key)
-    going = (stepped.state, stepped.observation)
-    env_state, observation = jax.tree.map(lambda a, b: jnp.where(again, a, b), fresh, going)
-    after = RolloutState(env_state, observation, jnp.where(ended, 0, elapsed))
-    return after, _cast(transition, buffer)
-
-
-def _choose(path: str, wanted: PyTree, info: Any) -> PyTree:
-    """The fields of an info that the buffer keeps."""
+def _keep(path: str, wanted: PyTree, info: Any) -> PyTree:
+    """Give the fields of an info that the buffer keeps."""
     if not isinstance(wanted, dict):
         return info
     missing = [name for name in wanted if not isinstance(info, dict) or name not in info]
     if missing:
         has = sorted(map(str, info)) if isinstance(info, dict) else "no fields"
         raise ValueError(f"{path}: the step's info has no {missing}, but {has}; leave it out of the buffer's extras")
-    return {name: _choose(f"{path}.{name}", inner, info[name]) for name, inner in wanted.items()}
+    return {name: _keep(f"{path}.{name}", inner, info[name]) for name, inner in wanted.items()}
 
 
 def _cast(transition: Transition, buffer: Buffer) -> Transition:
@@ -191,9 +162,7 @@ def _cast(transition: Transition, buffer: Buffer) -> Transition:
     cast = []
     for leaf, value in zip(layout.leaves, map(jnp.asarray, leaves), strict=True):
         floats = jnp.issubdtype(value.dtype, jnp.floating) and jnp.issubdtype(leaf.dtype, jnp.floating)
-        cast.append(value.astype(leaf.dtype) if floats or _holds(leaf.dtype, value.dtype) else value)
+        plain = leaf.dtype.kind in "biuf" and value.dtype.kind in "biuf"
+        fits = floats or (plain and np.can_cast(value.dtype, leaf.dtype, "safe"))
+        cast.append(value.astype(leaf.dtype) if fits else value)
     return jax.tree.unflatten(layout.treedef, cast)
-
-
-def _holds(dtype: Any, came: Any) -> bool:
-    return dtype.kind in "biuf" and came.kind in "biuf" and np.can_cast(came, dtype, "safe")

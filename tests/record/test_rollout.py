@@ -60,45 +60,27 @@ class Params(struct.PyTreeNode):
     max_steps_in_episode: int = 4
 
 
-class OldGymnax:
-    """The convention before gymnax 1.0: one `done` for both ends, and `step` resets."""
+class Gymnax:
+    """gymnax's convention: `step` resets, tells both ends apart, and gives the final observation in `info`."""
 
     default_params = Params()
     observation_space, action_space = Counter.observation_space, Counter.action_space
 
     def reset(self, key: jax.Array, params: Any) -> Any:
-        return self.reset_env(key, params)
-
-    def reset_env(self, key: jax.Array, params: Any) -> Any:
         state = State(jax.random.randint(key, (), 0, 1000), jnp.int32(0))
         return self.observe(state), state
 
-    def step_env(self, key: jax.Array, state: State, action: Any, params: Any) -> Any:
-        after = state.replace(time=state.time + 1)
-        done = (after.time >= length_of(after.episode)) | (after.time >= params.max_steps_in_episode)
-        reward = (state.episode + after.time).astype(jnp.float32) + 0.5
-        return self.observe(after), after, reward, done, {"twice": 2 * action}
-
     def step(self, key: jax.Array, state: State, action: Any, params: Any) -> Any:
-        observation, after, reward, done, info = self.step_env(key, state, action, params)
-        fresh = self.reset_env(key, params)
-        pick = functools.partial(jax.tree.map, lambda a, b: jnp.where(done, a, b))
-        return pick(fresh[0], observation), pick(fresh[1], after), reward, done, info
+        after = state.replace(time=state.time + 1)
+        terminated, truncated = after.time >= length_of(after.episode), after.time >= params.max_steps_in_episode
+        reward = (state.episode + after.time).astype(jnp.float32) + 0.5
+        fresh = self.reset(key, params)
+        pick = functools.partial(jax.tree.map, lambda a, b: jnp.where(terminated | truncated, a, b))
+        info = {"twice": 2 * action, "final_observation": self.observe(after)}
+        return pick(fresh[0], self.observe(after)), pick(fresh[1], after), reward, terminated, truncated, info
 
     def observe(self, state: State) -> jax.Array:
         return jnp.stack([state.episode, state.time]).astype(jnp.float32)
-
-
-class NewGymnax(OldGymnax):
-    """The convention from gymnax 1.0: both ends told apart, and the final observation in `info`."""
-
-    def step(self, key: jax.Array, state: State, action: Any, params: Any) -> Any:
-        observation, after, reward, _, info = self.step_env(key, state, action, params)
-        terminated, truncated = after.time >= length_of(after.episode), after.time >= params.max_steps_in_episode
-        fresh = self.reset_env(key, params)
-        pick = functools.partial(jax.tree.map, lambda a, b: jnp.where(terminated | truncated, a, b))
-        info = {**info, "final_observation": observation}
-        return pick(fresh[0], observation), pick(fresh[1], after), reward, terminated, truncated, info
 
 
 class NoParams:
@@ -116,14 +98,6 @@ class NoParams:
         return self.inner.step(key, state, action, Params())
 
 
-class OldNoParams(NoParams):
-    def reset_env(self, key: jax.Array) -> Any:
-        return self.inner.reset_env(key, Params())
-
-    def step_env(self, key: jax.Array, state: State, action: Any) -> Any:
-        return self.inner.step_env(key, state, action, Params(99))
-
-
 def at_random(observation: jax.Array, key: jax.Array) -> jax.Array:
     return jax.random.randint(key, observation.shape[:-1], 0, 10)
 
@@ -137,12 +111,10 @@ def buffer_of(env: Any, num_envs: int | None, slots: int = 60) -> replay.Buffer:
 ENVS = {
     "FuncEnv": (Counter(), 3, 4, {"time_limit": 4}),
     "FuncEnv without a limit": (Counter(), None, 99, {}),
-    "gymnax": (NewGymnax(), None, 4, {}),
-    "gymnax with another limit": (NewGymnax(), 3, 3, {"time_limit": 3}),
-    "old gymnax with another limit": (OldGymnax(), None, 3, {"time_limit": 3}),
-    "gymnax without params": (NoParams(NewGymnax()), 3, 4, {}),
-    "old gymnax without params": (OldNoParams(OldGymnax()), 3, 99, {}),
-    "old gymnax with parameters": (OldGymnax(), 3, 5, {"params": Params(5)}),
+    "gymnax": (Gymnax(), None, 4, {}),
+    "gymnax with another limit": (Gymnax(), 3, 3, {"time_limit": 3}),
+    "gymnax with parameters": (Gymnax(), 3, 5, {"params": Params(5)}),
+    "gymnax without params": (NoParams(Gymnax()), 3, 4, {}),
 }
 
 
@@ -271,6 +243,21 @@ def test_new_parameters_compile_nothing() -> None:
     assert len(compiled) <= 2
 
 
+def test_an_argument_of_the_policy_that_is_no_array_shapes_the_program() -> None:
+    env = Counter()
+
+    def act(params: jax.Array, observation: jax.Array, key: jax.Array, mode: str, double: bool) -> jax.Array:
+        assert mode == "constant"
+        chosen = params["action"] * 2 if double else params["action"]
+        return jnp.full(observation.shape[:-1], chosen.astype(jnp.int32))
+
+    for double in (False, True):
+        policy = functools.partial(act, {"action": np.float32(3), "unused": 1}, mode="constant", double=double)
+        buffer, _ = record.rollout(env, policy, buffer_of(env, 3), KEY, 6)
+        rows, mask = replay.rows(buffer)
+        assert set(np.asarray(replay.take(buffer, rows).data.action)[np.asarray(mask)].tolist()) == {6 if double else 3}
+
+
 @pytest.mark.compiler
 def test_the_ring_stays_in_place() -> None:
     env = Counter()
@@ -286,16 +273,13 @@ def test_wrong_calls() -> None:
     gap = replay.create(replay.example_transition(env, {"speed": jnp.int32(0)}), 30, 3)
     wide = replay.create(replay.example_transition(env).replace(action=jnp.uint8(0)), 30, 3)
 
-    class Wrapped:
-        def __init__(self, inner: Any) -> None:
-            self.inner = inner
+    class Old(Gymnax):
+        def step(self, *arguments: Any) -> Any:
+            return super().step(*arguments)[:5]
 
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.inner, name)
-
-    class Three(OldGymnax):
-        def step(self, *_: Any) -> Any:
-            return 1, 2, 3
+    class Silent(Gymnax):
+        def step(self, *arguments: Any) -> Any:
+            return *super().step(*arguments)[:5], {"twice": 0}
 
     for arguments, options, error, message in (
         (
@@ -309,15 +293,14 @@ def test_wrong_calls() -> None:
         ((env, at_random, buffer, 3, 9), {}, TypeError, "key: expected a PRNG key"),
         ((env, at_random, buffer, KEY, 9), {"time_limit": 0}, ValueError, "time_limit: expected at least 1"),
         ((object(), at_random, buffer, KEY, 9), {}, TypeError, "env: expected a gymnasium FuncEnv, or reset and step"),
-        ((Wrapped(OldGymnax()), at_random, buffer, KEY, 9), {}, TypeError, "no step_env and reset_env of its own"),
-        ((NoParams(OldGymnax()), at_random, buffer, KEY, 9), {}, TypeError, "no step_env and reset_env of its own"),
+        ((Old(), at_random, buffer, KEY, 9), {}, TypeError, r"step gives 5 values, expected the 6 .* 'gymnax>=1.0'"),
+        ((Silent(), at_random, buffer, KEY, 9), {}, ValueError, "gives no info.'final_observation'"),
         (
-            (NoParams(NewGymnax()), at_random, buffer, KEY, 9),
+            (NoParams(Gymnax()), at_random, buffer, KEY, 9),
             {"params": Params()},
             TypeError,
             "params: given, but neither reset nor step of NoParams takes them",
         ),
-        ((Three(), at_random, buffer, KEY, 9), {}, TypeError, "step gives 3 values"),
         ((env, at_random, gap, KEY, 9), {}, ValueError, r"extras: the step's info has no \['speed'\]"),
         ((env, at_random, wide, KEY, 9), {}, TypeError, r"action: expected uint8\[3,3\], got int32\[3,3\]"),
         (
