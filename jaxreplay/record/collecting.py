@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from gymnasium.vector import VectorEnv
 
 from jaxreplay._core import trees
 from jaxreplay.buffer import Buffer
+from jaxreplay.datasets.progress import progress_bar
 from jaxreplay.record.transitions.wrapper import RecordTransitions, autoreset_of
 from jaxreplay.types import PyTree
 
@@ -62,54 +62,34 @@ def collect(
     if (num_steps is None) == (num_episodes is None):
         raise ValueError(f"give one of num_steps and num_episodes, got {num_steps} and {num_episodes}")
     name, goal = ("num_steps", num_steps) if num_episodes is None else ("num_episodes", num_episodes)
-    goal, wanted = trees.check_count(name, goal), name.removeprefix("num_")
+    goal = trees.check_count(name, goal)
     if buffer is None and leave_out:
         raise ValueError("leave_out: it goes with buffer; give it to the RecordTransitions that is there")
-    env = _find_recorder(env)[0] if buffer is None else RecordTransitions(env, buffer, leave_out=leave_out)
-    recording = _find_recorder(env)[1]
+    env = recording = env if buffer is None else RecordTransitions(env, buffer, leave_out=leave_out)
     del buffer
+    while not isinstance(recording, RecordTransitions):
+        if not isinstance(recording, gymnasium.Wrapper | gymnasium.vector.VectorWrapper):
+            raise ValueError(f"buffer: expected one to record into, as {env} is no RecordTransitions, nor wraps one")
+        recording = recording.env
+    many, by_hand, keys = isinstance(env, VectorEnv), autoreset_of(env) == "disabled", make_keys(key)
+    count = lambda: getattr(recording._recorder.standing, name)  # noqa: E731
     try:
-        with _bar(progress, goal, wanted) as advance:
-            _run(
-                env, recording, policy, lambda: getattr(recording._recorder, name), goal, make_keys(key), seed, advance
-            )
+        with progress_bar(goal, name.removeprefix("num_").removesuffix("s"), progress) as advance:
+            observation, _ = env.reset(seed=seed)
+            first = before = count()
+            while before < first + goal:
+                action = jax.tree.map(_to_numpy, policy(observation, next(keys)))
+                observation, _, terminated, truncated, _ = env.step(action)
+                advance(count() - before)
+                before = count()
+                if by_hand and before < first + goal and np.any(ended := np.logical_or(terminated, truncated)):
+                    observation, _ = env.reset(options={"reset_mask": ended}) if many else env.reset()
     except BaseException as error:
         with contextlib.suppress(Exception):
             error.buffer = recording.buffer  # type: ignore[attr-defined]
             error.add_note("what was recorded before is in the attribute `buffer` of this exception")
         raise
     return recording.buffer
-
-
-def _run(
-    env: Any,
-    recording: RecordTransitions,
-    policy: Policy,
-    count: Callable[[], int],
-    goal: int,
-    keys: Iterator[jax.Array],
-    seed: int | None,
-    advance: Callable[[int], None],
-) -> None:
-    many, by_hand = isinstance(env, VectorEnv), autoreset_of(env) == "disabled"
-    observation, _ = env.reset(seed=seed)
-    first = before = count()
-    while before < first + goal:
-        action = jax.tree.map(_to_numpy, policy(observation, next(keys)))
-        observation, _, terminated, truncated, _ = env.step(action)
-        advance(count() - before)
-        before = count()
-        if by_hand and before < first + goal and np.any(ended := np.logical_or(terminated, truncated)):
-            observation, _ = env.reset(options={"reset_mask": np.array(ended)}) if many else env.reset()
-
-
-def _find_recorder(env: Any) -> tuple[Any, RecordTransitions]:
-    inner = env
-    while not isinstance(inner, RecordTransitions):
-        if not isinstance(inner, gymnasium.Wrapper | gymnasium.vector.VectorWrapper):
-            raise ValueError(f"buffer: expected one to record into, as {env} is no RecordTransitions, nor wraps one")
-        inner = inner.env
-    return env, inner
 
 
 def make_keys(key: jax.Array | int) -> Iterator[jax.Array]:
@@ -122,7 +102,7 @@ def make_keys(key: jax.Array | int) -> Iterator[jax.Array]:
         yield from found
 
 
-@functools.partial(jax.jit)
+@jax.jit
 def _split(key: jax.Array) -> tuple[jax.Array, ...]:
     keys = jax.random.split(key, KEYS_AT_ONCE + 1)
     return tuple(keys[i] for i in range(KEYS_AT_ONCE + 1))
@@ -131,22 +111,3 @@ def _split(key: jax.Array) -> tuple[jax.Array, ...]:
 def _to_numpy(leaf: PyTree) -> Any:
     """Environments take NumPy's arrays and scalars."""
     return np.asarray(leaf)[()] if isinstance(leaf, jax.Array) else leaf
-
-
-@contextlib.contextmanager
-def _bar(progress: bool, goal: int, unit: str) -> Iterator[Callable[[int], None]]:
-    if not progress:
-        yield lambda count: None
-        return
-    try:
-        from tqdm import tqdm
-    except ImportError as error:
-        raise ImportError(
-            "the progress bar needs tqdm: pip install 'jaxreplay[gym]', or pass progress=False"
-        ) from error
-    with tqdm(total=goal, unit=unit.removesuffix("s"), unit_scale=unit == "steps") as bar:
-
-        def advance(count: int) -> None:
-            bar.update(min(count, goal - bar.n))
-
-        yield advance

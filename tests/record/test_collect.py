@@ -159,7 +159,7 @@ def test_the_bar_counts_and_ends_full(capsys: pytest.CaptureFixture[str]) -> Non
 def test_without_tqdm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tqdm", None)
     env = Counting()
-    with pytest.raises(ImportError, match=r"pip install 'jaxreplay\[gym\]', or pass progress=False"):
+    with pytest.raises(ImportError, match=r"pip install tqdm, or pass progress=False"):
         record.collect(env, at_random, buffer_for(env), num_steps=1)
 
 

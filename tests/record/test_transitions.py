@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
+import subprocess
+import sys
 from collections import OrderedDict
 from typing import Any
 
@@ -378,9 +380,9 @@ def test_an_interrupt_in_the_environment_leaves_every_step_before() -> None:
 def test_an_interrupt_while_writing_comes_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     import signal
 
-    from jaxreplay.record.transitions import ownership as keeper
+    from jaxreplay.record.transitions import ownership
 
-    real = keeper._EXTEND.donating
+    real = ownership.EXTEND
 
     def interrupted(*arguments: Any) -> Any:
         written = real(*arguments)
@@ -391,7 +393,7 @@ def test_an_interrupt_while_writing_comes_after_it(monkeypatch: pytest.MonkeyPat
     env.reset()
     env.step(0)
     env.step(0)
-    monkeypatch.setattr(keeper._EXTEND, "donating", interrupted)
+    monkeypatch.setattr(ownership, "EXTEND", interrupted)
     with pytest.raises(KeyboardInterrupt):
         env.step(0)
     monkeypatch.undo()
@@ -643,13 +645,16 @@ def test_final_observations_that_come_batched() -> None:
     assert_recorded(env.buffer, env.unwrapped.get_attr("log"), done)
 
 
-def test_without_gymnasium_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
-    monkeypatch.delitem(sys.modules, "jaxreplay.record.transitions.wrapper", raising=False)
-    monkeypatch.setitem(sys.modules, "gymnasium", None)
-    with pytest.raises(ImportError, match=r"record\.RecordTransitions needs Gymnasium: pip install 'jaxreplay\[gym\]'"):
-        _ = record.RecordTransitions
+def test_without_gymnasium_the_extra_is_named() -> None:
+    program = (
+        "import sys; sys.modules['gymnasium'] = None; from jaxreplay import record\n"
+        "print(record.rollout.__name__)\n"
+        "try: record.RecordTransitions\n"
+        "except ImportError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    needed = "record.RecordTransitions needs Gymnasium: pip install 'jaxreplay[gym]'"
+    assert done.stdout.splitlines() == ["rollout", needed]
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         _ = record.Nothing
     assert set(record.__all__) <= set(dir(record))

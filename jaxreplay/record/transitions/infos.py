@@ -12,7 +12,7 @@ from jaxreplay.types import PyTree
 
 
 def info_paths(extras: PyTree, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    """The names that lead to each leaf of the extras (given as ints), in the order of JAX; they lead to it in `info`.
+    """List the names that lead to each leaf of the extras (given as ints), and to it in `info`, in the order of JAX.
 
     Raises ValueError unless extras are dicts all the way.
     """
@@ -35,7 +35,7 @@ def look_up(info: Any, names: tuple[str, ...], envs: np.ndarray) -> Any:
         known = isinstance(info, Mapping) and name in info
         given = np.asarray(info.get(f"_{name}", True) if known and envs.shape else known)
         if not np.all(given | ~envs):
-            of = f" of envs {listed(envs & ~given)}" if envs.shape else ""
+            of = f" of envs {np.flatnonzero(envs & ~given).tolist()}" if envs.shape else ""
             has = sorted(k for k in info if not str(k).startswith("_")) if isinstance(info, Mapping) else "no fields"
             raise ValueError(
                 f"extras.{'.'.join(names)}: the step's info{of} has no {'.'.join(names[: i + 1])!r}, but {has}; leave "
@@ -46,17 +46,12 @@ def look_up(info: Any, names: tuple[str, ...], envs: np.ndarray) -> Any:
 
 
 def final_observation(info: Mapping[str, Any], env: int) -> Any:
-    """The final observation of an env that was reset within the step, from `info["final_obs"]`.
+    """Find the final observation of an env that was reset within the step, in `info["final_obs"]`.
 
     It is one of each env (an object array, None where nothing ended), or batched like observations are. Raises
     ValueError if it is not there.
     """
-    finals = info.get("final_obs")
-    found = None
-    if isinstance(finals, np.ndarray) and finals.dtype == object:
-        found = finals[env]
-    elif finals is not None:
-        found = _part(finals, env)
+    found = _part(info.get("final_obs"), env)
     if found is None:
         raise ValueError(f"env {env} ended and was reset in the same step, yet info has no 'final_obs' of it")
     return found
@@ -67,9 +62,4 @@ def _part(batched: Any, env: int) -> Any:
         return {name: _part(inner, env) for name, inner in batched.items()}
     if isinstance(batched, tuple | list):
         return tuple(_part(inner, env) for inner in batched)
-    return batched[env]
-
-
-def listed(envs: np.ndarray) -> list[int]:
-    """The numbers of the marked envs."""
-    return np.flatnonzero(envs).tolist()
+    return None if batched is None else batched[env]

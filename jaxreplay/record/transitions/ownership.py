@@ -1,7 +1,9 @@
 """The keeper of a buffer that is written in place from the host, while others may hold what it handed out.
 
-Writes are jitted and donate the buffer, so nothing is copied. What was handed out and is still held by anyone is never
-donated: the next write then copies the rings once, and goes on in place.
+Writes donate the buffer, so nothing is copied. What was handed out and is still held by anyone is never donated: the
+next write then copies the rings once, and goes on in place. Whether anyone holds an array is read off CPython's
+reference counts: a flag "handed out" would copy the rings at each step of a loop that samples from `env.buffer`, and
+would not see who keeps one array out of a buffer.
 """
 
 from __future__ import annotations
@@ -31,13 +33,6 @@ from jaxreplay.types import PyTree
 WARN_BYTES = 2**31  # copied in all before the user is told
 
 
-class Program:
-    """A function of a buffer and more, jitted: once donating the buffer, once leaving it whole."""
-
-    def __init__(self, function: Callable[..., Buffer]) -> None:
-        self.donating, self.copying = jax.jit(function, donate_argnums=0), jax.jit(function)
-
-
 def _set_data(buffer: Buffer, env: jax.Array, behind: jax.Array, data: PyTree) -> Buffer:
     """Set data of the episodes that are `behind` `[B]` before the newest of their `env` `[B]` (-1: of none)."""
     number = buffer.rings.envs.number[jnp.maximum(env, 0)] - behind
@@ -45,16 +40,19 @@ def _set_data(buffer: Buffer, env: jax.Array, behind: jax.Array, data: PyTree) -
     return set_episode_data(buffer, env, data, number)
 
 
+EXTEND, CLOSE, SET_DATA = (jax.jit(write, donate_argnums=0) for write in (extend, end_episodes, _set_data))
+
+
 @jax.jit
 def _still_open(new: Any, new_time: jax.Array, old: Any, old_time: jax.Array) -> jax.Array:
-    """Which open episodes of a buffer are those that another had, and not of another stream; `[E]` bool."""
+    """Tell which open episodes of a buffer are those that another had, and not of another stream; `[E]` bool."""
     same = (new.number == old.number) & (new.start == old.start) & (new_time == old_time)
     return new.open & old.open & same
 
 
 @jax.jit
 def count_lost(stored: Rings) -> jax.Array:
-    """How many held rows lost their episode's record, an int32 scalar: `stats(buffer).lost`, by a few reads an env."""
+    """Count the held rows that lost their episode's record, an int32 scalar: `stats(buffer).lost`, by few reads."""
     held = jnp.maximum(stored.clock.held, 1)
     env = jnp.arange(stored.num_envs, dtype=jnp.int32)
     oldest = jnp.broadcast_to(slot_of_age(stored.clock, held, stored.num_slots), env.shape)
@@ -62,15 +60,14 @@ def count_lost(stored: Rings) -> jax.Array:
     return jnp.sum(jnp.where(stored.clock.held > 0, recorded - counts(stored), 0), dtype=jnp.int32)
 
 
-_EXTEND, _CLOSE, _SET_DATA = Program(extend), Program(end_episodes), Program(_set_data)
-
-
 class Keeper:
     """Holds a buffer, writes to it, and hands it out."""
 
     def __init__(self, buffer: Buffer) -> None:
-        self._own, self._copied, self._warned = _anew(buffer), 0, False
-        self._losing = False
+        self._own, self._copied, self._losing = _anew(buffer), 0, False
+
+    def hand_out(self) -> Buffer:
+        return _anew(self._own)
 
     def warn_of_losses(self) -> None:
         """Warn where rows became unreadable because their episode's record was overwritten; once, until none are."""
@@ -88,9 +85,6 @@ class Keeper:
                 stacklevel=4,
             )
 
-    def hand_out(self) -> Buffer:
-        return _anew(self._own)
-
     def check(self, buffer: Any) -> None:
         """Raise TypeError or ValueError for what is no buffer, or one of another make."""
         check_buffer("buffer", buffer)
@@ -107,62 +101,52 @@ class Keeper:
         """
         ours, theirs = self._own.rings, buffer.rings
         before = (ours.envs, ours.clock.time)
-        if not any(x.is_deleted() for x in jax.tree.leaves(before)):  # if so, this one was made of it, in place
+        if not _is_donated(before):  # if it is, this one was made of it, in place
             still = _still_open(theirs.envs, theirs.clock.time, *before)
             buffer = buffer.replace(rings=theirs.replace(envs=theirs.envs.replace(open=still)))
         self._own = _anew(buffer)
 
-    def extend(self, steps: PyTree, mask: np.ndarray) -> None:
-        self._run(_EXTEND, steps, mask)
-
-    def close(self, envs: np.ndarray) -> None:
-        self._run(_CLOSE, envs.reshape(() if self._own.single else (-1,)))
-
-    def set_data(self, env: np.ndarray, behind: np.ndarray, data: PyTree) -> None:
-        self._run(_SET_DATA, env, behind, data)
-
-    def _run(self, run: Program, *arguments: Any) -> None:
-        if any(leaf.is_deleted() for leaf in jax.tree.leaves(self._own)):
+    def write(self, program: Callable[..., Buffer], *arguments: Any) -> None:
+        """Run a program that donates the buffer, or a copy where others hold it. Interrupts must be held back."""
+        if _is_donated(self._own):
             raise RuntimeError(
                 "the buffer that was handed out was donated to a jitted function, and is gone; give the recorder what "
                 "came of it, env.buffer = ..., before the next step"
             )
-        if is_shared(jax.tree.leaves(self._own)):
-            self._count_copy()
-            self._own = run.copying(self._own, *arguments)
-        else:
-            with uninterrupted():
-                self._own = run.donating(self._own, *arguments)
+        if _most_references(self._own) > ALONE:
+            before, self._copied = self._copied, self._copied + sum(leaf.nbytes for leaf in self._own.rings.arrays)
+            if before <= WARN_BYTES < self._copied:
+                warnings.warn(
+                    f"{self._copied / 2**30:.1f} GiB were copied because a buffer read from `.buffer` was still held "
+                    "when steps were written; drop it (`del buffer`), or write `replay.sample(env.buffer, ...)`",
+                    stacklevel=2,
+                )
+            self._own = jax.tree.map(lambda leaf: leaf.copy(), self._own)
+        self._own = program(self._own, *arguments)
 
-    def _count_copy(self) -> None:
-        self._copied += sum(leaf.nbytes for leaf in jax.tree.leaves(self._own.rings.arrays))
-        if self._copied > WARN_BYTES and not self._warned:
-            self._warned = True
-            warnings.warn(
-                f"{self._copied / 2**30:.1f} GiB were copied because a buffer read from `.buffer` was still held when "
-                "steps were written; drop it (`del buffer`), or write `replay.sample(env.buffer, ...)`",
-                stacklevel=2,
-            )
+    def extend(self, steps: PyTree, mask: np.ndarray) -> None:
+        self.write(EXTEND, steps, mask)
+
+    def close(self, envs: np.ndarray) -> None:
+        self.write(CLOSE, envs.reshape(() if self._own.single else (-1,)))
 
 
 def _anew(buffer: Buffer) -> Buffer:
-    """The same arrays in containers of their own, so that who else holds an array is seen by its references."""
+    """Put the same arrays in containers of their own, so that who else holds an array is seen by its references."""
     return jax.tree.map(lambda leaf: leaf, buffer)
 
 
-def references(objects: list[Any]) -> int:
-    """The most references to any of some objects, as seen from here."""
-    return max([sys.getrefcount(x) for x in objects], default=0)
+def _is_donated(tree: PyTree) -> bool:
+    return any(leaf.is_deleted() for leaf in jax.tree.leaves(tree))
 
 
-_ONE = (object(),)
-_ALONE = references(jax.tree.leaves(_ONE))  # what is seen of an object that one container alone refers to
+def _most_references(tree: PyTree) -> int:
+    """Count the most references to any leaf. NumPy and DLPack views count for nothing here: JAX itself copies what they
+    look at, and leaves it whole."""
+    return max((sys.getrefcount(leaf) for leaf in jax.tree.leaves(tree)), default=0)
 
 
-def is_shared(leaves: list[Any]) -> bool:
-    """Tell whether anything but one container refers to a leaf. NumPy and DLPack views count for nothing here: JAX
-    itself copies what they look at, and leaves it whole."""
-    return references(leaves) > _ALONE
+ALONE = _most_references((object(),))  # what is counted of an object that one container alone refers to
 
 
 @contextlib.contextmanager

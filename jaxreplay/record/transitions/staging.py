@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxreplay._core import trees
-from jaxreplay._core.layout import Layout
-from jaxreplay.record.transitions.columns import Column, flattener
+from jaxreplay.record.transitions.columns import Column, list_leaves
 from jaxreplay.record.transitions.infos import final_observation, info_paths, look_up
+from jaxreplay.state import Buffer
 from jaxreplay.types import PyTree
 
 BLOCK_BYTES, LONGEST_BLOCK = 2**23, 256
+FLAGS = (np.False_, np.True_)
 
 
 class Staging:
-    """Rows of `Transition` steps, of one env (`lead` `()`) or of E (`(E,)`).
+    """Rows of `Transition` steps, of one env (`lead` `()`) or of E (`(E,)`), addressed by the time of their slice.
 
-    Row `count` is the next to be staged; rows before `written` were handed on. A row that was handed on is never
-    changed or used again, because JAX may read it later. Row `count` of the observation is where the envs are now.
+    Row 0 is the slice of time `first`; slices before `written` were handed on. A row that was handed on is never
+    changed or used again, because JAX may read it later. The observation has one row more than the block: the row of a
+    slice not yet staged is where the envs are now.
     """
 
-    def __init__(self, layout: Layout, lead: tuple[int, ...], block: int | None, leave_out: Sequence[str] = ()) -> None:
-        self.layout, self.lead, self.block = layout, lead, _block_length(layout.leaves, lead, block)
-        self.count = self.written = 0
+    def __init__(self, buffer: Buffer, lead: tuple[int, ...], block: int | None, leave_out: Sequence[str]) -> None:
+        layout = buffer.rings.layout
+        self.layout, self.lead = layout, lead
+        self.stored_lead = () if buffer.single else (buffer.rings.num_envs,)
+        if block is None:
+            slice_bytes = max(1, sum(leaf.num_bytes for leaf in layout.leaves) * (lead[0] if lead else 1))
+            block = 2 ** max(0, min(LONGEST_BLOCK, BLOCK_BYTES // slice_bytes).bit_length() - 1)
+        self.block = trees.check_count("block", block)
+        self.first = self.written = 0
         self.mask = np.ones((self.block, *lead), np.bool_)
         self.columns: list[Column] = []
         for leaf in layout.leaves:
@@ -34,101 +42,84 @@ class Staging:
                 raise TypeError(f"{leaf.path}: PRNG keys cannot be recorded from an environment; store their key data")
             rows = self.block + trees.is_below(leaf.path, "observation")
             self.columns.append(Column(leaf.path, rows, (*lead, *leaf.shape), leaf.dtype))
-        example = jax.tree.unflatten(layout.treedef, list(range(len(layout.leaves))))
+        self.example = jax.tree.unflatten(layout.treedef, list(range(len(layout.leaves))))
+        columns = jax.tree.unflatten(layout.treedef, self.columns)
+        self.observation, self.action = jax.tree.leaves(columns.observation), jax.tree.leaves(columns.action)
+        self.next_observation = jax.tree.leaves(columns.next_observation)
+        self.reward, self.terminated, self.truncated = columns.reward, columns.terminated, columns.truncated
+        self.extras = list(zip(info_paths(self.example.extras), jax.tree.leaves(columns.extras), strict=True))
+        self.leave_out = frozenset(f"observation.{path}" for path in leave_out)
 
-        def below(part: PyTree) -> list[Column]:
-            return [self.columns[i] for i in jax.tree.leaves(part)]
+    def put_action(self, time: int, action: Any) -> None:
+        for column, leaf in zip(self.action, list_leaves("action", self.example.action, action), strict=True):
+            column.put(time - self.first, leaf)
 
-        self.observation, self.action = below(example.observation), below(example.action)
-        self.next_observation = below(example.next_observation)
-        self.reward, self.terminated, self.truncated = (
-            below(part)[0] for part in (example.reward, example.terminated, example.truncated)
-        )
-        self.extras = list(zip(info_paths(example.extras), below(example.extras), strict=True))
-        left = [f"observation.{path}" for path in leave_out]
-        self.flatten_observation = flattener("observation", example.observation, left)
-        self.flatten_action = flattener("action", example.action)
-
-    def put_action(self, action: Any) -> None:
-        for column, leaf in zip(self.action, self.flatten_action(action), strict=True):
-            column.put(self.count, leaf)
-
-    def put_answer(self, observation: Any, reward: Any, terminated: Any, truncated: Any) -> None:
-        """Put what a step led to."""
-        row = self.count
-        for now, following, leaf in zip(
-            self.observation, self.next_observation, self.flatten_observation(observation), strict=True
-        ):
+    def put_answer(self, time: int, observation: Any, reward: Any, terminated: Any, truncated: Any) -> Any:
+        """Put what a step led to, and return where it ended an episode."""
+        row = time - self.first
+        leaves = self._list_observation(observation)
+        for now, following, leaf in zip(self.observation, self.next_observation, leaves, strict=True):
             now.put(row + 1, leaf)
             following.put(row, leaf)
         self.reward.put(row, reward)
         self.terminated.put(row, terminated)
         self.truncated.put(row, truncated)
+        if self.lead == ():
+            return FLAGS[bool(terminated) or bool(truncated)]
+        return self.terminated.array[row] | self.truncated.array[row]
 
-    def put_start(self, observation: Any, envs: np.ndarray) -> None:
-        """Put the first observation of the marked envs' episodes, `envs` in the shape of a flag."""
-        for column, leaf in zip(self.observation, self.flatten_observation(observation), strict=True):
-            kept = None if envs.all() else column.array[self.count].copy()
-            column.put(self.count, leaf)
-            if kept is not None:
-                column.array[self.count][~envs] = kept[~envs]
+    def put_infos(self, time: int, valid: np.ndarray, replaced: np.ndarray | None, info: Mapping[str, Any]) -> None:
+        """Put the fields of the step's info, where it is `valid`.
 
-    def put_finals(self, ended: np.ndarray, info: Mapping[str, Any]) -> None:
-        """Put the final observations of envs that were reset within the step."""
-        for env in map(int, np.flatnonzero(ended)):
-            leaves = self.flatten_observation(final_observation(info, env))
-            for column, leaf in zip(self.next_observation, leaves, strict=True):
-                column.put_at(self.count, env, leaf)
-
-    def put_extras(self, valid: np.ndarray, replaced: np.ndarray | None, info: Mapping[str, Any]) -> None:
-        """Put the fields of the step's info; of envs reset within the step, those of `info["final_info"]`."""
+        Of envs that were reset within the step, those of `info["final_info"]`, and the final observations.
+        """
+        row = time - self.first
         now = valid if replaced is None else valid & ~replaced
         for names, column in self.extras:
             if now.any():
-                column.put(self.count, look_up(info, names, now))
+                column.put(row, look_up(info, names, now))
             if replaced is not None:
                 final = look_up(info, ("final_info", *names), replaced)
-                for env in map(int, np.flatnonzero(replaced)):
-                    column.put_at(self.count, env, final[env])
+                for env in np.flatnonzero(replaced).tolist():
+                    column.put_at(row, env, final[env])
+        for env in () if replaced is None else np.flatnonzero(replaced).tolist():
+            leaves = self._list_observation(final_observation(info, env))
+            for column, leaf in zip(self.next_observation, leaves, strict=True):
+                column.put_at(row, env, leaf)
 
-    def hand_on(self, write: Callable[[PyTree, np.ndarray], None], lead: tuple[int, ...]) -> None:
-        """Write what is staged: a whole block at once, a part of one in lengths that are powers of two.
+    def put_start(self, time: int, observation: Any, envs: np.ndarray) -> None:
+        """Put the first observation of the marked envs' episodes, `envs` in the shape of a flag."""
+        row = time - self.first
+        for column, leaf in zip(self.observation, self._list_observation(observation), strict=True):
+            others = column.array[row, ~envs]
+            column.put(row, leaf)
+            column.array[row, ~envs] = others
+
+    def _list_observation(self, observation: Any) -> list[Any]:
+        return list_leaves("observation", self.example.observation, observation, self.leave_out)
+
+    def hand_on(self, time: int, write: Callable[[PyTree, np.ndarray], None]) -> None:
+        """Write what is staged before a time: a whole block at once, a part of one in lengths that are powers of two.
 
         So the programs that are compiled are few, and the buffer is exactly as if every slice had been appended.
-        lead: the axes of envs in the buffer.
         """
-        for length in _lengths(self.count - self.written, self.block):
-            rows = slice(self.written, self.written + length)
+        while count := time - self.written:
+            length = count if count == self.block else 1 << (count.bit_length() - 1)
+            rows = slice(self.written - self.first, self.written - self.first + length)
             leaves = [
-                column.array[rows].reshape(length, *lead, *leaf.shape)
+                column.array[rows].reshape(length, *self.stored_lead, *leaf.shape)
                 for column, leaf in zip(self.columns, self.layout.leaves, strict=True)
             ]
-            write(jax.tree.unflatten(self.layout.treedef, leaves), self.mask[rows].reshape(length, *lead))
+            mask = self.mask[rows].reshape(length, *self.stored_lead)
+            write(jax.tree.unflatten(self.layout.treedef, leaves), mask)
             self.written += length
 
-    def begin_block(self) -> None:
-        """Go on in new arrays, where the envs are now."""
-        now = [column.array[self.count] for column in self.observation]
+    def begin_block(self, time: int) -> None:
+        """Go on in new arrays, where the envs are now; all is written."""
+        now = [column.array[time - self.first] for column in self.observation]
         for column in self.columns:
-            column.renew()
+            column.array = np.empty_like(column.array)
         for column, leaf in zip(self.observation, now, strict=True):
             column.array[0] = leaf
         self.mask = np.ones_like(self.mask)
-        self.count = self.written = 0
-
-
-def _block_length(leaves: Sequence[Any], lead: tuple[int, ...], block: int | None) -> int:
-    if block is not None:
-        return trees.check_count("block", block)
-    slice_bytes = max(1, sum(leaf.num_bytes for leaf in leaves) * (lead[0] if lead else 1))
-    return 2 ** max(0, min(LONGEST_BLOCK, BLOCK_BYTES // slice_bytes).bit_length() - 1)
-
-
-def _lengths(count: int, block: int) -> Iterator[int]:
-    """Cut a count of slices, at most a block, into lengths that there is a program for."""
-    if count == block:
-        yield count
-        return
-    while count:
-        yield (length := 1 << (count.bit_length() - 1))
-        count -= length
+        self.first = time

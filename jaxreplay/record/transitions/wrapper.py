@@ -112,40 +112,25 @@ class RecordTransitions:
     def buffer(self, buffer: Buffer) -> None:
         self._recorder.adopt(buffer)
 
-    def _step(self, action: Any) -> Any:
-        recorder = self._recorder
-        recorder.prepare(action)
-        try:
-            answer = self.env.step(action)
-            if recorder.autoreset == "same step" and "final_obs" in answer[4]:
-                _check_finals(self.env.unwrapped, answer[4]["final_obs"])
-            recorder.commit(*answer)
-        except BaseException:
-            recorder.break_off()
-            raise
+    def step(self, action: Any) -> Any:
+        """Step the environment and record it."""
+        self._recorder.begin_step(action)
+        answer = self.env.step(action)
+        if self._recorder.autoreset == "same step" and "final_obs" in answer[4]:
+            _check_finals(self.env.unwrapped, answer[4]["final_obs"])
+        self._recorder.end_step(*answer)
         return answer
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> Any:
         """Reset the environment; episodes that this cuts short are recorded as truncated."""
-        recorder = self._recorder
-        starts = recorder.describe(seed, options)
-        mask = (options or {}).get("reset_mask") if recorder.lead else None  # some environments take it out
-        envs = recorder.every if mask is None else np.array(mask, np.bool_)
-        try:
-            observation, info = self.env.reset(seed=seed, options=options)
-            recorder.restart(observation, envs, starts)
-        except BaseException:
-            recorder.break_off()
-            raise
+        begun = self._recorder.begin_reset(seed, options)
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._recorder.end_reset(begun, observation)
         return observation, info
 
 
 class RecordEnvTransitions(RecordTransitions, gymnasium.Wrapper):
     """`RecordTransitions` of a single environment."""
-
-    def step(self, action: Any) -> Any:
-        """Step the environment and record it."""
-        return self._step(action)
 
     @property
     def spec(self) -> Any:
@@ -156,9 +141,9 @@ class RecordEnvTransitions(RecordTransitions, gymnasium.Wrapper):
 class RecordVectorTransitions(RecordTransitions, gymnasium.vector.VectorWrapper):
     """`RecordTransitions` of a vector environment."""
 
-    def step(self, actions: Any) -> Any:
+    def step(self, actions: Any) -> Any:  # type: ignore[override]  # as Gymnasium names it
         """Step the environments and record it."""
-        return self._step(actions)
+        return super().step(actions)
 
 
 def autoreset_of(env: Any) -> Autoreset:
