@@ -53,7 +53,7 @@ def test_records_load_where_gymnasium_is_missing_and_the_rest_names_the_extra(tm
     save_actions(nested(), tmp_path)
     program = (
         "import sys; sys.modules['gymnasium'] = None; import jaxreplay.record as record\n"
-        f"print(record.clip(record.load_actions({str(tmp_path)!r})[0], 2))\n"
+        f"print(record.load_actions({str(tmp_path)!r})[0].clip(2))\n"
         "for name in ('RecordActions', 'Playback', 'convert_dataset'):\n"
         "    try: getattr(record, name)\n"
         "    except ImportError as error: print(error)\n"

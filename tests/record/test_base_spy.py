@@ -8,7 +8,6 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from jaxreplay.record.actions.record import clip
 from jaxreplay.record.actions.replay import replay_actions
 from jaxreplay.record.actions.wrapper import RecordActions
 from tests.datasets.test_values import assert_same
@@ -51,9 +50,9 @@ def test_base_steps_tell_how_many_a_wrapper_took(tmp_path: pathlib.Path) -> None
         assert record.base.actions == (0, 0, 2, 2, 3, 3, 4, 4)
         assert record.base_steps is not None
         assert record.base_steps.tolist() == [2, 2, 2, 2]
-        clipped = clip(record, 2)
+        clipped = record.clip(2)
         assert clipped.base_actions == (0, 0, 2, 2, 3, 3)
-        assert_same_record(clip(record, 3), record)
+        assert_same_record(record.clip(3), record)
 
 
 def test_the_spy_is_gone_after_close_and_back_after_another_reset(tmp_path: pathlib.Path) -> None:

@@ -7,7 +7,9 @@ import json
 import re
 from typing import Any
 
+import gymnasium
 import numpy as np
+from gymnasium.utils import EzPickle
 
 from jaxreplay.record.actions.record import Environment
 
@@ -52,15 +54,13 @@ def copy_with_state(env: Any, *more: Any) -> tuple[Any, ...]:
 
     `gymnasium.utils.EzPickle` copies an environment by its constructor's arguments, which would lose its state unsaid.
     """
-    from gymnasium.utils import EzPickle
-
-    for layer in layers(env):
+    layers = [env]
+    while layers[-1] is not env.unwrapped and hasattr(layers[-1], "env"):
+        layers.append(layers[-1].env)
+    for layer in layers:
         kind: Any = type(layer)
-        if (
-            isinstance(layer, EzPickle)
-            and kind.__setstate__ is EzPickle.__setstate__
-            and not hasattr(kind, "__deepcopy__")
-        ):
+        by_arguments = isinstance(layer, EzPickle) and kind.__setstate__ is EzPickle.__setstate__
+        if by_arguments and not hasattr(kind, "__deepcopy__"):
             raise TypeError(
                 f"{kind.__name__} cannot be copied with its state: it copies itself by its constructor's arguments "
                 "alone (gymnasium.utils.EzPickle); replay its record in another environment instead"
@@ -76,14 +76,6 @@ def copy_with_state(env: Any, *more: Any) -> tuple[Any, ...]:
     return copied
 
 
-def layers(env: Any) -> list[Any]:
-    """The wrappers of an environment from the outside in, and the base environment last."""
-    found = [env]
-    while found[-1] is not env.unwrapped and hasattr(found[-1], "env"):
-        found.append(found[-1].env)
-    return found
-
-
 def _random_state(env: Any) -> str:
     generator = vars(env.unwrapped).get("_np_random")
     return "" if generator is None else repr(generator.bit_generator.state)
@@ -91,8 +83,6 @@ def _random_state(env: Any) -> str:
 
 def require_single(what: str, env: Any) -> None:
     """Raise TypeError unless `env` is a single Gymnasium environment."""
-    import gymnasium
-
     if isinstance(env, gymnasium.vector.VectorEnv):
         raise TypeError(
             f"{what}: expected a single environment, got the vector environment {type(env).__name__}; wrap each of its "
@@ -102,19 +92,8 @@ def require_single(what: str, env: Any) -> None:
         raise TypeError(f"{what}: expected a gymnasium.Env, got {type(env).__name__}")
 
 
-def import_gymnasium() -> Any:
-    """Import Gymnasium, or name the extra that brings it."""
-    try:
-        import gymnasium
-    except ImportError as error:
-        raise ImportError("jaxreplay.record needs Gymnasium: pip install 'jaxreplay[gym]'") from error
-    return gymnasium
-
-
 def _in_words(value: Any) -> str:
     """Write a space or an argument; of what has no words of its own, its type."""
-    import gymnasium
-
     if isinstance(value, gymnasium.Space):
         with np.printoptions(precision=8, threshold=1000, edgeitems=3, linewidth=75, suppress=False, legacy=False):
             return re.sub(r" at 0x[0-9a-f]+", "", " ".join(repr(value).split()))

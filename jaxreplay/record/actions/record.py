@@ -95,64 +95,52 @@ class ActionRecord:
         return end_words(self.terminated, self.truncated)
 
     def clip(self, max_steps: int) -> ActionRecord:
-        """Give its first `max_steps` steps; see `record.clip`."""
-        return clip(self, max_steps)
+        """Give its first `max_steps` steps, marked as cut; the record itself if it is no longer than that.
+
+        Raises ValueError or TypeError unless `max_steps` is a whole number from 1 on.
+        """
+        count = check_count("max_steps", max_steps)
+        if len(self) <= count:
+            return self
+        clipped = self.without_base(count)
+        if self.base is None or self.base_steps is None:
+            return clipped
+        base_steps = self.base_steps[: count + 1]
+        return dataclasses.replace(clipped, base=self.base.without_base(int(base_steps.sum())), base_steps=base_steps)
+
+    def without_base(self, count: int) -> ActionRecord:
+        """Give its first `count` steps, without its base, and marked as cut, where they are not all of them."""
+        if len(self) == count:
+            return self
+        return dataclasses.replace(
+            self,
+            actions=self.actions[:count],
+            rewards=self.rewards[:count],
+            terminated=False,
+            truncated=False,
+            base=None,
+            base_steps=None,
+        )
 
     def as_policy(self) -> Callable[..., Any]:
-        """Make a policy that repeats its actions; see `record.as_policy`."""
-        return as_policy(self)
+        """Make a policy `policy(observation, key=None)` that gives the recorded actions one after the other.
+
+        It looks at nothing but its own count, so it is good for one episode. Raises ValueError after the last action.
+        """
+        remaining = iter(self.actions)
+
+        def policy(observation: Any, key: Any = None) -> Any:
+            for action in remaining:
+                return copy_value("action", action)
+            raise ValueError(
+                f"as_policy: the record has {len(self)} actions, and all were given ({self.end}); make another "
+                "policy for another episode"
+            )
+
+        return policy
 
 
 def end_words(terminated: bool, truncated: bool) -> str:
     """Say how an episode ended."""
     words = ["terminated"] * terminated + ["truncated"] * truncated
     return " and ".join(words) or "cut"
-
-
-def clip(record: ActionRecord, max_steps: int) -> ActionRecord:
-    """Give the first `max_steps` steps of a record, marked as cut; the record itself if it is no longer than that.
-
-    Raises ValueError or TypeError unless `max_steps` is a whole number from 1 on.
-    """
-    count = check_count("max_steps", max_steps)
-    if len(record) <= count:
-        return record
-    base, base_steps = record.base, record.base_steps
-    if base is not None and base_steps is not None:
-        base_steps = base_steps[: count + 1]
-        base = cut(base, int(base_steps.sum()))
-    return dataclasses.replace(cut(record, count), base=base, base_steps=base_steps)
-
-
-def cut(record: ActionRecord, count: int) -> ActionRecord:
-    """The first steps of a record, without its base where they are not all of them."""
-    if len(record) == count:
-        return record
-    return dataclasses.replace(
-        record,
-        actions=record.actions[:count],
-        rewards=record.rewards[:count],
-        terminated=False,
-        truncated=False,
-        base=None,
-        base_steps=None,
-    )
-
-
-def as_policy(record: ActionRecord) -> Callable[..., Any]:
-    """Make a policy `policy(observation, key=None)` that gives the recorded actions one after the other.
-
-    It looks at nothing but its own count, so it is good for one episode. Raises ValueError after the last action.
-    """
-    remaining = iter(enumerate(record.actions))
-
-    def policy(observation: Any, key: Any = None) -> Any:
-        step = next(remaining, None)
-        if step is None:
-            raise ValueError(
-                f"as_policy: the record has {len(record)} actions, and all were given ({record.end}); make another "
-                "policy for another episode"
-            )
-        return copy_value("action", step[1])
-
-    return policy

@@ -52,12 +52,6 @@ class ReplayReport:
         played = f"{self.num_steps} steps played, return {self.episode_return!r} (recorded {self.recorded_return!r})"
         return f"as recorded: {played}" if self else f"not as recorded: {self.difference}; {played}"
 
-    def raise_if_different(self) -> ReplayReport:
-        """Raise ValueError with the report's words where the replay differs; return the report otherwise."""
-        if not self:
-            raise ValueError(str(self))
-        return self
-
 
 def replay_actions(env: Any, record: ActionRecord, *, tolerance: float = 0.0, base: bool = False) -> ReplayReport:
     """Play a record in an environment like the recorded one, and compare rewards, return and end step by step.
@@ -93,33 +87,24 @@ def replay_actions(env: Any, record: ActionRecord, *, tolerance: float = 0.0, ba
     if record.not_replayable:
         raise ValueError(f"replay_actions: the record cannot be replayed: {record.not_replayable}")
     check_environment(env, record.environment)
-    return _play(env, record, tolerance)
-
-
-def _play(env: Any, record: ActionRecord, tolerance: float) -> ReplayReport:
     env.reset(seed=record.seed, options=copy_value("options", record.options))
     recorded_sum, got_sum, difference, step = 0.0, 0.0, None, -1
     for step, (action, recorded) in enumerate(zip(record.actions, record.rewards.tolist())):
         _, reward, terminated, truncated, _ = env.step(copy_value("action", action))
-        recorded_sum, got_sum = recorded_sum + recorded, got_sum + float(reward)
-        last = step == len(record) - 1
+        got, ended, last = float(reward), (bool(terminated), bool(truncated)), step == len(record) - 1
+        recorded_sum, got_sum = recorded_sum + recorded, got_sum + got
         expected = (record.terminated, record.truncated) if last else (False, False)
-        if difference is None:
-            difference = _compare(step, "reward", recorded, float(reward), tolerance)
-        if difference is None:
-            difference = _compare(step, "return", recorded_sum, got_sum, tolerance)
-        if difference is None and (bool(terminated), bool(truncated)) != expected:
-            difference = Difference(step, "end", _state(*expected), _state(terminated, truncated), 0.0)
-        if terminated or truncated:
+        if difference is None and not _is_near(recorded, got, tolerance):
+            difference = Difference(step, "reward", recorded, got, got - recorded)
+        if difference is None and not _is_near(recorded_sum, got_sum, tolerance):
+            difference = Difference(step, "return", recorded_sum, got_sum, got_sum - recorded_sum)
+        if difference is None and ended != expected:
+            stood, stands = (end_words(*flags).replace("cut", "going on") for flags in (expected, ended))
+            difference = Difference(step, "end", stood, stands, 0.0)
+        if any(ended):
             break
     return ReplayReport(step + 1, got_sum, record.episode_return, difference)
 
 
-def _compare(step: int, what: str, recorded: float, got: float, tolerance: float) -> Difference | None:
-    if recorded == got or (math.isnan(recorded) and math.isnan(got)) or abs(got - recorded) <= tolerance:
-        return None
-    return Difference(step, what, recorded, got, got - recorded)
-
-
-def _state(terminated: Any, truncated: Any) -> str:
-    return end_words(bool(terminated), bool(truncated)).replace("cut", "going on")
+def _is_near(a: float, b: float, tolerance: float) -> bool:
+    return a == b or (math.isnan(a) and math.isnan(b)) or abs(b - a) <= tolerance

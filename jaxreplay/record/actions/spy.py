@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxreplay.datasets.files.values import copy_value
-from jaxreplay.record.actions.environment import describe_environment, import_gymnasium
-from jaxreplay.record.actions.record import ActionRecord, cut
-from jaxreplay.record.transitions.episode import Episode
+import gymnasium
 
-gymnasium = import_gymnasium()
+from jaxreplay.datasets.files.values import copy_value
+from jaxreplay.record.actions.environment import describe_environment
+from jaxreplay.record.actions.episode import Episode
+from jaxreplay.record.actions.record import ActionRecord
 
 
 class BaseSpy(gymnasium.Wrapper):
@@ -59,7 +59,7 @@ class BaseSpy(gymnasium.Wrapper):
 
     def record(self, num_steps: int) -> ActionRecord:
         """The first steps of the running episode."""
-        return cut(self._episode.record(), num_steps)
+        return self._episode.record().without_base(num_steps)
 
 
 def insert_spy(outer: Any) -> BaseSpy:

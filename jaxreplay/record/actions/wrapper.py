@@ -6,6 +6,7 @@ import os
 import warnings
 from typing import Any
 
+import gymnasium
 import numpy as np
 
 from jaxreplay.datasets.files.values import copy_value
@@ -13,15 +14,12 @@ from jaxreplay.record.actions.environment import (
     check_environment,
     copy_with_state,
     describe_environment,
-    import_gymnasium,
     require_single,
 )
+from jaxreplay.record.actions.episode import Episode
 from jaxreplay.record.actions.files import ActionDirectory
 from jaxreplay.record.actions.record import ActionRecord
 from jaxreplay.record.actions.spy import BaseSpy, insert_spy, remove_spy
-from jaxreplay.record.transitions.episode import Episode
-
-gymnasium = import_gymnasium()
 
 
 class RecordActions(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):

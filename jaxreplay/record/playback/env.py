@@ -7,15 +7,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import gymnasium
 import numpy as np
 
 from jaxreplay._core.trees import describe
 from jaxreplay.datasets.trajectory import Trajectory
-from jaxreplay.record.actions.environment import import_gymnasium
 from jaxreplay.record.playback.spaces import infer_space
 from jaxreplay.types import PyTree
 
-gymnasium = import_gymnasium()
 spaces = gymnasium.spaces
 ARRAYS = (spaces.Box, spaces.MultiDiscrete, spaces.MultiBinary)
 NARROW = {np.dtype(f"{kind}64"): np.dtype(f"{kind}32") for kind in ("int", "uint", "float")}

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from jaxreplay.record.actions.environment import import_gymnasium
 from jaxreplay.types import PyTree
 
 
@@ -21,7 +20,8 @@ def infer_space(path: str, tree: PyTree) -> Any:
     >>> infer_space("observations", {"camera": np.zeros((3, 2, 2), np.uint8), "speed": np.zeros(3)})
     Dict('camera': Box(0, 255, (2, 2), uint8), 'speed': Box(-inf, inf, (), float64))
     """
-    spaces = import_gymnasium().spaces
+    from gymnasium import spaces
+
     if isinstance(tree, dict):
         return spaces.Dict({name: infer_space(f"{path}.{name}", inner) for name, inner in tree.items()})
     if isinstance(tree, tuple | list):
