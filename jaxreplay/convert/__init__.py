@@ -5,8 +5,7 @@ from jaxreplay.convert.hugging_face import from_hugging_face, to_hugging_face
 from jaxreplay.convert.imitation import from_imitation, to_imitation
 from jaxreplay.convert.minari import from_minari, to_minari
 from jaxreplay.convert.numpy import from_numpy, to_numpy
-from jaxreplay.convert.tensors import to_tensors
-from jaxreplay.convert.torch import collate, to_torch_dataset
+from jaxreplay.convert.torch import collate, to_tensors, to_torch_dataset
 
 __all__ = [
     "collate",

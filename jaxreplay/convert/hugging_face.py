@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxreplay.convert.containers import need
-from jaxreplay.convert.sources import read_dataset, reported
+from jaxreplay.convert.sources import need, read_dataset, reported
 from jaxreplay.datasets import Dataset, Trajectory
 from jaxreplay.datasets.files import values
 from jaxreplay.types import PyTree

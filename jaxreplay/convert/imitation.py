@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxreplay._core import trees
-from jaxreplay.convert.containers import need
-from jaxreplay.convert.sources import read_dataset, refuse_unheld, reported
+from jaxreplay.convert.sources import need, read_dataset, refuse_unheld, reported
 from jaxreplay.datasets import Report, Trajectory
 from jaxreplay.datasets.pieces import follows, pieces, with_final
 

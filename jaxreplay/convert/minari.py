@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxreplay.convert import minari_values
-from jaxreplay.convert.containers import need
-from jaxreplay.convert.sources import read_dataset, refuse_unheld, reported
+from jaxreplay.convert.sources import need, read_dataset, refuse_unheld, reported
 from jaxreplay.datasets import Dataset, Trajectory
 from jaxreplay.datasets.files.inside import check_entry
 from jaxreplay.datasets.files.minari import check_inside

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import importlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,10 +12,9 @@ import numpy as np
 
 import jaxreplay as replay
 from jaxreplay._core import trees
-from jaxreplay.convert.containers import plain
-from jaxreplay.convert.reading import read_table
-from jaxreplay.convert.tables import Column, Table
+from jaxreplay.convert.reading import Column, Table, read_table
 from jaxreplay.datasets import Dataset, Report, Trajectory
+from jaxreplay.datasets import store as stores
 from jaxreplay.datasets.narrow import narrow_tree
 from jaxreplay.datasets.reading import read_buffer
 from jaxreplay.datasets.select import summarise
@@ -25,6 +25,24 @@ from jaxreplay.state import way_out
 from jaxreplay.types import PyTree, Transition
 from jaxreplay.views import View
 from jaxreplay.views._transition import TransitionView
+
+
+def need(module: str, package: str, extra: str, what: str) -> Any:
+    """Import a module of another library, or raise ImportError naming the extra to install."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f"{what} needs {package}: pip install 'jaxreplay[{extra}]' ({error})") from error
+
+
+def check_source(what: str, source: Any) -> None:
+    """Raise TypeError for what no converter takes."""
+    if isinstance(source, replay.Buffer | Subset | Dataset):
+        return
+    hint = way_out(source)
+    if isinstance(source, Concat | Mixture):
+        hint = "; convert its sources one by one, and join the results"
+    raise TypeError(f"{what}: expected a buffer, a subset of one, or a Dataset, got {type(source).__name__}{hint}")
 
 
 def read_rows(what: str, source: Any, view: View, key: Any = None, narrow: bool = False) -> Table:
@@ -40,9 +58,9 @@ def read_rows(what: str, source: Any, view: View, key: Any = None, narrow: bool 
     if not len(source):
         raise ValueError(f"{what}: the data set is empty")
     if isinstance(view, TransitionView):
-        return _steps(list(source), narrow)
+        return _read_steps(source, narrow)
     buffer = source.to_buffer(narrow=narrow)
-    table, infos = read_table(buffer, view, key), _infos(list(source))
+    table, infos = read_table(buffer, view, key), _infos(source)
     if infos is None:
         return table
     rows, mask = replay.rows(buffer)
@@ -50,72 +68,66 @@ def read_rows(what: str, source: Any, view: View, key: Any = None, narrow: bool 
     return dataclasses.replace(table, infos=[infos[i] for i in step])
 
 
-def plain_rows(what: str, source: Any, view: View, key: Any = None, narrow: bool = False) -> Table:
-    """Read a source as `read_rows` does, with containers that every library knows; infos only where items are dicts."""
-    table = read_rows(what, source, view, key, narrow)
-    structure = plain(table.structure)
-    named = isinstance(structure, dict)
-    if named and table.infos is not None and "infos" in structure:
-        raise ValueError(f"{what}: the items have infos of their own beside those of the episodes; rename them")
-    return dataclasses.replace(table, structure=structure, infos=table.infos if named else None)
+def _read_steps(dataset: Dataset, narrow: bool) -> Table:
+    """Read the steps of a data set as transitions; each observation is kept once."""
+    store = stores.compact(dataset._store)
+    parts = {part: getattr(store.chunks[0], part) for part in stores.PARTS}
+    parts = narrow_tree(parts, narrow=True) if narrow else parts
+    count, lengths = store.num_steps, store.table.length
+    number = np.arange(count) + np.repeat(np.arange(len(lengths)), lengths)  # one observation more in each episode
 
+    def columns(part: str, index: np.ndarray | None = None) -> PyTree:
+        return jax.tree.map(lambda x: Column(x, index), parts[part])
 
-def check_source(what: str, source: Any) -> None:
-    """Raise TypeError for what no converter takes."""
-    if isinstance(source, replay.Buffer | Subset | Dataset):
-        return
-    hint = way_out(source)
-    if isinstance(source, Concat | Mixture):
-        hint = "; convert its sources one by one, and join the results"
-    raise TypeError(f"{what}: expected a buffer, a subset of one, or a Dataset, got {type(source).__name__}{hint}")
+    def flag(of_episodes: np.ndarray) -> Column:
+        of_steps = np.zeros(count, np.bool_)
+        of_steps[store.ends - 1] = of_episodes
+        return Column(of_steps)
 
-
-def _steps(episodes: list[Trajectory], narrow: bool) -> Table:
-    """The steps of episodes as transitions: each observation once, `[sum of T + 1, ...]`."""
-    lengths = np.array([len(episode) for episode in episodes])
-    count, step = int(lengths.sum()), np.cumsum(lengths) - lengths
-    number = np.arange(count) + np.repeat(np.arange(len(episodes)), lengths)  # one observation more in each episode
-    columns: list[Column] = []
-
-    def join(part: str, index: np.ndarray | None) -> PyTree:
-        parts = [getattr(episode, part) for episode in episodes]
-        joined = {part: jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)}
-        joined = narrow_tree(joined, narrow=True) if narrow else joined
-
-        def add(values: np.ndarray) -> int:
-            columns.append(Column(values, index))
-            return len(columns) - 1
-
-        return jax.tree.map(add, joined[part])
-
-    def flag(part: str) -> int:
-        values = np.zeros(count, np.bool_)
-        values[step + lengths - 1] = [getattr(episode, part) for episode in episodes]
-        columns.append(Column(values))
-        return len(columns) - 1
-
-    observation = join("observations", number)
-    following = [len(columns) + i for i in range(len(columns))]
-    columns += [dataclasses.replace(column, index=number + 1) for column in columns]
-    extras = join("extras", None)
-    structure = Transition(
-        observation=observation,
-        action=join("actions", None),
-        reward=join("rewards", None),
-        terminated=flag("terminated"),
-        truncated=flag("truncated"),
-        next_observation=jax.tree.unflatten(jax.tree.structure(observation), following),
-        extras={} if extras is None else extras,
+    steps = Transition(
+        observation=columns("observations", number),
+        action=columns("actions"),
+        reward=columns("rewards"),
+        terminated=flag(store.table.terminated),
+        truncated=flag(store.table.truncated),
+        next_observation=columns("observations", number + 1),
+        extras={} if parts["extras"] is None else columns("extras"),
     )
     time = np.arange(count, dtype=np.int32)
-    return Table(structure, tuple(columns), time, np.zeros_like(time), _infos(episodes))
+    return Table(steps, time, np.zeros_like(time), _infos(dataset))
 
 
-def _infos(episodes: list[Trajectory]) -> list[dict[str, Any]] | None:
+def _infos(dataset: Dataset) -> list[dict[str, Any]] | None:
     """The infos of all steps, empty where an episode has none; None where no episode has any."""
-    if all(episode.infos is None for episode in episodes):
+    table = dataset._store.table
+    if all(infos is None for infos in table.infos):
         return None
-    return [info for episode in episodes for info in (episode.infos or [{}] * len(episode))]
+    each = zip(table.infos, table.length.tolist(), strict=True)
+    return [info for infos, length in each for info in (infos or [{}] * length)]
+
+
+def plain(tree: PyTree, fn: Callable[[Any], Any] = lambda leaf: leaf) -> Any:
+    """Give the containers of a pytree as ones that every library knows, at any depth, and `fn` of its leaves.
+
+    Dataclasses, as `Transition`, become dicts of their fields, mappings become dicts; lists, tuples (named ones too)
+    and None stay. Any other node becomes a dict of its children by their key.
+
+    >>> import jaxreplay as replay
+    >>> plain(replay.Rows(time=1, env=(2, None)))
+    {'time': 1, 'env': (2, None)}
+    """
+    if tree is None:
+        return None
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*(plain(inner, fn) for inner in tree))
+    if type(tree) in (list, tuple):
+        return type(tree)(plain(inner, fn) for inner in tree)
+    if isinstance(tree, Mapping):
+        return {name: plain(inner, fn) for name, inner in tree.items()}
+    children, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda node: node is not tree)
+    if len(children) == 1 and children[0][1] is tree:
+        return fn(tree)
+    return {jax.tree_util.keystr(path, simple=True): plain(child, fn) for path, child in children}
 
 
 def read_dataset(what: str, source: Any) -> Dataset:
@@ -129,11 +141,10 @@ def read_dataset(what: str, source: Any) -> Dataset:
     return dataset
 
 
-def reported(episodes: Iterable[Trajectory], report: Report | None = None) -> Dataset:
-    """A data set of imported episodes, whose report says how they end, and in `report` what was left out."""
-    dataset = Dataset(episodes)
-    dataset.report = summarise(dataset._store) + (report or Report())
-    return dataset
+def reported(episodes: Iterable[Trajectory], left_out: Report | None = None) -> Dataset:
+    """Make a data set of imported episodes, whose report says how they end, beside what was left out."""
+    store = stores.make_store(episodes)
+    return Dataset._of(store, summarise(store) + (left_out or Report()))
 
 
 def refuse_unheld(

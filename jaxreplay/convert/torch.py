@@ -1,21 +1,23 @@
-"""To PyTorch: a map-style dataset of steps or windows, and its collate function."""
+"""To PyTorch: a map-style dataset of steps or windows, its collate function, and arrays as tensors with their bits."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
-from jaxreplay.convert.containers import need
-from jaxreplay.convert.sources import plain_rows
-from jaxreplay.convert.tables import Items
-from jaxreplay.convert.tensors import INFOS, as_array, children, join, rebuild, to_tensor, to_tensors
+from jaxreplay._core import trees
+from jaxreplay.convert.sources import need, plain, read_rows
+from jaxreplay.types import PyTree
 from jaxreplay.views import View, transition
 
 if TYPE_CHECKING:
     from jaxreplay.convert.torch_rows import RowsDataset
+
+INFOS = "infos"  # under this name stand dicts of anything, which stay as they are
 
 
 def to_torch_dataset(
@@ -46,7 +48,15 @@ def to_torch_dataset(
     need("torch", "PyTorch", "torch", "to_torch_dataset")
     from jaxreplay.convert.torch_rows import RowsDataset
 
-    return RowsDataset(plain_rows("to_torch_dataset", source, view, key, narrow))
+    table = read_rows("to_torch_dataset", source, view, key, narrow)
+    columns, infos = plain(table.columns), table.infos
+    if not isinstance(columns, dict):
+        infos = None
+    elif infos is not None and INFOS in columns:
+        raise ValueError(
+            "to_torch_dataset: the items have infos of their own beside those of the episodes; rename them"
+        )
+    return RowsDataset(dataclasses.replace(table, columns=columns, infos=infos))
 
 
 def collate(items: Sequence[Any]) -> Any:
@@ -58,32 +68,72 @@ def collate(items: Sequence[Any]) -> Any:
     Raises ValueError or TypeError naming the part that cannot be stacked.
     """
     need("torch", "PyTorch", "torch", "collate")
+    from jaxreplay.convert.torch_rows import Items
+
     if isinstance(items, Items):
         return to_tensors(items.stacked())
     if not len(items):
         raise ValueError("collate: expected at least one item, got none")
-    return _collate("", list(items))
+    return _convert("", list(items), _stack, keep=list)
 
 
-def _collate(path: str, items: list[Any]) -> Any:
-    first = items[0]
+def to_tensors(batch: PyTree) -> Any:
+    """Give the arrays of a batch as tensors, in the containers they are in, without a copy where that is possible.
+
+    JAX arrays pass through DLPack, on their device; they share their memory, so do not write into these tensors. NumPy
+    arrays share theirs too, but for those that cannot be written to. Every value keeps its bits: bfloat16 and float8
+    become PyTorch's, PRNG keys their words. What stands under "infos" stays as it is, as do texts and None.
+    Raises TypeError naming a leaf whose dtype PyTorch lacks, ImportError without PyTorch.
+    """
+    need("torch", "PyTorch", "torch", "to_tensors")
+    return _convert("", [batch], lambda path, leaves: _to_tensor(path, leaves[0]), keep=lambda nodes: nodes[0])
+
+
+def _convert(
+    path: str, nodes: list[Any], leaf: Callable[[str, list[Any]], Any], keep: Callable[[list[Any]], Any]
+) -> Any:
+    """Convert what stands at a path of several items: their leaves by `leaf`; texts and infos are given by `keep`."""
+    first = nodes[0]
     if first is None or isinstance(first, str | bytes):
-        if any(type(item) is not type(first) for item in items):
-            kinds = sorted({type(item).__name__ for item in items})
+        if any(type(node) is not type(first) for node in nodes):
+            kinds = sorted({type(node).__name__ for node in nodes})
             raise TypeError(f"collate: {path or 'the items'}: expected one type, got {', '.join(kinds)}")
-        return None if first is None else items
-    every = [children(item) for item in items]
+        return None if first is None else keep(nodes)
+    every = [_children(node) for node in nodes]
     parts = every[0]
     if parts is None:
-        return _stack(path, items)
-    stacked = {}
+        return leaf(path, nodes)
+    converted = {}
     for name in parts:
         values = [other[name] for other in every if other is not None and other.keys() == parts.keys()]
-        if len(values) < len(items):
+        if len(values) < len(nodes):
             known = ", ".join(map(str, parts))
             raise ValueError(f"collate: {path or 'the items'}: expected the parts of the first in all: {known}")
-        stacked[name] = values if name == INFOS else _collate(join(path, name), values)
-    return rebuild(first, stacked)
+        below = f"{path}.{name}" if path else str(name)
+        converted[name] = keep(values) if name == INFOS else _convert(below, values, leaf, keep)
+    return _rebuild(first, converted)
+
+
+def _children(node: Any) -> dict[Any, Any] | None:
+    """The parts of a container by name or number, or None of a leaf."""
+    if isinstance(node, Mapping):
+        return dict(node)
+    if isinstance(node, list | tuple):
+        return dict(enumerate(node))
+    if dataclasses.is_dataclass(node) and not isinstance(node, type):
+        fields = [field for field in dataclasses.fields(node) if field.metadata.get("pytree_node", True)]
+        return {field.name: getattr(node, field.name) for field in fields}
+    return None
+
+
+def _rebuild(node: Any, parts: dict[Any, Any]) -> Any:
+    """A container like `node` of other parts."""
+    if isinstance(node, Mapping):
+        return parts
+    if isinstance(node, list | tuple):
+        values = list(parts.values())
+        return type(node)(*values) if hasattr(node, "_fields") else type(node)(values)
+    return dataclasses.replace(node, **parts)
 
 
 def _stack(path: str, leaves: list[Any]) -> Any:
@@ -94,13 +144,50 @@ def _stack(path: str, leaves: list[Any]) -> Any:
         came = ", ".join(map(str, sorted(shapes)))
         raise ValueError(f"collate: {path or 'the items'}: expected one shape, got {came}")
     on_host = not all(isinstance(leaf, torch.Tensor | jax.Array) for leaf in leaves)
-    arrays: list[Any] = [as_array(path, leaf) if on_host else to_tensor(path, leaf) for leaf in leaves]
+    arrays: list[Any] = [_as_array(path, leaf) if on_host else _to_tensor(path, leaf) for leaf in leaves]
     dtypes = {str(array.dtype) for array in arrays}
     if len(dtypes) > 1:
         raise TypeError(f"collate: {path or 'the items'}: expected one dtype, got {', '.join(sorted(dtypes))}")
     if on_host:
-        return to_tensor(path, np.stack(arrays))
+        return _to_tensor(path, np.stack(arrays))
     dtype = arrays[0].dtype
     if str(dtype).startswith("torch.float8"):  # which PyTorch does not stack
         return torch.stack([array.view(torch.uint8) for array in arrays]).view(dtype)
     return torch.stack(arrays)
+
+
+def _to_tensor(path: str, leaf: Any) -> Any:
+    """One leaf as a tensor. Raises TypeError naming it for what cannot be one."""
+    import torch
+
+    if isinstance(leaf, torch.Tensor):
+        return leaf
+    if isinstance(leaf, jax.Array):
+        leaf = jax.random.key_data(leaf) if trees.is_key_dtype(leaf.dtype) else leaf
+        try:
+            return torch.from_dlpack(leaf)
+        except Exception as error:  # of several kinds, and other ones in other versions
+            raise TypeError(_no_dtype(path, leaf.dtype)) from error
+    array = _as_array(path, leaf)
+    if not array.flags.writeable or min(array.strides, default=0) < 0:
+        array = array.copy()  # PyTorch has no read-only tensors, and no steps backwards
+    try:
+        if array.dtype.name != "bfloat16" and not array.dtype.name.startswith("float8"):
+            return torch.from_numpy(array)
+        dtype = getattr(torch, array.dtype.name)  # NumPy has it from ml_dtypes, which PyTorch does not know
+        return torch.from_numpy(array.view(np.int16 if dtype.itemsize == 2 else np.uint8)).view(dtype)
+    except (TypeError, AttributeError) as error:
+        raise TypeError(_no_dtype(path, array.dtype)) from error
+
+
+def _as_array(path: str, leaf: Any) -> np.ndarray:
+    """A NumPy array of a leaf, or TypeError naming it."""
+    if isinstance(leaf, np.ndarray):
+        return leaf
+    if isinstance(leaf, bool | int | float | complex | np.generic | jax.Array):
+        return np.asarray(leaf)
+    raise TypeError(f"{path or 'the item'}: expected an array, a tensor or a number, got {type(leaf).__name__}")
+
+
+def _no_dtype(path: str, dtype: Any) -> str:
+    return f"{path or 'the item'}: PyTorch has no tensors of {dtype}; convert it first, as with views.map"

@@ -6,11 +6,33 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-from jaxreplay.convert.tables import Items, Table, read_items
+from jaxreplay.convert.reading import Table
+from jaxreplay.convert.sources import plain
 
 Base: Any = object
 with contextlib.suppress(ImportError):  # this module can be imported without, and `to_torch_dataset` asks for it first
     from torch.utils.data import Dataset as Base
+
+
+class Items(Sequence[Any]):
+    """B items read together, as a list of nested dicts: `arrays` has their leaves, `[B, ...]` each."""
+
+    def __init__(self, arrays: Any, infos: list[dict[str, Any]] | None, count: int):
+        self.arrays, self.infos, self.count = arrays, infos, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: Any) -> Any:
+        at = range(self.count)[number]
+        if isinstance(at, range):
+            return [self[i] for i in at]
+        item = plain(self.arrays, lambda x: x[at, ...])
+        return item if self.infos is None else item | {"infos": self.infos[at]}
+
+    def stacked(self) -> Any:
+        """All items in one structure, leaves `[B, ...]`, and the infos as a list."""
+        return self.arrays if self.infos is None else self.arrays | {"infos": self.infos}
 
 
 class RowsDataset(Base):
@@ -24,8 +46,11 @@ class RowsDataset(Base):
 
     def __getitem__(self, index: int) -> Any:
         """One item, leaves `[...]`. Raises IndexError for a number that is none of an item."""
-        return read_items(self.table, [index])[0]
+        return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> Items:
         """Several items, read together; a `DataLoader` asks for each batch so."""
-        return read_items(self.table, indices)
+        numbers = self.table.numbers(indices)
+        arrays = plain(self.table.columns, lambda column: column.read(numbers))
+        infos = self.table.infos
+        return Items(arrays, None if infos is None else [infos[i] for i in numbers], len(numbers))

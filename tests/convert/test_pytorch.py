@@ -16,7 +16,7 @@ import pytest
 
 import jaxreplay as replay
 from jaxreplay import convert, views
-from jaxreplay.convert.containers import plain
+from jaxreplay.convert.sources import plain
 from jaxreplay.datasets import Dataset, Trajectory
 from tests.backend import backend_started
 from tests.convert.streams import assert_same, buffer_with_holes, random_dataset, rows_of, rows_to_read

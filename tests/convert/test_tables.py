@@ -11,9 +11,9 @@ import pytest
 
 import jaxreplay as replay
 from jaxreplay import views
-from jaxreplay.convert.containers import plain
-from jaxreplay.convert.reading import read_table
-from jaxreplay.convert.tables import fill, read_items
+from jaxreplay.convert.reading import Table, read_table
+from jaxreplay.convert.sources import plain
+from jaxreplay.convert.torch_rows import RowsDataset
 from tests.convert.streams import assert_same, buffer_with_holes, rows_to_read
 from tests.model import bits, make_buffer, random_steps, to_steps
 
@@ -43,6 +43,11 @@ def words(x: Any) -> np.ndarray:
     return np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
 
 
+def read_all(table: Table) -> Any:
+    """All items of a table, leaves `[N, ...]`."""
+    return jax.tree.map(lambda column: column.read(table.numbers(range(len(table)))), table.columns)
+
+
 def check(buffer: replay.Buffer, view: Any) -> None:
     table = read_table(buffer, view)
     every, _ = replay.rows(buffer)
@@ -52,9 +57,8 @@ def check(buffer: replay.Buffer, view: Any) -> None:
     np.testing.assert_array_equal(table.time, np.asarray(every.time)[mask])
     np.testing.assert_array_equal(table.env, np.asarray(every.env)[mask])
     expected = [words(x)[mask] for x in jax.tree.leaves(sample.data)]
-    came = table.read(range(len(table)))
-    assert jax.tree.structure(table.structure) == jax.tree.structure(sample.data)
-    for x, y in zip(came, expected, strict=True):
+    assert jax.tree.structure(table.columns) == jax.tree.structure(sample.data)
+    for x, y in zip(jax.tree.leaves(read_all(table)), expected, strict=True):
         assert (x.shape, x.dtype) == (y.shape, y.dtype)
         np.testing.assert_array_equal(bits(x), bits(y))
 
@@ -76,7 +80,7 @@ def test_every_dtype_keeps_its_bits(num_envs: int | None) -> None:
 def test_observations_are_kept_once_whatever_the_view(holes: replay.Buffer) -> None:
     for name in ("transition", "window", "stack", "n steps over stacks"):
         table = read_table(holes, VIEWS[name])
-        kept = {id(column.values): column.values for column in table.columns}
+        kept = {id(column.values): column.values for column in jax.tree.leaves(table.columns)}
         pixels = [values for values in kept.values() if values.shape[1:] == (9, 30)]
         assert len(pixels) == 1
         assert len(pixels[0]) < len(table) + 24
@@ -84,7 +88,7 @@ def test_observations_are_kept_once_whatever_the_view(holes: replay.Buffer) -> N
 
 def test_what_a_view_computes_is_kept_for_each_item(holes: replay.Buffer) -> None:
     table = read_table(holes, views.map(lambda step: {"a": step.observation["pixels"], "b": step.reward * 2}))
-    assert [column.index is None for column in table.columns] == [False, True]
+    assert {name: column.index is None for name, column in table.columns.items()} == {"a": False, "b": True}
 
 
 def test_a_view_that_draws_gives_what_take_gives_with_the_same_key() -> None:
@@ -105,7 +109,7 @@ def test_a_view_that_draws_gives_what_take_gives_with_the_same_key() -> None:
     table = read_table(buffer, view, key)
     rows = replay.Rows(time=jnp.asarray(table.time), env=jnp.asarray(table.env))
     expected = replay.take(buffer, rows, view, key).data
-    for x, y in zip(table.read(range(30)), jax.tree.leaves(expected), strict=True):
+    for x, y in zip(jax.tree.leaves(read_all(table)), jax.tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(x, y)
     with pytest.raises(ValueError, match="draws at random: give a key"):
         read_table(buffer, view)
@@ -124,22 +128,22 @@ def test_the_order_holds_where_times_overflow() -> None:
     clock = buffer.rings.clock
     buffer = buffer.replace(rings=buffer.rings.replace(clock=clock.replace(time=jnp.int32(2**31 - 4))))
     buffer = replay.extend(buffer, {"x": jnp.arange(8, dtype=jnp.int32)})
-    assert read_table(buffer, views.transition()).read(range(8))[0].tolist() == list(range(8))
+    assert read_all(read_table(buffer, views.transition()))["x"].tolist() == list(range(8))
 
 
 def test_items_are_read_alone_together_and_from_the_end(holes: replay.Buffer) -> None:
     table = read_table(holes, views.window(1, 0))
-    table = type(table)(plain(table.structure), table.columns, table.time, table.env)
-    items = read_items(table, [3, -1, 0])
+    rows = RowsDataset(table)
+    items = rows.__getitems__([3, -1, 0])
     assert len(items) == len(list(items)) == 3
-    assert_same(items[0], read_items(table, [3])[0])
-    assert_same(items[-1], read_items(table, [0])[0])
-    assert_same(items[1:2][0], read_items(table, [len(table) - 1])[0])
+    assert_same(items[0], rows[3])
+    assert_same(items[-1], rows[0])
+    assert_same(items[1:2][0], rows[len(table) - 1])
     stacked = items.stacked()
     assert_same(jax.tree.map(lambda x: x[2], stacked), items[2])
     for wrong in (len(table), -len(table) - 1):
         with pytest.raises(IndexError, match=f"item {wrong} of {len(table)}"):
-            read_items(table, [0, wrong])
+            rows.__getitems__([0, wrong])
     with pytest.raises(IndexError):
         items[3]
 
@@ -159,4 +163,4 @@ def test_any_containers_become_plain_ones() -> None:
     window = views.Window(data={"b": (1, [2, None]), "a": replay.Rows(time=3, env=4)}, mask=5)  # type: ignore[arg-type]
     came = plain(window)
     assert came == {"data": {"b": (1, [2, None]), "a": {"time": 3, "env": 4}}, "mask": 5}
-    assert fill(came, lambda x: -x)["data"]["b"] == (-1, [-2, None])
+    assert plain(window, lambda x: -x)["data"]["b"] == (-1, [-2, None])
