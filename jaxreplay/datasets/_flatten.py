@@ -72,20 +72,20 @@ def pad(trajectories: Iterable[Trajectory] | Dataset, length: int | None = None)
     if longest > length:
         raise ValueError(f"length: a trajectory has {longest} steps, got {length}; cut it with segment, or give more")
 
-    def stack(extra: int) -> Any:
+    def stack(part: str, rows: int) -> PyTree:
         def column(*leaves: np.ndarray) -> np.ndarray:
-            out = np.zeros((len(leaves), length + extra, *leaves[0].shape[1:]), leaves[0].dtype)
+            out = np.zeros((len(leaves), rows, *leaves[0].shape[1:]), leaves[0].dtype)
             for i, leaf in enumerate(leaves):
                 out[i, : len(leaf)] = leaf
             return out
 
-        return column
+        return jax.tree.map(column, *[getattr(episode, part) for episode in episodes])
 
     return Padded(
-        observations=jax.tree.map(stack(1), *[episode.observations for episode in episodes]),
-        actions=jax.tree.map(stack(0), *[episode.actions for episode in episodes]),
-        rewards=jax.tree.map(stack(0), *[episode.rewards for episode in episodes]),
-        extras=jax.tree.map(stack(0), *[episode.extras for episode in episodes]),
+        observations=stack("observations", length + 1),
+        actions=stack("actions", length),
+        rewards=stack("rewards", length),
+        extras=stack("extras", length),
         terminated=np.array([episode.terminated for episode in episodes]),
         truncated=np.array([episode.truncated for episode in episodes]),
         length=lengths,
@@ -112,15 +112,10 @@ def segment(
     for i, trajectory in enumerate([trajectories] if isinstance(trajectories, Trajectory) else trajectories):
         if not isinstance(trajectory, Trajectory):
             raise TypeError(f"trajectories.{i}: expected a Trajectory, got {type(trajectory).__name__}")
-        pieces += _segment(trajectory, length, stride, remainder == "keep")
-    return pieces
-
-
-def _segment(trajectory: Trajectory, length: int, stride: int, keep: bool) -> list[Trajectory]:
-    firsts = list(range(0, len(trajectory) - length + 1, stride))
-    pieces = [steps_of(trajectory, first, first + length) for first in firsts]
-    covered = firsts[-1] + length if firsts else 0
-    if keep and covered < len(trajectory):
-        first = firsts[-1] + stride if firsts else 0
-        pieces += [steps_of(trajectory, first, len(trajectory))] if first < len(trajectory) else []
+        steps = len(trajectory)
+        whole = range(0, steps - length + 1, stride)
+        pieces += [steps_of(trajectory, first, first + length) for first in whole]
+        covered, first = (whole[-1] + length, whole[-1] + stride) if whole else (0, 0)
+        if remainder == "keep" and covered < steps and first < steps:
+            pieces.append(steps_of(trajectory, first, steps))
     return pieces

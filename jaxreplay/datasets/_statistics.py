@@ -47,27 +47,21 @@ class Statistics:
     returns: Summary | None
 
     def __str__(self) -> str:
-        return "\n".join(
-            [
-                f"{self.episodes} episodes, {self.steps} steps",
-                f"  ended: {self.terminated} terminated, {self.truncated} truncated, {self.unfinished} unfinished",
-                f"  length: {self.lengths}",
-                f"  return: {self.returns or 'no rewards'}",
-            ]
+        return (
+            f"{self.episodes} episodes, {self.steps} steps\n"
+            f"  ended: {self.terminated} terminated, {self.truncated} truncated, {self.unfinished} unfinished\n"
+            f"  length: {self.lengths}\n"
+            f"  return: {self.returns or 'no rewards'}"
         )
 
 
 def statistics(trajectories: Iterable[Trajectory] | Dataset) -> Statistics:
     """Summarise returns and lengths; `print` shows it in four lines. Raises ValueError for no trajectories."""
     store = as_dataset(trajectories)._store
-    report = choosing.summarise(store)
+    counted = choosing.summarise(store)
     rewarded = store.chunks[0].rewards is not None
     return Statistics(
-        episodes=report.episodes,
-        steps=report.steps,
-        terminated=report.terminated,
-        truncated=report.truncated,
-        unfinished=report.unfinished,
+        **{name: getattr(counted, name) for name in ("episodes", "steps", "terminated", "truncated", "unfinished")},
         lengths=_summarise(store.table.length),
         returns=_summarise(choosing.returns(store, "statistics")) if rewarded else None,
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import collections
+import concurrent.futures
 import functools
-import queue
-import threading
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
@@ -13,7 +13,6 @@ import numpy as np
 from flax import struct
 
 from jaxreplay import sampling
-from jaxreplay._core import trees
 from jaxreplay.buffer import Buffer
 from jaxreplay.datasets.narrow import narrow_tree
 from jaxreplay.datasets.store import Store, gather
@@ -37,8 +36,8 @@ def transition_batches(
 
     def make(rows: np.ndarray) -> Batch:
         data = narrow_tree(gather(store, np.maximum(rows, 0)), narrow)
-        if (rows < 0).any():
-            data = jax.tree.map(lambda x: _zero_where(x, rows < 0), data)
+        for column in jax.tree.leaves(data):
+            column[rows < 0] = 0  # of the batch's own copy
         return Batch(*jax.device_put((data, rows >= 0)))
 
     count = store.num_steps
@@ -53,17 +52,10 @@ def transition_batches(
     return ahead(map(make, orders()), prefetch)
 
 
-def _zero_where(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    out = x.copy()
-    out[rows] = 0
-    return out
-
-
 def view_batches(
     buffer: Buffer, key: jax.Array, batch_size: int, view: View, epochs: int, drop_remainder: bool
 ) -> Iterator[Batch]:
     """Batches that a view makes of rows of a buffer that holds the data set on the device."""
-    draws = getattr(view, "num_bits", 0)
     for epoch in range(epochs):
         order_key, view_key = jax.random.split(jax.random.fold_in(key, epoch))
         rows = sampling.epoch(buffer, order_key, batch_size, view)
@@ -71,7 +63,7 @@ def view_batches(
         used = int((valid == batch_size).sum()) if drop_remainder else int((valid > 0).sum())
         for i in range(used):
             chosen = jax.tree.map(lambda x, i=i: x[i], rows)
-            yield _take(buffer, chosen, view, jax.random.fold_in(view_key, i) if draws else None)
+            yield _take(buffer, chosen, view, jax.random.fold_in(view_key, i) if view.num_bits else None)
 
 
 @functools.partial(jax.jit, static_argnames="view")
@@ -88,46 +80,12 @@ def ahead(items: Iterator[T], count: int) -> Iterator[T]:
     if count == 0:
         yield from items
         return
-    ready: queue.Queue[tuple[bool, Any]] = queue.Queue(maxsize=count)
-    stopped = threading.Event()
-
-    def put(item: tuple[bool, Any]) -> bool:
-        while not stopped.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def work() -> None:
-        try:
-            for item in items:
-                if not put((True, item)):
-                    return
-            put((False, None))
-        except BaseException as error:
-            put((False, error))
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
+    end: Any = object()
+    pool = concurrent.futures.ThreadPoolExecutor(1)
     try:
-        while True:
-            goes_on, item = ready.get()
-            if goes_on:
-                yield item
-            elif item is None:
-                return
-            else:
-                raise item
+        made = collections.deque(pool.submit(next, items, end) for _ in range(count))
+        while (item := made.popleft().result()) is not end:
+            made.append(pool.submit(next, items, end))
+            yield item
     finally:
-        stopped.set()
-        thread.join()
-
-
-def check_arguments(key: Any, batch_size: Any, epochs: Any, prefetch: Any) -> None:
-    """Raise TypeError or ValueError for a key that is none and numbers out of range."""
-    trees.check_key(key)
-    trees.check_count("batch_size", batch_size)
-    trees.check_count("epochs", epochs)
-    trees.check_count("prefetch", prefetch, least=0)
+        pool.shutdown(cancel_futures=True)

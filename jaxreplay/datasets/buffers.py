@@ -46,13 +46,20 @@ def make_buffer(
     if max_episodes is not None and trees.check_count("max_episodes", max_episodes) < most:
         raise ValueError(f"max_episodes: the data set needs {most}, got {max_episodes}")
     kept = None if episode_data is False else _stack_episode_data(store, narrow, required=bool(episode_data))
-    example = jax.tree.map(lambda x: x[0], _block(store, np.zeros(1, np.int64), narrow))
-    first = None if kept is None else jax.tree.map(lambda x: x[0], kept)
+    example, first = jax.tree.map(lambda x: x[0], (_read(store, np.zeros(1, np.int64), narrow), kept))
     if max_episodes is None:
         default = jax.eval_shape(lambda: core.create(example, capacity, num_envs, episode_data=first)).rings.num_records
         max_episodes = most if capacity == needed else max(most, default * envs)
     buffer = core.create(example, capacity, num_envs, sampler=sampler, max_episodes=max_episodes, episode_data=first)
-    buffer = _fill(buffer, store, slots, num_slots, narrow)
+
+    row_bytes = sum(x.nbytes for x in jax.tree.leaves(example)) * envs
+    length = max(1, min(num_slots, BLOCK_BYTES // max(row_bytes, 1)))
+    for begin in range(0, num_slots, length):
+        slot = np.arange(begin, min(begin + length, num_slots))
+        rows = np.stack([_steps_in(store, place, slot) for place in slots], axis=1)
+        rows = rows[:, 0] if buffer.single else rows
+        buffer = _extend(buffer, *jax.device_put((_read(store, np.maximum(rows, 0), narrow), rows >= 0)))
+        jax.block_until_ready(buffer.rings.clock.time)  # so that blocks do not pile up
     for env, (mine, _) in enumerate(slots):
         if kept is not None and len(mine):
             number = jnp.arange(len(mine), dtype=jnp.int32)
@@ -61,8 +68,18 @@ def make_buffer(
     return buffer
 
 
+@functools.partial(jax.jit, donate_argnums=0)
+def _extend(buffer: Buffer, block: Transition, mask: jax.Array) -> Buffer:
+    return core.extend(buffer, block, mask)
+
+
+def _read(store: Store, rows: np.ndarray, narrow: bool) -> Transition:
+    """Read steps by number, in types that JAX can hold."""
+    return narrow_tree(gather(store, rows), narrow)
+
+
 def _place_episodes(store: Store, num_envs: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """For each env `(episodes, first)`: which it gets, in order, and in which slot each begins, and where all end.
+    """Give each env `(episodes, first)`: which are its own, in order, in which slot each begins, and where all end.
 
     An episode that did not end is followed by a void row, which closes it. The longest go first, each to the env with
     the fewest rows, so that all have about as many.
@@ -80,7 +97,7 @@ def _place_episodes(store: Store, num_envs: int) -> list[tuple[np.ndarray, np.nd
 
 
 def _steps_in(store: Store, place: tuple[np.ndarray, np.ndarray], slot: np.ndarray) -> np.ndarray:
-    """The number of the step in each slot of an env, -1 for a void row, `[L]`."""
+    """Number the step in each slot of an env, -1 for a void row, `[L]`."""
     mine, first = place
     if not len(mine):
         return np.full(len(slot), -1)
@@ -90,51 +107,22 @@ def _steps_in(store: Store, place: tuple[np.ndarray, np.ndarray], slot: np.ndarr
     return np.where(at < store.table.length[episode], start + at, -1)
 
 
-def _block(store: Store, rows: np.ndarray, narrow: bool) -> Transition:
-    """Steps by number, in types that JAX can hold."""
-    flat = gather(store, rows.ravel())
-    flat = narrow_tree(flat, narrow)
-    return jax.tree.map(lambda x: x.reshape(*rows.shape, *x.shape[1:]), flat)
-
-
-def _fill(buffer: Buffer, store: Store, slots: list, num_slots: int, narrow: bool) -> Buffer:
-    row = _block(store, np.zeros(1, np.int64), narrow)
-    row_bytes = sum(x.nbytes for x in jax.tree.leaves(row)) * len(slots)
-    length = max(1, min(num_slots, BLOCK_BYTES // max(row_bytes, 1)))
-    for begin in range(0, num_slots, length):
-        slot = np.arange(begin, min(begin + length, num_slots))
-        rows = np.stack([_steps_in(store, place, slot) for place in slots], axis=1)
-        rows = rows[:, 0] if buffer.single else rows
-        block = jax.device_put((_block(store, np.maximum(rows, 0), narrow), rows >= 0))
-        buffer = _extend(buffer, *block)
-        jax.block_until_ready(buffer.rings.clock.time)  # so that blocks do not pile up
-    return buffer
-
-
-@functools.partial(jax.jit, donate_argnums=0)
-def _extend(buffer: Buffer, block: Transition, mask: jax.Array) -> Buffer:
-    return core.extend(buffer, block, mask)
-
-
 def _stack_episode_data(store: Store, narrow: bool, required: bool) -> Any:
-    """The data of all episodes, leaves `[N, ...]`, if they are numbers of one structure; else None, or ValueError."""
+    """Stack the data of all episodes, leaves `[N, ...]`: numbers of one structure, or None, or ValueError."""
     each = list(store.table.episode_data)
     try:
         if any(data is None for data in each):
             raise ValueError("not every episode has data")
-        structure = jax.tree.structure(each[0])
-        named = [trees.paths(data) for data in each]
-        if any(jax.tree.structure(data) != structure for data in each):
+        if len({jax.tree.structure(data) for data in each}) > 1:
             raise ValueError("their structures differ")
         columns = []
-        for leaves in zip(*named):
-            path = leaves[0][0]
-            kinds = {trees.shape_dtype(path, leaf) for _, leaf in leaves}
+        for named in zip(*map(trees.paths, each)):
+            path = named[0][0]
+            kinds = {trees.shape_dtype(path, leaf) for _, leaf in named}
             if len(kinds) > 1:
                 raise ValueError(f"{path}: {' and '.join(sorted(trees.describe(*kind) for kind in kinds))}")
-            columns.append(np.stack([np.asarray(leaf, next(iter(kinds))[1]) for _, leaf in leaves]))
-        stacked = jax.tree.unflatten(structure, columns)
-        return narrow_tree(stacked, narrow) if columns else None
+            columns.append(np.array([leaf for _, leaf in named], kinds.pop()[1]))
+        return narrow_tree(jax.tree.unflatten(jax.tree.structure(each[0]), columns), narrow) if columns else None
     except (ValueError, TypeError, OverflowError) as error:
         if required:
             raise ValueError(f"episode_data: a buffer holds numbers of one structure for each: {error}") from error

@@ -78,8 +78,7 @@ def convert(
         if isinstance(data, Trajectory):
             return record.convert_trajectory(data, wrap, env_or_spaces)
         converted = record.convert_dataset(data, wrap, env_or_spaces, workers=workers, progress=progress)
-    converted.report = data.report
-    return converted
+    return Dataset._of(converted._store, data.report)
 
 
 def _convert_all(

@@ -44,13 +44,17 @@ class Dataset:
 
     def __init__(self, trajectories: Iterable[Trajectory] = ()) -> None:
         self._store = store.make_store(trajectories)
-        self.report: Report | None = None
+        self._report: Report | None = None
 
     @classmethod
     def _of(cls, held: Store, report: Report | None = None) -> Dataset:
         made = cls()
-        made._store, made.report = held, report
+        made._store, made._report = held, report
         return made
+
+    @property
+    def report(self) -> Report | None:
+        return self._report
 
     @classmethod
     def load(
@@ -171,10 +175,8 @@ class Dataset:
         both = store.concat([self._store, more._store])
         if self.report is None and more.report is None:
             return self._of(both)
-        return self._of(both, self._reported() + more._reported())
-
-    def _reported(self) -> Report:
-        return choosing.summarise(self._store) if self.report is None else self.report
+        reports = [one.report or choosing.summarise(one._store) for one in (self, more)]
+        return self._of(both, reports[0] + reports[1])
 
     def compact(self) -> Dataset:
         """The same in one piece of memory: batches of many small files or trajectories are read faster. One copy."""
@@ -200,8 +202,8 @@ class Dataset:
         max_length: int | None = None,
     ) -> Dataset:
         """The episodes for which all that is given holds; bounds are inclusive. Raises ValueError without rewards."""
-        bounds = choosing.Bounds(min_return, max_return, min_length, max_length)
-        return self._of(self._store.take(choosing.choose(self._store, predicate, bounds)), self.report)
+        chosen = choosing.choose(self._store, predicate, (min_return, max_return), (min_length, max_length))
+        return self._of(self._store.take(chosen), self.report)
 
     def clip(self, k: int, kinds: Sequence[str] = ("terminated", "truncated")) -> Dataset:
         """Leave out the last `k` steps of the episodes that ended in one of these ways: their dead ends.
@@ -261,7 +263,9 @@ class Dataset:
         `to_buffer`, and the steps are those that the view can start from. The last batch of an epoch is filled up
         with zeros, `mask` False; or left out, with `drop_remainder`. narrow: as in `to_buffer`.
         """
-        batches.check_arguments(key, batch_size, epochs, prefetch)
+        trees.check_key(key)
+        for name, value, least in (("batch_size", batch_size, 1), ("epochs", epochs, 1), ("prefetch", prefetch, 0)):
+            trees.check_count(name, value, least)
         if view is None:
             return batches.transition_batches(self._store, key, batch_size, epochs, drop_remainder, prefetch, narrow)
         buffer = self.to_buffer(narrow=narrow)

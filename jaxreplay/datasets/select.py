@@ -15,6 +15,7 @@ from jaxreplay.datasets.store import Store
 from jaxreplay.datasets.trajectory import Trajectory
 
 KINDS = ("terminated", "truncated")
+Bounds = tuple[float | None, float | None]  # the least and the most, None where there is none
 
 
 def is_single(chosen: Any) -> bool:
@@ -59,33 +60,20 @@ def indices(chosen: Any, count: int, what: str, most_axes: int = 1) -> np.ndarra
     return np.where(array < 0, array + count, array)
 
 
-@dataclasses.dataclass(frozen=True)
-class Bounds:
-    """Inclusive bounds of an episode's return and length, None where there is none."""
-
-    min_return: float | None
-    max_return: float | None
-    min_length: int | None
-    max_length: int | None
-
-
-def choose(store: Store, predicate: Callable[[Trajectory], bool] | None, bounds: Bounds) -> np.ndarray:
-    """Which episodes are within bounds and satisfy the predicate, `[N]` bool."""
-    keep = _within(store.table.length, bounds.min_length, bounds.max_length)
-    if bounds.min_return is not None or bounds.max_return is not None:
-        keep &= _within(returns(store, "filter by return"), bounds.min_return, bounds.max_return)
+def choose(
+    store: Store, predicate: Callable[[Trajectory], bool] | None, return_bounds: Bounds, length_bounds: Bounds
+) -> np.ndarray:
+    """Tell which episodes are within inclusive bounds and satisfy the predicate, `[N]` bool."""
+    keep = _within(store.table.length, *length_bounds)
+    if return_bounds != (None, None):
+        keep &= _within(returns(store, "filter by return"), *return_bounds)
     if predicate is not None:
         keep[keep] = [bool(predicate(store.trajectory(i))) for i in np.flatnonzero(keep)]
     return keep
 
 
 def _within(values: np.ndarray, least: float | None, most: float | None) -> np.ndarray:
-    keep = np.ones(values.shape, bool)
-    if least is not None:
-        keep &= values >= least
-    if most is not None:
-        keep &= values <= most
-    return keep
+    return (values >= (-np.inf if least is None else least)) & (values <= (np.inf if most is None else most))
 
 
 def returns(store: Store, what: str) -> np.ndarray:
@@ -106,10 +94,8 @@ def clip(store: Store, k: int, kinds: Sequence[str]) -> tuple[Store, Report]:
         raise ValueError(f"kinds: expected some of {KINDS}, got {kinds!r}")
     table = store.table
     chosen = np.zeros(store.num_episodes, bool)
-    for kind in kinds:
+    for kind in kinds if k else ():
         chosen |= getattr(table, kind)
-    if k == 0:
-        chosen[:] = False
     length = table.length - k * chosen
     infos = table.infos.copy()
     for i in np.flatnonzero(chosen & (length > 0)):

@@ -28,12 +28,17 @@ def assign(key: jax.Array, lengths: np.ndarray, wished: Sequence[int | float]) -
     best, least = np.zeros(len(lengths), np.int64), np.inf
     for attempt in range(TRIES):
         owner = _assign_once(jax.random.fold_in(key, attempt), lengths, target)
-        missed = np.abs(np.bincount(owner, weights=lengths, minlength=len(target)) - target).sum()
+        missed = np.abs(_deviation(lengths, owner, target)).sum()
         if missed < least:
             best, least = owner, missed
         if least < len(target):
             break
     return best
+
+
+def _deviation(lengths: np.ndarray, part: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Count the steps that each part has beyond its wish."""
+    return np.bincount(part, weights=lengths, minlength=len(target)) - target
 
 
 def _assign_once(key: jax.Array, lengths: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -49,12 +54,6 @@ def _assign_once(key: jax.Array, lengths: np.ndarray, target: np.ndarray) -> np.
     return owner
 
 
-def deviations(lengths: np.ndarray, owner: np.ndarray, wished: Sequence[int | float]) -> np.ndarray:
-    """Steps that each part has beyond its wish."""
-    target = _targets(wished, int(lengths.sum()))
-    return np.bincount(owner, weights=lengths, minlength=len(target)) - target
-
-
 def _targets(wished: Sequence[int | float], total: int) -> np.ndarray:
     """The wished steps of each part, float64, or ValueError."""
     try:
@@ -65,9 +64,9 @@ def _targets(wished: Sequence[int | float], total: int) -> np.ndarray:
     if values.ndim != 1 or not values.size or values.dtype.kind not in "iuf":
         raise ValueError(f"lengths: {hint}, got {wished!r}")
     whole = values.dtype.kind in "iu" and not (total != 1 and values.sum() == 1)
-    if not (values >= 0).all() or not np.isfinite(values).all():
-        wrong = values[~((values >= 0) & np.isfinite(values))][0]
-        raise ValueError(f"lengths: {hint}, got {list(wished)}: {wrong} is no length; none may be negative")
+    wrong = values[~((values >= 0) & np.isfinite(values))]
+    if wrong.size:
+        raise ValueError(f"lengths: {hint}, got {list(wished)}: {wrong[0]} is no length; none may be negative")
     if abs(values.sum() - (total if whole else 1)) > 1e-6:
         raise ValueError(f"lengths: {hint}, got {list(wished)}, which add up to {values.sum()}")
     return values.astype(np.float64) if whole else values / values.sum() * total
@@ -75,7 +74,7 @@ def _targets(wished: Sequence[int | float], total: int) -> np.ndarray:
 
 def _best_change(lengths: np.ndarray, part: np.ndarray, target: np.ndarray) -> list[tuple[int, int]] | None:
     """The move or swap, as `(episode, part)`, that lowers the deviations most; None if none does."""
-    deviation = np.bincount(part, weights=lengths, minlength=len(target)) - target
+    deviation = _deviation(lengths, part, target)
     kinds = [_kinds(lengths, part, p) for p in range(len(target))]
     best_gain, best = EPSILON, None
     for p in np.flatnonzero(deviation > EPSILON):

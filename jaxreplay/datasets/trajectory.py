@@ -44,9 +44,9 @@ class Trajectory:
 
     def __post_init__(self) -> None:
         length = _find_length(self.actions)
-        _check_leaves("observations", self.observations, length + 1, f"T + 1 = {length + 1}", length)
-        _check_leaves("actions", self.actions, length, f"T = {length}", length)
-        _check_leaves("extras", self.extras, length, f"T = {length}", length)
+        _check_leaves("observations", self.observations, length + 1, f"T + 1 = {length + 1}")
+        _check_leaves("actions", self.actions, length, f"T = {length}")
+        _check_leaves("extras", self.extras, length, f"T = {length}")
         if not jax.tree.leaves(self.observations):
             raise ValueError("observations: expected at least one array [T + 1, ...], got a structure without leaves")
         if not jax.tree.leaves(self.extras):
@@ -94,34 +94,26 @@ def steps_of(trajectory: Trajectory, first: int, last: int) -> Trajectory:
 
 
 def _find_length(actions: PyTree) -> int:
-    """T, the length of the first leaf of actions."""
-    named = trees.paths(actions)
+    named = trees.paths({"actions": actions})
     if not named:
         raise ValueError("actions: expected at least one array [T, ...], got a structure without leaves")
-    path, leaf = _named("actions", named[0])
+    path, leaf = named[0]
     shape = _check_array(path, leaf)
     if not shape or shape[0] == 0:
         raise ValueError(f"{path}: expected [T, ...] with at least one step, got {trees.describe(shape, leaf.dtype)}")
     return shape[0]
 
 
-def _check_leaves(name: str, tree: PyTree, expected: int, rule: str, length: int) -> None:
-    for path, leaf in (_named(name, item) for item in trees.paths(tree)):
+def _check_leaves(name: str, tree: PyTree, expected: int, rule: str) -> None:
+    for path, leaf in trees.paths({name: tree}):
         shape = _check_array(path, leaf)
-        if not shape or shape[0] != expected:
-            raise ValueError(
-                f"{path}: expected {rule} along the first axis (T = {length} steps, by actions), got "
-                f"{trees.describe(shape, leaf.dtype)}"
-            )
-
-
-def _named(name: str, item: tuple[str, Any]) -> tuple[str, Any]:
-    path, leaf = item
-    return (name if path == "the item" else f"{name}.{path}"), leaf
+        if shape[:1] != (expected,):
+            came = trees.describe(shape, leaf.dtype)
+            raise ValueError(f"{path}: expected {rule} along the first axis (T steps, by actions), got {came}")
 
 
 def _check_array(path: str, leaf: Any) -> tuple[int, ...]:
-    """The shape of an array of numbers, or TypeError."""
+    """Return the shape of an array of numbers, or raise TypeError."""
     if not isinstance(leaf, np.ndarray | jax.Array):
         raise TypeError(f"{path}: expected a NumPy or JAX array, got {type(leaf).__name__}; np.asarray it")
     dtype = leaf.dtype

@@ -176,6 +176,13 @@ def test_a_clip_takes_the_dead_ends_and_says_so() -> None:
     assert [len(t) for t in dataset.clip(1, kinds=once)] == [4, 1, 5]
 
 
+def test_a_report_is_never_changed() -> None:
+    dataset = Dataset([simple(2)]).clip(0)
+    with pytest.raises(AttributeError):
+        dataset.report = None  # type: ignore[misc]
+    assert dataset.report is not None
+
+
 def test_reports_go_along() -> None:
     found = Dataset.from_transitions(flatten([simple(4, terminated=True), simple(2), simple(3, 9.0, truncated=True)]))
     report = found.report
