@@ -18,6 +18,7 @@ from jaxreplay.datasets import store as stores
 from jaxreplay.datasets.narrow import narrow_tree
 from jaxreplay.datasets.reading import read_buffer
 from jaxreplay.datasets.select import summarise
+from jaxreplay.datasets.trajectory import PARTS
 from jaxreplay.sources.concat import Concat
 from jaxreplay.sources.mixture import Mixture
 from jaxreplay.sources.subset import Subset
@@ -71,7 +72,7 @@ def read_rows(what: str, source: Any, view: View, key: Any = None, narrow: bool 
 def _read_steps(dataset: Dataset, narrow: bool) -> Table:
     """Read the steps of a data set as transitions; each observation is kept once."""
     store = stores.compact(dataset._store)
-    parts = {part: getattr(store.chunks[0], part) for part in stores.PARTS}
+    parts = {part: getattr(store.chunks[0], part) for part in PARTS}
     parts = narrow_tree(parts, narrow=True) if narrow else parts
     count, lengths = store.num_steps, store.table.length
     number = np.arange(count) + np.repeat(np.arange(len(lengths)), lengths)  # one observation more in each episode

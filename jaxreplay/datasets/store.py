@@ -10,10 +10,8 @@ import jax
 import numpy as np
 
 from jaxreplay._core import trees
-from jaxreplay.datasets.trajectory import Trajectory
+from jaxreplay.datasets.trajectory import PARTS, Trajectory
 from jaxreplay.types import PyTree, Transition
-
-PARTS = ("observations", "actions", "rewards", "extras")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

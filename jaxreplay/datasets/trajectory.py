@@ -13,6 +13,8 @@ import numpy as np
 from jaxreplay._core import trees
 from jaxreplay.types import PyTree
 
+PARTS = ("observations", "actions", "rewards", "extras")
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trajectory:
@@ -67,29 +69,24 @@ class Trajectory:
 
     def map_arrays(self, fn: Any) -> Trajectory:
         """Apply `fn` to every array of observations, actions, rewards and extras; `map_arrays(jnp.asarray)`."""
-        changed = {name: jax.tree.map(fn, getattr(self, name)) for name in ("observations", "actions", "extras")}
-        rewards = None if self.rewards is None else fn(self.rewards)
-        return dataclasses.replace(self, **changed, rewards=rewards)
+        return dataclasses.replace(self, **{part: jax.tree.map(fn, getattr(self, part)) for part in PARTS})
 
 
 def steps_of(trajectory: Trajectory, first: int, last: int) -> Trajectory:
-    """The steps `[first, last)` of a trajectory, as views of its arrays; it ends as the whole does if `last` is T.
+    """Give the steps `[first, last)` of a trajectory, as views of its arrays; it ends as the whole does if `last` is T.
 
     Elsewhere it stops unfinished. Raises ValueError unless `0 <= first < last <= T`.
     """
     length = len(trajectory)
     if not 0 <= first < last <= length:
         raise ValueError(f"steps: expected 0 <= first < last <= T = {length}, got first={first}, last={last}")
-    whole = last == length
+    ends = {part: last + (part == "observations") for part in PARTS}
     return dataclasses.replace(
         trajectory,
-        observations=jax.tree.map(lambda x: x[first : last + 1], trajectory.observations),
-        actions=jax.tree.map(lambda x: x[first:last], trajectory.actions),
-        rewards=None if trajectory.rewards is None else trajectory.rewards[first:last],
-        extras=jax.tree.map(lambda x: x[first:last], trajectory.extras),
+        **{part: jax.tree.map(lambda x: x[first:end], getattr(trajectory, part)) for part, end in ends.items()},  # noqa: B023
         infos=None if trajectory.infos is None else trajectory.infos[first:last],
-        terminated=trajectory.terminated and whole,
-        truncated=trajectory.truncated and whole,
+        terminated=trajectory.terminated and last == length,
+        truncated=trajectory.truncated and last == length,
     )
 
 
