@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import pathlib
 import sys
 import time
@@ -18,6 +19,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.training.train_state import TrainState
 
 import jaxreplay as replay
 from jaxreplay.datasets import Dataset, Trajectory, statistics
@@ -55,60 +57,46 @@ class Policy(nn.Module):
         return nn.Dense(2)(x)
 
 
-State = tuple[PyTree, PyTree]
-"""Parameters, and the optimizer's state."""
+def start(settings: Settings, key: jax.Array) -> TrainState:
+    """Make the policy's parameters, and an optimizer whose learning rate falls to 0."""
+    policy = Policy(settings.hidden)
+    optimizer = optax.adam(optax.cosine_decay_schedule(settings.learning_rate, settings.steps))
+    return TrainState.create(apply_fn=policy.apply, params=policy.init(key, jnp.zeros(4)), tx=optimizer)
 
 
-def optimizer(settings: Settings) -> optax.GradientTransformation:
-    return optax.adam(optax.cosine_decay_schedule(settings.learning_rate, settings.steps))
-
-
-def start(settings: Settings, key: jax.Array) -> State:
-    params = Policy(settings.hidden).init(key, jnp.zeros(4))
-    return params, optimizer(settings).init(params)
-
-
-def logits(settings: Settings, params: PyTree, observation: jax.Array) -> jax.Array:
-    return jnp.asarray(Policy(settings.hidden).apply(params, observation))
-
-
-def update(settings: Settings, state: State, observation: jax.Array, action: jax.Array) -> tuple[State, jax.Array]:
-    """Learn from one batch: the cross entropy of the expert's actions `[B]`."""
-    params, optimizer_state = state
+def update(state: TrainState, observation: jax.Array, action: jax.Array) -> TrainState:
+    """Learn from one batch: lower the cross entropy of the expert's actions `[B]`."""
 
     def loss(params: PyTree) -> jax.Array:
-        values = logits(settings, params, observation)
-        return optax.softmax_cross_entropy_with_integer_labels(values, action).mean()
+        logits = state.apply_fn(params, observation)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, action).mean()
 
-    value, gradient = jax.value_and_grad(loss)(params)
-    updates, optimizer_state = optimizer(settings).update(gradient, optimizer_state, params)
-    return (optax.apply_updates(params, updates), optimizer_state), value
+    return state.apply_gradients(grads=jax.grad(loss)(state.params))
 
 
-def train_from_buffer(settings: Settings, buffer: replay.Buffer, key: jax.Array) -> PyTree:
+def train_from_buffer(settings: Settings, buffer: replay.Buffer, key: jax.Array) -> TrainState:
     """Train in one jitted program: sample, learn, and again."""
 
     @jax.jit
-    def run(buffer: replay.Buffer, key: jax.Array) -> PyTree:
+    def run(buffer: replay.Buffer, key: jax.Array) -> TrainState:
         key, start_key = jax.random.split(key)
 
-        def step(state: State, key: jax.Array) -> tuple[State, jax.Array]:
+        def step(state: TrainState, key: jax.Array) -> tuple[TrainState, None]:
             batch = replay.sample(buffer, key, settings.batch_size)
-            return update(settings, state, batch.data.observation, batch.data.action)
+            return update(state, batch.data.observation, batch.data.action), None
 
-        (params, _), _ = jax.lax.scan(step, start(settings, start_key), jax.random.split(key, settings.steps))
-        return params
+        return jax.lax.scan(step, start(settings, start_key), jax.random.split(key, settings.steps))[0]
 
     return run(buffer, key)
 
 
-def train_from_batches(settings: Settings, batches: Iterable[tuple[Any, Any]], key: jax.Array) -> PyTree:
+def train_from_batches(settings: Settings, batches: Iterable[tuple[Any, Any]], key: jax.Array) -> TrainState:
     """Train from batches that come from outside, `(observation, action)` each; every update is one jitted call."""
-    step = jax.jit(lambda state, observation, action: update(settings, state, observation, action), donate_argnums=0)
-    state = jax.jit(lambda key: start(settings, key))(jax.random.split(key)[1])
+    step = jax.jit(update, donate_argnums=0)
+    state = start(settings, jax.random.split(key)[1])
     for observation, action in batches:
-        state, _ = step(state, observation, action)
-    return state[0]
+        state = step(state, observation, action)
+    return state
 
 
 def torch_batches(settings: Settings, dataset: Dataset, seed: int) -> Iterable[tuple[np.ndarray, np.ndarray]]:
@@ -126,13 +114,9 @@ def torch_batches(settings: Settings, dataset: Dataset, seed: int) -> Iterable[t
         collate_fn=convert.collate,
         generator=torch.Generator().manual_seed(seed),
     )
-    count = 0
-    while count < settings.steps:
-        for batch in loader:
-            yield batch["observation"].numpy(), batch["action"].numpy()
-            count += 1
-            if count == settings.steps:
-                return
+    endless = itertools.chain.from_iterable(itertools.repeat(loader))
+    for batch in itertools.islice(endless, settings.steps):
+        yield batch["observation"].numpy(), batch["action"].numpy()
 
 
 def play(choose: Any, key: jax.Array, num_episodes: int) -> Dataset:
@@ -150,7 +134,7 @@ def play(choose: Any, key: jax.Array, num_episodes: int) -> Dataset:
 
 
 def _first_episode(steps: replay.Transition) -> Trajectory:
-    """The steps `[T]` up to the first end; what comes after belongs to the next episode."""
+    """Take the steps `[T]` up to the first end; what comes after belongs to the next episode."""
     last = int(np.argmax(np.logical_or(steps.terminated, steps.truncated)))
     return Trajectory(
         observations=np.concatenate([steps.observation[: last + 1], steps.next_observation[last : last + 1]]),
@@ -161,9 +145,9 @@ def _first_episode(steps: replay.Transition) -> Trajectory:
     )
 
 
-def score(settings: Settings, params: PyTree, key: jax.Array) -> float:
-    """The mean return of the greedy policy over fresh episodes."""
-    played = play(lambda observation: logits(settings, params, observation).argmax(-1), key, REPORT_EPISODES)
+def score(state: TrainState, key: jax.Array) -> float:
+    """Play fresh episodes with the greedy policy and return their mean return."""
+    played = play(lambda observation: state.apply_fn(state.params, observation).argmax(-1), key, REPORT_EPISODES)
     return mean_return(played)
 
 
@@ -216,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def report_on(name: str, train: Any) -> bool:
         began = time.perf_counter()
-        reached = score(settings, train(), score_key)
+        reached = score(train(), score_key)
         took = time.perf_counter() - began
         print(f"{name}: mean return {reached:.1f} over {REPORT_EPISODES} fresh episodes, {took:.1f} s in all")
         return reached >= 0.9 * wanted

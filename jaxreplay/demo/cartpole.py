@@ -36,19 +36,18 @@ def step(envs: Envs, action: jax.Array, key: jax.Array) -> tuple[Envs, Transitio
 
     The transition's next observation is what the step led to, also where the env was then reset.
     """
-    state = jax.vmap(ENV.transition)(envs.state, action)
+    state = jax.vmap(ENV.transition)(envs.state, action.astype(jnp.float32))  # Gymnasium takes 0.5 from it
     elapsed = envs.elapsed + 1
     terminated = jax.vmap(lambda s: ENV.terminal(s, None))(state)
     truncated = ~terminated & (elapsed >= TIME_LIMIT)
-    stepped = Envs(state=state, elapsed=elapsed)
     transition = Transition(
         observation=observe(envs),
         action=action,
         reward=jnp.ones(action.shape, jnp.float32),
         terminated=terminated,
         truncated=truncated,
-        next_observation=observe(stepped),
+        next_observation=observe(Envs(state, elapsed)),
     )
-    fresh, ended = reset(key, action.shape[0]), terminated | truncated
-    after = jax.tree.map(lambda a, b: jnp.where(ended.reshape(-1, *[1] * (a.ndim - 1)), a, b), fresh, stepped)
-    return after, transition
+    ended, fresh = terminated | truncated, reset(key, action.shape[0])
+    state = jnp.where(ended[:, None], fresh.state, state)
+    return Envs(state=state, elapsed=jnp.where(ended, fresh.elapsed, elapsed)), transition

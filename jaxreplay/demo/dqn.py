@@ -50,29 +50,25 @@ class Settings:
 class Network(nn.Module):
     """Action values `[..., 2]` of CartPole observations `[..., 4]`.
 
-    They begin near `first_value`: the highest there can be, so that only the falls are left to learn. From 0 they would
-    climb for most of the training, and what sets two actions apart is small beside the errors of such a climb.
+    They begin near the highest there can be, that of never falling, so that only the falls are left to learn. From 0
+    they would climb for most of the training, and what sets two actions apart is small beside such a climb's errors.
     """
 
-    hidden: int
-    first_value: float
+    settings: Settings
 
     @nn.compact
     def __call__(self, observation: jax.Array) -> jax.Array:
-        scaled = observation * jnp.array([1.0, 1.0, 10.0, 1.0])  # the pole's angle is at most 0.2
-        x = nn.relu(nn.Dense(self.hidden)(scaled))
-        x = nn.relu(nn.Dense(self.hidden)(x))
-        return nn.Dense(2, bias_init=nn.initializers.constant(self.first_value))(x)
-
-
-def network(settings: Settings) -> Network:
-    """Make the network; its values begin at those of never falling, which is a reward of 1 a step for ever."""
-    return Network(settings.hidden, first_value=1.0 / (1.0 - settings.discount))
+        scale = jnp.array([1.0, 1.0, 10.0, 1.0])  # the pole's angle is at most 0.2
+        highest = 1.0 / (1.0 - self.settings.discount)  # a reward of 1 a step for ever
+        x = observation * jnp.broadcast_to(scale, observation.shape)
+        x = nn.relu(nn.Dense(self.settings.hidden)(x))
+        x = nn.relu(nn.Dense(self.settings.hidden)(x))
+        return nn.Dense(2, bias_init=nn.initializers.constant(highest))(x)
 
 
 def action_values(settings: Settings, params: PyTree, observation: jax.Array) -> jax.Array:
-    """The network's values of both actions, `[..., 2]`."""
-    return jnp.asarray(network(settings).apply(params, observation))
+    """Compute the network's values of both actions, `[..., 2]`."""
+    return jnp.asarray(Network(settings).apply(params, observation))
 
 
 class State(struct.PyTreeNode):
@@ -104,23 +100,18 @@ def optimizer(settings: Settings) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule))
 
 
-def sampler(settings: Settings) -> replay.samplers.Sampler:
-    """Draw by priorities or uniformly."""
-    if settings.prioritized:
-        return replay.samplers.prioritized(settings.priority_exponent)
-    return replay.samplers.uniform()
-
-
 def start(settings: Settings, key: jax.Array) -> State:
     """Make the state that training begins with."""
     key, env_key, network_key = jax.random.split(key, 3)
-    params = network(settings).init(network_key, jnp.zeros(4))
+    params = Network(settings).init(network_key, jnp.zeros(4))
+    by_errors = replay.samplers.prioritized(settings.priority_exponent)
+    sampler = by_errors if settings.prioritized else replay.samplers.uniform()
     example = replay.example_transition(cartpole.ENV)
     return State(
         params=params,
         target=jax.tree.map(jnp.copy, params),
         optimizer=optimizer(settings).init(params),
-        buffer=replay.create(example, settings.capacity, settings.num_envs, sampler=sampler(settings)),
+        buffer=replay.create(example, settings.capacity, settings.num_envs, sampler=sampler),
         envs=cartpole.reset(env_key, settings.num_envs),
         key=key,
         updates=jnp.zeros((), jnp.int32),
@@ -136,7 +127,7 @@ def act(settings: Settings, params: PyTree, observation: jax.Array, epsilon: jax
 
 
 def errors(settings: Settings, params: PyTree, target: PyTree, batch: replay.views.NStepTransition) -> jax.Array:
-    """The errors `[B]` of double-DQN targets over n steps."""
+    """Compute the errors `[B]` of double-DQN targets over n steps."""
     best = jnp.argmax(action_values(settings, params, batch.next_observation), axis=-1)
     future = jnp.take_along_axis(action_values(settings, target, batch.next_observation), best[:, None], axis=-1)[:, 0]
     wanted = jax.lax.stop_gradient(batch.reward + batch.discount * future)
@@ -147,7 +138,7 @@ def errors(settings: Settings, params: PyTree, target: PyTree, batch: replay.vie
 def loss(
     settings: Settings, params: PyTree, target: PyTree, batch: replay.views.NStepTransition, weights: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The Huber loss of the errors, weighed by `[B]`; the errors as well."""
+    """Compute the Huber loss of the errors, weighed by `[B]`, and the errors."""
     error = errors(settings, params, target, batch)
     return jnp.mean(weights * optax.huber_loss(error)), error
 
@@ -155,15 +146,14 @@ def loss(
 def train_step(settings: Settings, state: State) -> tuple[State, Metrics]:
     """Step every env once, append what happened, and learn from one batch."""
     key, act_key, env_key, sample_key = jax.random.split(state.key, 4)
-    progress = state.updates / (settings.exploration_share * settings.num_updates)
+    progress = state.updates.astype(jnp.float32) / (settings.exploration_share * settings.num_updates)
     epsilon = jnp.maximum(1.0 - progress, settings.exploration)
 
     action = act(settings, state.params, cartpole.observe(state.envs), epsilon, act_key)
     envs, transition = cartpole.step(state.envs, action, env_key)
     buffer = replay.append(state.buffer, transition)  # append first, then sample: so the ring stays in place
-    batch = replay.sample(
-        buffer, sample_key, settings.batch_size, replay.views.n_step(settings.n_step, settings.discount)
-    )
+    view = replay.views.n_step(settings.n_step, settings.discount)
+    batch = replay.sample(buffer, sample_key, settings.batch_size, view)
 
     weights = jnp.ones(settings.batch_size)  # what importance_weights gives for uniform draws
     if settings.prioritized:
@@ -172,8 +162,8 @@ def train_step(settings: Settings, state: State) -> tuple[State, Metrics]:
     (value, error), gradient = learn(settings, state.params, state.target, batch.data, weights)
     if settings.prioritized:
         buffer = replay.set_priorities(buffer, batch.rows, jnp.abs(error) + 1e-6)
-    ready = state.updates >= settings.warm_up
     updates, optimizer_state = optimizer(settings).update(gradient, state.optimizer, state.params)
+    ready = (state.updates >= settings.warm_up).astype(jnp.float32)
     params = optax.apply_updates(state.params, jax.tree.map(lambda x: x * ready, updates))
     target = optax.incremental_update(params, state.target, settings.target_rate)
     ended = jnp.logical_or(transition.terminated, transition.truncated)
@@ -195,7 +185,7 @@ def evaluate(settings: Settings, params: PyTree, key: jax.Array, num_episodes: i
         action = jnp.argmax(action_values(settings, params, cartpole.observe(envs)), axis=-1)
         envs, transition = cartpole.step(envs, action, key)
         ended = jnp.logical_or(transition.terminated, transition.truncated)
-        return (envs, alive & ~ended, returns + alive * transition.reward), None
+        return (envs, alive & ~ended, returns + jnp.where(alive, transition.reward, 0.0)), None
 
     carry = (cartpole.reset(key, num_episodes), jnp.ones(num_episodes, jnp.bool_), jnp.zeros(num_episodes))
     return jax.lax.scan(body, carry, length=cartpole.TIME_LIMIT)[0][2]

@@ -11,7 +11,6 @@ import flax.serialization
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.figure import Figure
 
 from jaxreplay.types import PyTree
 
@@ -44,8 +43,8 @@ def save_metrics(path: pathlib.Path, history: Sequence[Record]) -> None:
         writer.writerows(history)
 
 
-def draw_curve(history: Sequence[Record]) -> Figure:
-    """Plot the greedy test return against env steps: a thin line a seed, and their mean."""
+def save_curve(path: pathlib.Path, history: Sequence[Record]) -> None:
+    """Plot the greedy test return against env steps as PNG: a thin line a seed, and their mean."""
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     seeds = sorted({record.seed for record in history})
     curves = np.array([[r.test_return for r in history if r.seed == seed] for seed in seeds])
@@ -57,12 +56,6 @@ def draw_curve(history: Sequence[Record]) -> Figure:
     axes.axhline(SOLVED, color="gray", linestyle="--", linewidth=1, label=f"solved ({SOLVED:.0f})")
     axes.set(xlabel="environment steps", ylabel="return of the greedy policy", title="DQN on CartPole", ylim=(0, 520))
     axes.legend(loc="lower right")
-    return figure
-
-
-def save_curve(path: pathlib.Path, history: Sequence[Record]) -> None:
-    """Write the learning curve as PNG."""
-    figure = draw_curve(history)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 

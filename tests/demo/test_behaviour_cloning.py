@@ -39,12 +39,19 @@ def test_recorded_episodes_are_the_expert_s(recorded: Dataset) -> None:
 def test_both_ways_of_training_reach_nine_tenths_of_the_expert(recorded: Dataset) -> None:
     settings = behaviour_cloning.Settings(steps=500)
     wanted = 0.9 * behaviour_cloning.mean_return(recorded)
-    params = behaviour_cloning.train_from_buffer(settings, recorded.to_buffer(), KEY)
-    assert behaviour_cloning.score(settings, params, KEY) >= wanted
+    state = behaviour_cloning.train_from_buffer(settings, recorded.to_buffer(), KEY)
+    assert behaviour_cloning.score(state, KEY) >= wanted
     library("torch")
     batches = behaviour_cloning.torch_batches(settings, recorded, seed=0)
-    params = behaviour_cloning.train_from_batches(settings, batches, KEY)
-    assert behaviour_cloning.score(settings, params, KEY) >= wanted
+    state = behaviour_cloning.train_from_batches(settings, batches, KEY)
+    assert behaviour_cloning.score(state, KEY) >= wanted
+
+
+@pytest.mark.usefixtures("strict_without_adam")
+def test_playing_and_learning_work_under_strict_promotion() -> None:
+    few = behaviour_cloning.play(lambda x: jnp.zeros(x.shape[0], jnp.int32), KEY, 2)
+    state = behaviour_cloning.train_from_buffer(behaviour_cloning.Settings(steps=2), few.to_buffer(), KEY)
+    assert int(state.step) == 2
 
 
 def test_wrong_flags_are_named(capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path) -> None:

@@ -160,6 +160,13 @@ def test_the_last_policy_is_reported_and_saved(
         np.testing.assert_array_equal(leaf, updates)
 
 
+@pytest.mark.usefixtures("strict_without_adam")
+def test_training_and_tests_work_under_strict_promotion(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(main, "CHUNKS", 1)
+    history, _ = main.train(dataclasses.replace(TINY, steps=40, prioritized=True), [0])
+    assert history[0].test_return >= 1
+
+
 def test_a_short_training_rises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(main, "CHUNKS", 10)
     history, _ = main.train(dqn.Settings(steps=4_000, num_envs=4), [0])
