@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxreplay import ends
 from jaxreplay._core import layout, trees
@@ -68,20 +67,20 @@ def _end_episodes(buffer: Buffer, mask: Any, given: dict[int, Any]) -> Buffer:
 
 
 def _truncated(described: Layout, given: dict[int, jax.Array], num_envs: int) -> dict[int, jax.Array]:
-    """The flags `truncated` of a transition that are not given: set, unless `terminated` is given and set."""
+    """Make the flags `truncated` of a transition that are not given: set, unless `terminated` is given and set."""
     if not isinstance(described.one_step(), Transition):
         return {}
     terminated, truncated = ends.OF_TRANSITION
     index = {path: i for i, path in enumerate(described.paths)}
     flags = {}
     for i, leaf in enumerate(described.leaves):
-        if trees.is_below(leaf.path, truncated) and i not in given:
-            twin = given.get(index.get(terminated + leaf.path.removeprefix(truncated), -1))
-            flag = np.ones((num_envs, *leaf.shape), np.bool_)
-            if twin is not None:
-                same = twin.shape[1:] == leaf.shape
-                done = twin.astype(jnp.bool_)
-                done = done if same else jnp.all(done, axis=tuple(range(1, twin.ndim)))
-                flag = ~done if same else jnp.broadcast_to(~done.reshape(-1, *[1] * len(leaf.shape)), flag.shape)
-            flags[i] = jnp.asarray(flag, leaf.dtype)
+        if i in given or not trees.is_below(leaf.path, truncated):
+            continue
+        shape = (num_envs, *leaf.shape)
+        twin = given.get(index.get(terminated + leaf.path.removeprefix(truncated), -1))
+        done = jnp.zeros(shape, jnp.bool_) if twin is None else twin.astype(jnp.bool_)
+        if done.shape != shape:  # one of the two has a flag for each agent: an env is done when all are
+            done = jnp.all(done.reshape(num_envs, -1), axis=1)
+            done = jnp.broadcast_to(trees.to_rank(done, len(shape)), shape)
+        flags[i] = (~done).astype(leaf.dtype)
     return flags

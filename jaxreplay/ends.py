@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxreplay._core import trees
-from jaxreplay._core.layout import Layout, Leaf
+from jaxreplay._core.layout import Layout
 from jaxreplay.types import PyTree, Transition
 
 EpisodeEnd: TypeAlias = tuple[str, ...] | Callable[[PyTree], Any]
@@ -41,27 +41,49 @@ def resolve(example: PyTree, episode_end: Any) -> EpisodeEnd | None:
 def check(episode_end: EpisodeEnd, layout: Layout) -> None:
     """Raise ValueError unless it says of one step, as a bool scalar, whether its episode ends."""
     if not isinstance(episode_end, tuple):
-        ended = _call(episode_end, layout)
-        shape, dtype = getattr(ended, "shape", None), getattr(ended, "dtype", None)
-        if shape != () or dtype != jnp.bool_:
-            came = type(ended).__name__ if shape is None else trees.describe(shape, dtype)
-            way_out = 'compare numbers, as step["done"] > 0, and reduce axes, as jnp.all(step["done"])'
-            raise ValueError(f"episode_end: expected a bool scalar for one step, got {came}; {way_out}")
+        _check_function(episode_end, layout)
         return
-    flags = _flags(episode_end, layout)
-    for flag in flags:
-        if flag.dtype != jnp.bool_:
+    leaves, shapes = {leaf.path: leaf for leaf in layout.leaves}, {}
+    for path in episode_end:
+        below = [other for other in leaves if trees.is_below(other, path)]
+        if path not in leaves and below:
             raise ValueError(
-                f"episode_end: {flag.path}: expected a bool scalar, got {trees.describe(flag.shape, flag.dtype)}; "
-                f"compare it in a function: episode_end=lambda step: {_expression(layout, flag)} > 0"
+                f"episode_end: {path} is a structure, with the leaves {', '.join(below)}; name those that end the "
+                "episode if any is set, as episode_end=(...), or give a function: episode_end=lambda step: ..."
             )
-    shapes = {flag.path: flag.shape for flag in flags if flag.shape}
+        if path not in leaves:
+            raise ValueError(f"episode_end: the example has no leaf {path!r}; its leaves: {', '.join(leaves)}")
+        shape, dtype = leaves[path].shape, leaves[path].dtype
+        if dtype != jnp.bool_:
+            named, _ = jax.tree_util.tree_flatten_with_path(layout.one_step())
+            keys = named[layout.paths.index(path)][0]
+            step = "step" + jax.tree_util.keystr(keys).replace("'", '"')  # as a function names it: step["done"]
+            raise ValueError(
+                f"episode_end: {path}: expected a bool scalar, got {trees.describe(shape, dtype)}; "
+                f"compare it in a function: episode_end=lambda step: {step} > 0"
+            )
+        shapes |= {path: shape} if shape else {}
     if len(set(shapes.values())) > 1:
         came = ", ".join(f"{path} bool{list(shape)}" for path, shape in shapes.items())
         raise ValueError(
             f"episode_end: flags with axes must have one shape, got {came}; give a function of one step that makes one "
             "bool scalar of them: episode_end=lambda step: ..."
         )
+
+
+def _check_function(episode_end: Callable[[PyTree], Any], layout: Layout) -> None:
+    try:
+        ended = jax.eval_shape(episode_end, layout.one_step())
+    except (KeyError, AttributeError, IndexError) as error:
+        raise ValueError(
+            f"episode_end: the function raised {type(error).__name__}: {error}; the step's leaves: "
+            f"{', '.join(layout.paths)}"
+        ) from error
+    shape, dtype = getattr(ended, "shape", None), getattr(ended, "dtype", None)
+    if shape != () or dtype != jnp.bool_:
+        came = type(ended).__name__ if shape is None else trees.describe(shape, dtype)
+        way_out = 'compare numbers, as step["done"] > 0, and reduce axes, as jnp.all(step["done"])'
+        raise ValueError(f"episode_end: expected a bool scalar for one step, got {came}; {way_out}")
 
 
 def ended(episode_end: EpisodeEnd, layout: Layout, leaves: Sequence[jax.Array]) -> jax.Array:
@@ -79,40 +101,9 @@ def ended(episode_end: EpisodeEnd, layout: Layout, leaves: Sequence[jax.Array]) 
 
 @functools.lru_cache(maxsize=64)
 def read_by(episode_end: EpisodeEnd, layout: Layout) -> frozenset[int]:
-    """The indices of the leaves that decide where episodes end; of a function, those its program reads."""
+    """Give the indices of the leaves that decide where episodes end; of a function, those its program reads."""
     if isinstance(episode_end, tuple):
         return frozenset(map(layout.paths.index, episode_end))
     program = jax.make_jaxpr(episode_end)(layout.one_step()).jaxpr
     read = {id(x) for x in (*program.outvars, *(x for equation in program.eqns for x in equation.invars))}
     return frozenset(i for i, x in enumerate(program.invars) if id(x) in read)
-
-
-def _flags(paths: tuple[str, ...], layout: Layout) -> list[Leaf]:
-    index = {leaf.path: leaf for leaf in layout.leaves}
-    for path in paths:
-        below = [other for other in index if trees.is_below(other, path)]
-        if path not in index and below:
-            raise ValueError(
-                f"episode_end: {path} is a structure, with the leaves {', '.join(below)}; name those that end the "
-                "episode if any is set, as episode_end=(...), or give a function: episode_end=lambda step: ..."
-            )
-        if path not in index:
-            raise ValueError(f"episode_end: the example has no leaf {path!r}; its leaves: {', '.join(index)}")
-    return [index[path] for path in paths]
-
-
-def _call(episode_end: Callable[[PyTree], Any], layout: Layout) -> Any:
-    """What a function of the user's gives for one step, abstractly; its failure to find a part names the leaves."""
-    try:
-        return jax.eval_shape(episode_end, layout.one_step())
-    except (KeyError, AttributeError, IndexError) as error:
-        raise ValueError(
-            f"episode_end: the function raised {type(error).__name__}: {error}; the step's leaves: "
-            f"{', '.join(layout.paths)}"
-        ) from error
-
-
-def _expression(layout: Layout, leaf: Leaf) -> str:
-    """How a function of one step names a leaf: `step["done"]`."""
-    paths, _ = jax.tree_util.tree_flatten_with_path(layout.one_step())
-    return "step" + jax.tree_util.keystr(paths[layout.leaves.index(leaf)][0]).replace("'", '"')

@@ -70,15 +70,16 @@ def check_in_place(step: Callable[..., Any], *args: Any) -> InPlace:
     >>> bool(replay.check_in_place(replay.append, buffer, {"reward": jnp.float32(1)}))
     True
     """
-    step, args = _unbind(step, args)
+    if isinstance(step, functools.partial) and hasattr(step.func, "lower") and not step.keywords:
+        step, args = step.func, (*step.args, *args)  # a jitted method holds its module in a partial function
     if not _buffers(args):
         raise ValueError("check_in_place: no argument holds a Buffer; pass it as an argument of the step")
-    small = jax.tree.map(_abstract, args)
-    large = jax.tree.map(_double, small, is_leaf=_is_buffer)
+    small = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype) if hasattr(x, "shape") else x, args)
+    large = jax.tree.map(lambda x: _double(x) if isinstance(x, Buffer) else x, small, is_leaf=_is_buffer)
     before, after = _compile(step, small), _compile(step, large)
-    parts, larger = ([_part_bytes(buffer) for buffer in _buffers(tree)] for tree in (small, large))
-    grown = [b - a for old, new in zip(parts, larger) for a, b in zip(old, new)]
-    needed = sum(map(sum, parts))
+    sizes, larger = _part_bytes(small), _part_bytes(large)
+    grown = [b - a for a, b in zip(sizes, larger, strict=True)]
+    needed = sum(sizes)
     return InPlace(
         temporary_bytes=before.temporary,
         growth=max(after.temporary - before.temporary, 0) / min(size for size in grown if size),
@@ -96,7 +97,7 @@ class _Memory(NamedTuple):
 
 
 def _compile(step: Callable[..., Any], args: tuple[Any, ...]) -> _Memory:
-    if not _is_jitted(step):
+    if not hasattr(step, "lower"):
         donated = tuple(i for i, arg in enumerate(args) if _buffers(arg))
         step = jax.jit(_with_what_is_written(step), donate_argnums=donated)
     with warnings.catch_warnings():  # JAX's own words on a donation that is of no use: the report says it
@@ -113,19 +114,8 @@ def _compile(step: Callable[..., Any], args: tuple[Any, ...]) -> _Memory:
     return _Memory(int(analysis.temp_size_in_bytes), int(analysis.alias_size_in_bytes), donated_bytes)
 
 
-def _is_jitted(step: Callable[..., Any]) -> bool:
-    return callable(getattr(step, "lower", None))
-
-
-def _unbind(step: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """A jitted method holds its module in a partial function: make it an argument again."""
-    if isinstance(step, functools.partial) and _is_jitted(step.func) and not step.keywords:
-        return step.func, (*step.args, *args)
-    return step, args
-
-
 def _with_what_is_written(step: Callable[..., Any]) -> Callable[..., Any]:
-    """A pure function that returns as well what a step wrote to variables in its arguments, each array once."""
+    """Make a function that returns as well what a step wrote to variables in its arguments, each array once."""
 
     def pure(*args: Any) -> Any:
         known = {id(x) for x in jax.tree.leaves(args)}
@@ -139,7 +129,7 @@ def _with_what_is_written(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_variable(x: Any) -> bool:
-    """Whether it is a variable of flax.nnx, told by what it can do: flax.nnx is not imported."""
+    """Tell whether it is a variable of flax.nnx by what it can do: flax.nnx is not imported."""
     return hasattr(x, "get_value") and hasattr(x, "set_value")
 
 
@@ -151,36 +141,19 @@ def _buffers(tree: Any) -> list[Buffer]:
     return [x for x in jax.tree.leaves(tree, is_leaf=_is_buffer) if _is_buffer(x)]
 
 
-def _part_bytes(buffer: Buffer) -> tuple[int, int]:
-    """What the rings take, and the sampler's state."""
-    rings, state = (sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(part)) for part in _parts(buffer))
-    return rings, state
+def _part_bytes(tree: Any) -> list[int]:
+    """Count what the rings of each buffer take, and what its sampler's state takes."""
+    parts = [part for buffer in _buffers(tree) for part in (buffer.rings.arrays, buffer.sampler_state)]
+    return [sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(part)) for part in parts]
 
 
-def _parts(buffer: Buffer) -> tuple[Any, Any]:
-    return buffer.rings.arrays, buffer.sampler_state
-
-
-def _abstract(x: Any) -> Any:
-    return jax.ShapeDtypeStruct(x.shape, x.dtype) if hasattr(x, "shape") else x
-
-
-def _double(x: Any) -> Any:
+def _double(buffer: Buffer) -> Buffer:
     """Give an abstract buffer twice the slots; the axis of slots follows those of vmap."""
-    if not _is_buffer(x):
-        return x
-    lead = x.rings.clock.time.shape
-    batch = len(lead)
-    all_slots, num_envs, _ = x.rings.arrays[0].shape[batch:]
-    slots = all_slots - 1 - x.rings.num_records
-
-    def grow(leaf: Any, more: int) -> Any:
-        return jax.ShapeDtypeStruct(
-            (*leaf.shape[:batch], leaf.shape[batch] + more, *leaf.shape[batch + 1 :]), leaf.dtype
-        )
-
-    state = jax.eval_shape(lambda: x.sampler.init(2 * slots, num_envs))
-    return x.replace(
-        rings=x.rings.replace(arrays=tuple(grow(a, slots) for a in x.rings.arrays)),
-        sampler_state=jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((*lead, *leaf.shape), leaf.dtype), state),
-    )
+    rings, lead = buffer.rings, buffer.rings.clock.time.shape
+    all_slots, num_envs, _ = rings.arrays[0].shape[len(lead) :]
+    slots = all_slots - 1 - rings.num_records
+    shapes = [(*lead, all_slots + slots, *array.shape[len(lead) + 1 :]) for array in rings.arrays]
+    arrays = tuple(jax.ShapeDtypeStruct(shape, x.dtype) for shape, x in zip(shapes, rings.arrays, strict=True))
+    state = jax.eval_shape(lambda: buffer.sampler.init(2 * slots, num_envs))
+    state = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype), state)
+    return buffer.replace(rings=rings.replace(arrays=arrays), sampler_state=state)

@@ -55,32 +55,26 @@ def example_transition(
 
 def check_paths(leave_out: Any) -> tuple[str, ...]:
     """Return the paths of `leave_out`, or raise TypeError."""
-    paths: tuple[Any, ...] = (None,)
-    if isinstance(leave_out, Iterable) and not isinstance(leave_out, str):
-        paths = tuple(leave_out)
-    if not all(isinstance(path, str) for path in paths):
+    paths = tuple(leave_out) if isinstance(leave_out, Iterable) else (leave_out,)
+    if isinstance(leave_out, str) or not all(isinstance(path, str) for path in paths):
         raise TypeError(f"leave_out: expected paths of the observation, as ('mission',), got {leave_out!r}")
     return paths
 
 
 def _space_of(env: Any, name: str, params: PyTree) -> Any:
-    """The space of one env's observations or actions; in gymnax it is a method of the parameters."""
     space = getattr(env, f"single_{name}_space", None) or getattr(env, f"{name}_space")
-    if not callable(space):
-        return space
-    return space(getattr(env, "default_params", None) if params is None else params)
+    if callable(space):  # in gymnax it is a method of the parameters
+        return space(getattr(env, "default_params", None) if params is None else params)
+    return space
 
 
 def _describe(path: str, space: Any, left: list[str]) -> PyTree:
-    """The structure of a space's samples; what is left out is taken from `left` where it is found."""
+    """Give the structure of a space's samples; what is left out is taken from `left` where it is found."""
     kind = _kind(space)
     if kind == "dict":
-        described = {}
-        for name, inner in space.spaces.items():
-            if f"{path}.{name}" in left:
-                left.remove(f"{path}.{name}")
-            else:
-                described[name] = _describe(f"{path}.{name}", inner, left)
+        inner = {f"{path}.{name}": (name, each) for name, each in space.spaces.items()}
+        described = {name: _describe(below, each, left) for below, (name, each) in inner.items() if below not in left}
+        left[:] = [below for below in left if below not in inner]
         return described
     if kind == "tuple":
         return tuple(_describe(f"{path}.{i}", inner, left) for i, inner in enumerate(space.spaces))
@@ -96,7 +90,7 @@ def _describe(path: str, space: Any, left: list[str]) -> PyTree:
 
 
 def _kind(space: Any) -> str:
-    """Whether samples are a "dict", a "tuple", an "array", or "none" of these. Other spaces go by what they have."""
+    """Tell whether samples are a "dict", a "tuple", an "array" or "none" of these; other spaces go by what they have."""
     if any(base.__module__.partition(".")[0] == "gymnasium" for base in type(space).__mro__):
         try:
             from gymnasium import spaces

@@ -89,7 +89,7 @@ OTHERS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "shape": ({"example": EXAMPLE | {"x": jnp.zeros(1)}}, ["x: float32[3] was saved, float32[1] is here"]),
     "path": (
         {"example": {"y": jnp.zeros(3), "done": jnp.bool_(False)}},
-        ["x: float32[3] was saved, no such leaf is here", "y: no such leaf was saved, float32[3] is here"],
+        ["x: float32[3] was saved, nothing is here", "y: nothing was saved, float32[3] is here"],
     ),
     "episode data": ({"episode_data": {"seed": jnp.int32(0)}}, ["episode_data: none was saved, some is here"]),
 }
@@ -123,7 +123,7 @@ def test_samplers_that_keep_other_states_and_leaves_in_another_order_are_refused
         through_bytes(make(sampler=PRIORITIZED), make(sampler=replay.samplers.prioritized()))
     saved = replay.create(({"a": jnp.int32(0)}, {"b": jnp.int32(0)}), 8)
     state = serialization.to_state_dict(saved)
-    leaves = [b'["0.a", "int32[]"]', b'["1.b", "int32[]"]']
+    leaves = [b'"0.a": "int32[]"', b'"1.b": "int32[]"']
     facts = state["facts"].tobytes().replace(b", ".join(leaves), b", ".join(leaves[::-1]))
     with expect(ValueError, "leaves: in the order 1.b, 0.a was saved"):
         serialization.from_state_dict(saved, {**state, "facts": np.frombuffer(facts, np.uint8)})
