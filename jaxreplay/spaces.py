@@ -90,7 +90,7 @@ def _describe(path: str, space: Any, left: list[str]) -> PyTree:
 
 
 def _kind(space: Any) -> str:
-    """Tell whether samples are "dict", "tuple" or "array", or "none" of these; other spaces are told by what they have."""
+    """Tell whether samples are a "dict", a "tuple", an "array", or "none" of these."""
     if any(base.__module__.partition(".")[0] == "gymnasium" for base in type(space).__mro__):
         try:
             from gymnasium import spaces

@@ -17,7 +17,6 @@ from jaxreplay.datasets import Dataset, Trajectory
 from jaxreplay.datasets.files.inside import check_entry
 from jaxreplay.datasets.files.minari import check_inside
 from jaxreplay.datasets.files.minari_episodes import read_episodes
-from jaxreplay.record.playback.spaces import infer_space
 
 PATH_VARIABLE = "MINARI_DATASETS_PATH"
 OWN = ("id", "total_steps", "rewards", "terminations", "truncations")  # attributes that Minari sets itself
@@ -52,6 +51,8 @@ def to_minari(
     """
     minari = need("minari", "Minari", "minari", "to_minari")
     need("h5py", "h5py", "minari", "to_minari")
+    from jaxreplay.record.playback.spaces import infer_space  # it imports Gymnasium, which Minari needs
+
     _check_id(minari, dataset_id)
     episodes = list(read_dataset("to_minari", source))
     refuse_unheld("to_minari", "Minari", [], ("extras", "infos", "episode_data"), drop)
