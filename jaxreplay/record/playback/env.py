@@ -73,7 +73,11 @@ class Playback(gymnasium.Env):
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  (as Gymnasium declares it)
 
     def __init__(self, trajectory: Trajectory, env_or_spaces: Any = None, *, truncate_cut: bool = True):
-        form = infer_form(trajectory) if env_or_spaces is None else read_form(env_or_spaces)
+        if env_or_spaces is None:
+            recorded = {"observations": trajectory.observations, "actions": trajectory.actions}
+            form = Form(*(infer_space(path, tree) for path, tree in recorded.items()))
+        else:
+            form = read_form(env_or_spaces)
         self.observation_space, self.action_space, self.spec = form.observation_space, form.action_space, form.spec
         self.trajectory = trajectory.map_arrays(np.asarray)
         check_fit("observations", self.observation_space, self.trajectory.observations, same_dtype=True)
@@ -102,7 +106,7 @@ class Playback(gymnasium.Env):
         """Go on by one step, if this is its action."""
         self._check_position()
         played, step = self.trajectory, self.position
-        _check_action("action", step, self.action_space, played.actions, action)
+        self._check_action(action)
         self.position += 1
         info = {} if played.infos is None else copy.deepcopy(played.infos[step])
         terminated, truncated = (played.terminated, played.truncated) if self.is_over else (False, False)
@@ -114,16 +118,26 @@ class Playback(gymnasium.Env):
     def _observation(self) -> Any:
         return read_step(self.observation_space, self.trajectory.observations, self.position, as_space=True)
 
+    def _check_action(self, action: Any) -> None:
+        step, space = self.position, self.action_space
+        try:
+            given = list_leaves("action", space, action)
+        except ValueError as error:
+            raise WrongAction(f"step {step}: {error}") from error
+        for (path, inner, came), (_, _, recorded) in zip(given, list_leaves("", space, self.trajectory.actions)):
+            wanted, came = recorded[step], np.asarray(came)
+            if came.dtype == inner.dtype == np.float64 and wanted.dtype == np.float32:
+                came = came.astype(wanted.dtype)
+            if came.dtype.kind not in "biufc" or not np.array_equal(came, wanted, equal_nan=True):
+                raise WrongAction(
+                    f"step {step} was recorded with {path} {wanted}, got {came}; a playback takes its own actions"
+                )
+
     def _check_position(self) -> None:
         if self.position < 0:
             raise gymnasium.error.ResetNeeded("Playback: call reset before the first step")
         if self.is_over:
             raise PlaybackOver(f"Playback: all {len(self.trajectory)} steps of the trajectory were played; call reset")
-
-
-def infer_form(trajectory: Trajectory) -> Form:
-    """Make spaces for the arrays of a trajectory."""
-    return Form(infer_space("observations", trajectory.observations), infer_space("actions", trajectory.actions))
 
 
 def read_form(env_or_spaces: Any) -> Form:
@@ -141,35 +155,40 @@ def read_form(env_or_spaces: Any) -> Form:
     raise TypeError(f"env_or_spaces: expected a gymnasium.Env or (observation_space, action_space), got {came}")
 
 
+def list_leaves(path: str, space: Any, value: Any) -> list[tuple[str, Any, Any]]:
+    """List `(path, space, value)` of the leaves of a value nested as a space is. Raises ValueError where it is not."""
+    came = type(value).__name__
+    if isinstance(space, spaces.Dict):
+        if not isinstance(value, Mapping) or set(value) != set(space.spaces):
+            came = f"a dict of {', '.join(sorted(map(str, value)))}" if isinstance(value, Mapping) else came
+            raise ValueError(f"{path}: expected a dict of {', '.join(space.spaces)}, got {came}")
+        parts = [(name, inner, value[name]) for name, inner in space.spaces.items()]
+    elif isinstance(space, spaces.Tuple):
+        if not isinstance(value, list | tuple) or len(value) != len(space.spaces):
+            came = f"{came} of {len(value)}" if isinstance(value, list | tuple) else came
+            raise ValueError(f"{path}: expected a tuple of {len(space.spaces)}, got {came}")
+        parts = [(i, inner, value[i]) for i, inner in enumerate(space.spaces)]
+    else:
+        return [(path, space, value)]
+    return [leaf for name, inner, part in parts for leaf in list_leaves(f"{path}.{name}", inner, part)]
+
+
 def check_fit(path: str, space: Any, tree: PyTree, same_dtype: bool) -> None:
     """Raise ValueError or TypeError naming the leaf, unless a tree of `[T, ...]` holds elements of the space.
 
     same_dtype: ask also for the dtype of the space, or for what is `NARROW` of it.
     """
-    if isinstance(space, spaces.Dict):
-        names = set(tree) if isinstance(tree, Mapping) else None
-        if names != set(space.spaces):
-            came = type(tree).__name__ if names is None else f"a dict of {', '.join(sorted(map(str, names)))}"
-            raise ValueError(f"{path}: expected a dict of {', '.join(space.spaces)}, got {came}")
-        for name, inner in space.spaces.items():
-            check_fit(f"{path}.{name}", inner, tree[name], same_dtype)
-    elif isinstance(space, spaces.Tuple):
-        if not isinstance(tree, list | tuple) or len(tree) != len(space.spaces):
-            came = f"{type(tree).__name__} of {len(tree)}" if hasattr(tree, "__len__") else type(tree).__name__
-            raise ValueError(f"{path}: expected a tuple of {len(space.spaces)}, got {came}")
-        for i, inner in enumerate(space.spaces):
-            check_fit(f"{path}.{i}", inner, tree[i], same_dtype)
-    elif not isinstance(space, (*ARRAYS, spaces.Discrete)):
-        raise TypeError(f"{path}: {type(space).__name__} has elements of no fixed shape, so no trajectory holds them")
-    elif not hasattr(tree, "dtype"):
-        raise ValueError(f"{path}: expected an array [T, ...] for {space}, got {type(tree).__name__}")
-    else:
-        shape, dtype = tuple(space.shape or ()), np.dtype(space.dtype)
-        if tree.shape[1:] != shape:
-            expected, came = describe((len(tree), *shape), dtype), describe(tree.shape, tree.dtype)
-            raise ValueError(f"{path}: expected {expected} by its space, got {came}")
-        if same_dtype and tree.dtype not in (dtype, NARROW.get(dtype, dtype)):
-            raise TypeError(f"{path}: expected {dtype} by its space, got {tree.dtype}; convert it with astype")
+    for name, inner, leaf in list_leaves(path, space, tree):
+        if not isinstance(inner, (*ARRAYS, spaces.Discrete)):
+            raise TypeError(f"{name}: {type(inner).__name__} has elements of no fixed shape: no trajectory holds them")
+        if not hasattr(leaf, "dtype"):
+            raise ValueError(f"{name}: expected an array [T, ...] for {inner}, got {type(leaf).__name__}")
+        shape, dtype = tuple(inner.shape or ()), np.dtype(inner.dtype)
+        if leaf.shape[1:] != shape:
+            expected, came = describe((len(leaf), *shape), dtype), describe(leaf.shape, leaf.dtype)
+            raise ValueError(f"{name}: expected {expected} by its space, got {came}")
+        if same_dtype and leaf.dtype not in (dtype, NARROW.get(dtype, dtype)):
+            raise TypeError(f"{name}: expected {dtype} by its space, got {leaf.dtype}; convert it with astype")
 
 
 def read_step(space: Any, tree: PyTree, step: int, as_space: bool = False) -> Any:
@@ -180,28 +199,3 @@ def read_step(space: Any, tree: PyTree, step: int, as_space: bool = False) -> An
         return tuple(read_step(inner, tree[i], step, as_space) for i, inner in enumerate(space.spaces))
     value = np.array(tree[step], space.dtype if as_space else None)
     return value if isinstance(space, ARRAYS) else value[()]
-
-
-def _check_action(path: str, step: int, space: Any, recorded: PyTree, given: Any) -> None:
-    if isinstance(space, spaces.Dict):
-        if not isinstance(given, Mapping) or set(given) != set(space.spaces):
-            raise WrongAction(f"step {step}: {path}: expected a dict of {', '.join(space.spaces)}, got {given!r}")
-        for name, inner in space.spaces.items():
-            _check_action(f"{path}.{name}", step, inner, recorded[name], given[name])
-    elif isinstance(space, spaces.Tuple):
-        if not isinstance(given, list | tuple) or len(given) != len(space.spaces):
-            raise WrongAction(f"step {step}: {path}: expected a tuple of {len(space.spaces)}, got {given!r}")
-        for i, inner in enumerate(space.spaces):
-            _check_action(f"{path}.{i}", step, inner, recorded[i], given[i])
-    else:
-        wanted, came = recorded[step], np.asarray(given)
-        if came.dtype == space.dtype and came.dtype == np.float64 and wanted.dtype == np.float32:
-            came = came.astype(wanted.dtype)
-        if came.shape != wanted.shape or came.dtype.kind not in "biufc" or not _equal(came, wanted):
-            raise WrongAction(
-                f"step {step} was recorded with {path} {wanted}, got {came}; a playback takes its own actions"
-            )
-
-
-def _equal(a: np.ndarray, b: np.ndarray) -> bool:
-    return bool(np.array_equal(a, b, equal_nan=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxreplay.record.transitions.columns import leaf_order
@@ -51,15 +52,7 @@ def final_observation(info: Mapping[str, Any], env: int) -> Any:
     It is one of each env (an object array, None where nothing ended), or batched like observations are. Raises
     ValueError if it is not there.
     """
-    found = _part(info.get("final_obs"), env)
+    found = jax.tree.map(lambda finals: finals[env], info.get("final_obs"))
     if found is None:
         raise ValueError(f"env {env} ended and was reset in the same step, yet info has no 'final_obs' of it")
     return found
-
-
-def _part(batched: Any, env: int) -> Any:
-    if isinstance(batched, Mapping):
-        return {name: _part(inner, env) for name, inner in batched.items()}
-    if isinstance(batched, tuple | list):
-        return tuple(_part(inner, env) for inner in batched)
-    return None if batched is None else batched[env]
