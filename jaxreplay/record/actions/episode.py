@@ -15,40 +15,39 @@ from jaxreplay.record.actions.record import ActionRecord, Environment
 
 @dataclasses.dataclass
 class Episode:
-    """The steps so far; the fields are those of `ActionRecord`."""
+    """The steps so far; the fields are those of `ActionRecord`.
+
+    seed, options: of the reset that it begins with. not_replayable: why it cannot be replayed, if that is known.
+    """
 
     environment: Environment
-    seed: int | None
-    options: dict[str, Any] | None
-    not_replayable: str
+    seed: Any = None
+    options: Any = None
+    not_replayable: str = ""
     actions: list[Any] = dataclasses.field(default_factory=list)
     rewards: list[float] = dataclasses.field(default_factory=list)
     terminated: bool = False
     truncated: bool = False
 
-    @classmethod
-    def begin(cls, environment: Environment, seed: Any, options: Any, problem: str = "") -> Episode:
-        """Begin with a reset; `problem` says why the episode cannot be replayed, if that is known."""
-        if seed is None:
-            problem = problem or "it was reset without a seed"
+    def __post_init__(self) -> None:
+        if self.seed is None:
+            self.not_replayable = self.not_replayable or "it was reset without a seed"
         else:
-            seed = operator.index(seed)
-        kept = None
+            self.seed = operator.index(self.seed)
+        options, self.options = self.options, None
         if options is not None and not isinstance(options, Mapping):
-            problem = problem or f"its reset options are no dict but {type(options).__name__}"
+            self.not_replayable = self.not_replayable or f"its reset options are no dict but {type(options).__name__}"
         elif options is not None:
             try:
-                kept = copy_value("options", options)
+                self.options = copy_value("options", options)
             except TypeError as error:
-                problem = problem or str(error)
-        return cls(environment, seed, kept, problem)
+                self.not_replayable = self.not_replayable or str(error)
 
     def __len__(self) -> int:
         return len(self.actions)
 
     @property
     def ended(self) -> bool:
-        """Whether the last step ended it."""
         return self.terminated or self.truncated
 
     def add(self, action: Any, reward: Any, terminated: Any, truncated: Any) -> None:
@@ -64,16 +63,7 @@ class Episode:
         self.terminated, self.truncated = bool(terminated), bool(truncated)
 
     def record(self, base: ActionRecord | None = None, base_steps: np.ndarray | None = None) -> ActionRecord:
-        """The episode so far."""
-        return ActionRecord(
-            actions=tuple(self.actions),
-            rewards=np.array(self.rewards, np.float64),
-            terminated=self.terminated,
-            truncated=self.truncated,
-            seed=self.seed,
-            options=self.options,
-            environment=self.environment,
-            not_replayable=self.not_replayable,
-            base=base,
-            base_steps=base_steps,
-        )
+        """Make the record of the episode so far."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        fields |= {"actions": tuple(self.actions), "rewards": np.array(self.rewards, np.float64)}
+        return ActionRecord(**fields, base=base, base_steps=base_steps)

@@ -9,11 +9,13 @@ import gymnasium
 from jaxreplay.datasets.files.values import copy_value
 from jaxreplay.record.actions.environment import describe_environment
 from jaxreplay.record.actions.episode import Episode
-from jaxreplay.record.actions.record import ActionRecord
 
 
 class BaseSpy(gymnasium.Wrapper):
-    """Notes what reaches the environment it wraps. To everything around it, it is that environment."""
+    """Notes what reaches the environment it wraps. To everything around it, it is that environment.
+
+    episode: what came since the last reset, but for resets within a step of what is around, when it is `stepping`.
+    """
 
     def __init__(self, env: Any):
         super().__init__(env)
@@ -23,16 +25,16 @@ class BaseSpy(gymnasium.Wrapper):
     def step(self, action: Any) -> Any:
         copied = copy_value("base action", action)
         result = self.env.step(action)
-        self._episode.add(copied, *result[1:4])
+        self.episode.add(copied, *result[1:4])
         return result
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
-        begun = Episode.begin(self._environment, seed, options)
+        begun = Episode(self._environment, seed, options)
         result = self.env.reset(seed=seed, options=options)
-        if self._stepping:
-            self._episode.not_replayable = "a wrapper reset the base environment in the middle of the episode"
+        if self.stepping:
+            self.episode.not_replayable = "a wrapper reset the base environment in the middle of the episode"
         else:
-            self._episode, self._counted = begun, 0
+            self.episode = begun
         return result
 
     @property
@@ -44,22 +46,7 @@ class BaseSpy(gymnasium.Wrapper):
 
     def restart(self, problem: str) -> None:
         """Begin an episode that did not begin with a reset."""
-        self._episode, self._stepping = Episode.begin(self._environment, None, None, problem), False
-        self._counted = 0
-
-    def expect(self, stepping: bool) -> None:
-        """Say whether what comes is part of a step; a reset outside a step begins an episode."""
-        self._stepping = stepping
-
-    def take_count(self) -> int:
-        """Steps of the running episode since this was last asked, or since it began."""
-        count = len(self._episode) - self._counted
-        self._counted += count
-        return count
-
-    def record(self, num_steps: int) -> ActionRecord:
-        """The first steps of the running episode."""
-        return self._episode.record().without_base(num_steps)
+        self.episode, self.stepping = Episode(self._environment, not_replayable=problem), False
 
 
 def insert_spy(outer: Any) -> BaseSpy:

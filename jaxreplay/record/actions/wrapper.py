@@ -55,9 +55,9 @@ class RecordActions(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
         self.directory = ActionDirectory(directory)
         self.base_actions = base_actions
         self._environment = describe_environment(env)
-        self._episode: Episode | None = None
-        self._base_steps: list[int] = []
         self._spy: BaseSpy | None = insert_spy(self) if base_actions else None
+        self._episode: Episode | None = None
+        self._base_lengths: list[int] = []  # of the base environment's episode, after the reset and each step
         self._is_finished = False
         self._unwritten: list[ActionRecord] = []
         self._has_warned = False
@@ -69,18 +69,18 @@ class RecordActions(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
             return None
         if self._spy is None:
             return self._episode.record()
-        steps = np.array(self._base_steps, np.int64)
-        return self._episode.record(self._spy.record(int(steps.sum())), steps)
+        base = self._spy.episode.record().without_base(self._base_lengths[-1])
+        return self._episode.record(base, np.diff(np.array(self._base_lengths, np.int64), prepend=0))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         """Reset the environment; an episode that was running is written as cut."""
         self._finish()
         if self.base_actions and self._spy is None:  # closed, and used again
             self._spy = insert_spy(self)
-        begun = Episode.begin(self._environment, seed, options)
+        begun = Episode(self._environment, seed, options)
         self._episode = None  # until the reset has worked
         if self._spy is not None:
-            self._spy.expect(stepping=False)
+            self._spy.stepping = False
         result = self.env.reset(seed=seed, options=options)
         self._begin(begun)
         return result
@@ -89,14 +89,17 @@ class RecordActions(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
         """Step the environment, and write the episode's record if it ends."""
         copied = copy_value("action", action)
         if self._episode is None or self._is_finished:
-            self._begin_without_reset()
+            problem = "it began without a reset"
+            if self._spy is not None:
+                self._spy.restart(problem)
+            self._begin(Episode(self._environment, not_replayable=problem))
         if self._spy is not None:
-            self._spy.expect(stepping=True)
+            self._spy.stepping = True
         result = self.env.step(action)
         assert self._episode is not None
         self._episode.add(copied, *result[1:4])
         if self._spy is not None:
-            self._base_steps.append(self._spy.take_count())
+            self._base_lengths.append(len(self._spy.episode))
         if self._episode.ended:
             self._finish()
         return result
@@ -125,16 +128,16 @@ class RecordActions(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
         if self.base_actions != other.base_actions:
             raise ValueError("clone_from: both must be made with the same base_actions")
         check_environment(other.env, self._environment)
-        state = (other._spy, other._episode, other._base_steps, other._is_finished)
+        state = (other._spy, other._episode, other._base_lengths, other._is_finished)
         env, *state = copy_with_state(other.env, *state)
         self._finish()
         replaced, self.env = self.env, env
-        self._spy, self._episode, self._base_steps, self._is_finished = state
+        self._spy, self._episode, self._base_lengths, self._is_finished = state
         replaced.close()
 
     def _begin(self, episode: Episode) -> None:
         self._episode, self._is_finished = episode, False
-        self._base_steps = [] if self._spy is None else [self._spy.take_count()]
+        self._base_lengths = [] if self._spy is None else [len(self._spy.episode)]
         if episode.not_replayable and not self._has_warned:
             self._has_warned = True
             warnings.warn(
@@ -142,12 +145,6 @@ class RecordActions(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
                 "Reset with a seed to replay it. (Said once; each record says so itself.)",
                 stacklevel=3,
             )
-
-    def _begin_without_reset(self) -> None:
-        problem = "it began without a reset"
-        if self._spy is not None:
-            self._spy.restart(problem)
-        self._begin(Episode.begin(self._environment, None, None, problem))
 
     def _finish(self) -> None:
         """Write the record of an episode that has steps and was not yet written, and those that failed before."""
