@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator
-from typing import Any, overload
+from typing import Any, TypeVar
 
 from jaxreplay._core import trees
 from jaxreplay.datasets.dataset import Dataset
@@ -14,19 +14,11 @@ from jaxreplay.datasets.workers import check_sendable, run_in_order
 
 Conversion = Callable[[Trajectory], Trajectory]
 Wrap = Callable[[Any], Any]
+Data = TypeVar("Data", Trajectory, Dataset)
 
 
-@overload
 def convert(
-    data: Trajectory,
-    conversion: Conversion | None = None,
-    *,
-    wrap: Wrap | None = None,
-    env_or_spaces: Any = None,
-) -> Trajectory: ...
-@overload
-def convert(
-    data: Dataset,
+    data: Data,
     conversion: Conversion | None = None,
     *,
     wrap: Wrap | None = None,
@@ -34,17 +26,7 @@ def convert(
     workers: int = 1,
     processes: bool = False,
     progress: bool | None = None,
-) -> Dataset: ...
-def convert(
-    data: Any,
-    conversion: Conversion | None = None,
-    *,
-    wrap: Wrap | None = None,
-    env_or_spaces: Any = None,
-    workers: int = 1,
-    processes: bool = False,
-    progress: bool | None = None,
-) -> Any:
+) -> Data:
     """Run a trajectory, or every episode of a data set, through a conversion; episodes keep their order.
 
     conversion: a function from trajectory to trajectory. Or wrap: a function that wraps an environment, to get what

@@ -242,6 +242,10 @@ def test_what_is_held_is_never_deleted_and_otherwise_nothing_is_copied() -> None
     now = pointers()
     step_on(env, 9)
     assert pointers() == now  # held as it is, it was copied once
+    one = env.buffer.rings.arrays[0]  # an array alone, out of a buffer that is gone
+    step_on(env, 9)
+    assert not one.is_deleted()
+    del one
     view = np.asarray(env.buffer.rings.arrays[0])
     values = view.copy()
     step_on(env, 9)

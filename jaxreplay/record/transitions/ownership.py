@@ -18,7 +18,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxreplay._core.clock import slot_of_age
 from jaxreplay._core.episode_numbers import number_limit
@@ -107,7 +106,10 @@ class Keeper:
         self._own = _anew(buffer)
 
     def write(self, program: Callable[..., Buffer], *arguments: Any) -> None:
-        """Run a program that donates the buffer, or a copy where others hold it. Interrupts must be held back."""
+        """Run a program on the buffer, which it donates, or on a copy where others hold it, and keep the result.
+
+        The caller holds interrupts back: one between the two would lose the buffer.
+        """
         if _is_donated(self._own):
             raise RuntimeError(
                 "the buffer that was handed out was donated to a jitted function, and is gone; give the recorder what "
@@ -123,12 +125,6 @@ class Keeper:
                 )
             self._own = jax.tree.map(lambda leaf: leaf.copy(), self._own)
         self._own = program(self._own, *arguments)
-
-    def extend(self, steps: PyTree, mask: np.ndarray) -> None:
-        self.write(EXTEND, steps, mask)
-
-    def close(self, envs: np.ndarray) -> None:
-        self.write(CLOSE, envs.reshape(() if self._own.single else (-1,)))
 
 
 def _anew(buffer: Buffer) -> Buffer:

@@ -5,13 +5,15 @@ It knows nothing of Gymnasium but its words, and the error that it raises where 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from jaxreplay.record.transitions.ownership import SET_DATA, Keeper, uninterrupted
+from jaxreplay.record.transitions import ownership
+from jaxreplay.record.transitions.ownership import Keeper, uninterrupted
 from jaxreplay.record.transitions.staging import Staging
 from jaxreplay.record.transitions.totals import Totals, begin_totals, describe_starts
 from jaxreplay.state import Buffer, check_buffer
@@ -152,7 +154,7 @@ class Recorder:
             staging.truncated.array[now.time - 1 - staging.first] |= cut
         elif cut.any():
             with uninterrupted():
-                self.keeper.close(cut)
+                self.keeper.write(ownership.CLOSE, cut.reshape(self.staging.stored_lead))
         staging.put_start(now.time, observation, envs)
         awaited = None if reset.awaited is None else reset.awaited & ~envs
         self.standing = Standing(
@@ -200,9 +202,9 @@ class Recorder:
         """Write what is staged, and what is known of episodes."""
         with uninterrupted():  # what was written must not be written again
             now = self.standing
-            self.staging.hand_on(now.time, self.keeper.extend)
+            self.staging.hand_on(now.time, functools.partial(self.keeper.write, ownership.EXTEND))
             if now.totals is not None and (rows := now.totals.rows()) is not None:
-                self.keeper.write(SET_DATA, *rows)
+                self.keeper.write(ownership.SET_DATA, *rows)
                 self.standing = now._replace(totals=now.totals._replace(ended=()))
 
     def _free_slices(self, buffer: Buffer) -> int:
