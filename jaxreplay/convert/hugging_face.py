@@ -14,6 +14,7 @@ import numpy as np
 from jaxreplay.convert.sources import need, read_dataset, reported
 from jaxreplay.datasets import Dataset, Trajectory
 from jaxreplay.datasets.files import values
+from jaxreplay.datasets.store import make_store
 from jaxreplay.types import PyTree
 
 PARTS = ("observations", "actions", "rewards", "extras")
@@ -70,7 +71,7 @@ def from_hugging_face(dataset: Any) -> Dataset:
         parts = {part: _unflatten(part, {name: columns[name][i] for name in arrays}) for part in PARTS}
         others = {name: values[i] for name, values in (flags | texts).items()}
         episodes.append(Trajectory(**parts, **others))
-    return reported(episodes)
+    return reported(make_store(episodes))
 
 
 def _flatten_episode(episode: Trajectory) -> dict[str, np.ndarray]:

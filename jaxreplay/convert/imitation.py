@@ -9,11 +9,12 @@ import numpy as np
 
 from jaxreplay._core import trees
 from jaxreplay.convert.sources import need, read_dataset, refuse_unheld, reported
-from jaxreplay.datasets import Report, Trajectory
-from jaxreplay.datasets.pieces import follows, pieces, with_final
+from jaxreplay.datasets import Trajectory
+from jaxreplay.datasets.files.imitation import TIME_LIMIT, is_truncated, trajectory_of
+from jaxreplay.datasets.joining import check_rows, join
+from jaxreplay.datasets.store import Chunk, make_store
 
 KINDS = ("Trajectory", "TrajectoryWithRew", "TransitionsMinimal", "Transitions", "TransitionsWithRew")
-TIME_LIMIT = "TimeLimit.truncated"  # how Gym's and Stable-Baselines3's infos say that an episode was truncated
 
 
 def to_imitation(source: Any, kind: str = "TrajectoryWithRew", drop: Sequence[str] = ()) -> Any:
@@ -120,21 +121,15 @@ def from_imitation(data: Any, unknown_end: str = "terminated") -> Any:
         if len(every) > 1:
             raise TypeError("from_imitation: expected one object of transitions, or a list of trajectories")
         return _from_transitions(every[0], unknown_end)
-    return reported([_from_trajectory(i, each, unknown_end) for i, each in enumerate(every)])
+    return reported(make_store(_from_trajectory(i, each, unknown_end) for i, each in enumerate(every)))
 
 
 def _from_trajectory(i: int, each: Any, unknown_end: str) -> Trajectory:
     if not hasattr(each, "terminal"):
         raise TypeError(f"from_imitation: {i}: expected a trajectory as the first is one, got {type(each).__name__}")
-    infos = None if each.infos is None else list(each.infos)
+    fields = {"obs": _unwrap(each.obs), "acts": np.asarray(each.acts), "infos": each.infos, "terminal": each.terminal}
     rewards = getattr(each, "rews", None)
-    return Trajectory(
-        observations=_unwrap(each.obs),
-        actions=np.asarray(each.acts),
-        rewards=None if rewards is None else np.asarray(rewards),
-        infos=infos,
-        **_flags(bool(each.terminal), infos, unknown_end),
-    )
+    return trajectory_of(fields if rewards is None else fields | {"rews": np.asarray(rewards)}, unknown_end)
 
 
 def _from_transitions(data: Any, unknown_end: str) -> Any:
@@ -143,27 +138,12 @@ def _from_transitions(data: Any, unknown_end: str) -> Any:
         return {"observation": observation, "action": action, "infos": infos}
     if not len(action):
         raise ValueError("from_imitation: expected at least one transition, got none")
-    following, dones = _unwrap(data.next_obs), np.asarray(data.dones, bool)
-    rewards = getattr(data, "rews", None)
-    episodes = []
-    same = follows(observation, following)
-    for first, last in pieces(~dones[:-1] & same):
-        mine = infos[first:last]
-        episodes.append(
-            Trajectory(
-                observations=with_final(observation, following, first, last),
-                actions=action[first:last],
-                rewards=None if rewards is None else np.asarray(rewards)[first:last],
-                infos=mine,
-                **_flags(bool(dones[last - 1]), mine, unknown_end),
-            )
-        )
-    return reported(episodes, Report(discontinuities=int((~dones[:-1] & ~same).sum())))
-
-
-def _flags(ended: bool, infos: Sequence[Mapping[str, Any]] | None, unknown_end: str) -> dict[str, bool]:
-    truncated = ended and (bool(infos and infos[-1].get(TIME_LIMIT, False)) or unknown_end == "truncated")
-    return {"terminated": ended and not truncated, "truncated": truncated}
+    dones, rewards = np.asarray(data.dones, bool), getattr(data, "rews", None)
+    rewards = None if rewards is None else np.asarray(rewards)
+    check_rows({"obs": observation, "acts": action, "dones": dones, "rews": rewards}, len(infos))
+    truncated = dones & [is_truncated(info, unknown_end) for info in infos]
+    steps, following = Chunk(observation, action, rewards), _unwrap(data.next_obs)
+    return reported(*join(steps, following, dones & ~truncated, truncated, infos=infos, bits=True))
 
 
 def _unwrap(observation: Any) -> Any:

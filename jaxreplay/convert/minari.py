@@ -17,6 +17,7 @@ from jaxreplay.datasets import Dataset, Trajectory
 from jaxreplay.datasets.files.inside import check_entry
 from jaxreplay.datasets.files.minari import check_inside
 from jaxreplay.datasets.files.minari_episodes import read_episodes
+from jaxreplay.datasets.store import make_store
 
 PATH_VARIABLE = "MINARI_DATASETS_PATH"
 OWN = ("id", "total_steps", "rewards", "terminations", "truncations")  # attributes that Minari sets itself
@@ -94,7 +95,7 @@ def from_minari(dataset: Any, *, path: Any = None, download: bool = False, rewar
             dataset = minari.load_dataset(dataset, download=download)
         check_entry(pathlib.Path(dataset.storage.data_path), pathlib.Path(dataset.storage.data_path).parent)
     check_inside(pathlib.Path(dataset.storage.data_path))
-    return reported(read_episodes(dataset, reward_dtype))
+    return reported(make_store(read_episodes(dataset, reward_dtype)))
 
 
 def _check_id(minari: Any, dataset_id: str) -> None:

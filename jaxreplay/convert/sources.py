@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,10 +14,11 @@ import jaxreplay as replay
 from jaxreplay._core import trees
 from jaxreplay.convert.reading import Column, Table, read_table
 from jaxreplay.datasets import Dataset, Report, Trajectory
-from jaxreplay.datasets import store as stores
+from jaxreplay.datasets.columns import compact
 from jaxreplay.datasets.narrow import narrow_tree
 from jaxreplay.datasets.reading import read_buffer
 from jaxreplay.datasets.select import summarise
+from jaxreplay.datasets.store import Store
 from jaxreplay.datasets.trajectory import PARTS
 from jaxreplay.sources.concat import Concat
 from jaxreplay.sources.mixture import Mixture
@@ -71,7 +72,7 @@ def read_rows(what: str, source: Any, view: View, key: Any = None, narrow: bool 
 
 def _read_steps(dataset: Dataset, narrow: bool) -> Table:
     """Read the steps of a data set as transitions; each observation is kept once."""
-    store = stores.compact(dataset._store)
+    store = compact(dataset._store)
     parts = {part: getattr(store.chunks[0], part) for part in PARTS}
     parts = narrow_tree(parts, narrow=True) if narrow else parts
     count, lengths = store.num_steps, store.table.length
@@ -142,9 +143,8 @@ def read_dataset(what: str, source: Any) -> Dataset:
     return dataset
 
 
-def reported(episodes: Iterable[Trajectory], left_out: Report | None = None) -> Dataset:
+def reported(store: Store, left_out: Report | None = None) -> Dataset:
     """Make a data set of imported episodes, whose report says how they end, beside what was left out."""
-    store = stores.make_store(episodes)
     return Dataset._of(store, summarise(store) + (left_out or Report()))
 
 

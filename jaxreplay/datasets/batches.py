@@ -14,8 +14,9 @@ from flax import struct
 
 from jaxreplay import sampling
 from jaxreplay.buffer import Buffer
+from jaxreplay.datasets.columns import gather
 from jaxreplay.datasets.narrow import narrow_tree
-from jaxreplay.datasets.store import Store, gather
+from jaxreplay.datasets.store import Store
 from jaxreplay.types import PyTree
 from jaxreplay.views import View
 

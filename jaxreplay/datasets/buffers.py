@@ -13,8 +13,9 @@ import jaxreplay.buffer as core
 from jaxreplay._core import trees
 from jaxreplay._episodes import set_episode_data
 from jaxreplay.buffer import Buffer
+from jaxreplay.datasets.columns import gather
 from jaxreplay.datasets.narrow import narrow_tree
-from jaxreplay.datasets.store import Store, gather
+from jaxreplay.datasets.store import Store
 from jaxreplay.samplers import Sampler
 from jaxreplay.types import Transition
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxreplay._core import trees
 from jaxreplay.buffer import Buffer
-from jaxreplay.datasets import batches, buffers, reading, split, store, transitions
+from jaxreplay.datasets import batches, buffers, columns, joining, reading, split, store
 from jaxreplay.datasets import load as loading
 from jaxreplay.datasets import select as choosing
 from jaxreplay.datasets.batches import Batch
@@ -114,7 +114,7 @@ class Dataset:
         >>> [len(t) for t in Dataset.from_transitions(flatten([episode, episode]))]
         [3, 3]
         """
-        return cls._of(*transitions.read_transitions(steps))
+        return cls._of(*joining.join_transitions(steps))
 
     def save(self, path: Any, one_file_per_episode: bool = False) -> None:
         """Write one `.npz` file, or a folder with one for each episode.
@@ -161,9 +161,9 @@ class Dataset:
         """
         if choosing.is_single(rows):
             row = choosing.index("step", rows, len(self))
-            step = jax.tree.map(lambda x: x[0], store.gather(self._store, np.array([row])))
+            step = jax.tree.map(lambda x: x[0], columns.gather(self._store, np.array([row])))
             return {name: getattr(step, name) for name in Transition.__dataclass_fields__}
-        return store.gather(self._store, choosing.indices(rows, len(self), "step", most_axes=32))
+        return columns.gather(self._store, choosing.indices(rows, len(self), "step", most_axes=32))
 
     def append(self, trajectory: Trajectory) -> Dataset:
         """A data set with one more episode; nothing that was there is copied."""
@@ -180,7 +180,7 @@ class Dataset:
 
     def compact(self) -> Dataset:
         """The same in one piece of memory: batches of many small files or trajectories are read faster. One copy."""
-        return self._of(store.compact(self._store), self.report)
+        return self._of(columns.compact(self._store), self.report)
 
     def random_split(self, key: jax.Array, lengths: Sequence[int | float]) -> tuple[Dataset, ...]:
         """Part it at random by whole episodes; each is in one part, and keeps its place among those.
@@ -272,8 +272,8 @@ class Dataset:
         return batches.view_batches(buffer, key, batch_size, view, epochs, drop_remainder)
 
     def __repr__(self) -> str:
-        columns = self._store.chunks[0].columns() if self._store.chunks else []
-        described = ", ".join(f"{path}: {trees.describe(x.shape[1:], x.dtype)}" for path, x in columns)
+        found = self._store.chunks[0].columns() if self._store.chunks else []
+        described = ", ".join(f"{path}: {trees.describe(x.shape[1:], x.dtype)}" for path, x in found)
         return f"Dataset({self.num_episodes} episodes, {len(self)} steps; {described})"
 
 

@@ -192,6 +192,15 @@ def test_episodes_without_infos_have_none(library: Any) -> None:
     assert came.episode(2).infos == [{}, {}, {}, {}, {"TimeLimit.truncated": True}]
 
 
+def test_infos_that_are_all_empty_are_none(library: Any) -> None:
+    """So they are read from a folder that `imitation` saved, too."""
+    (trajectory,) = convert.to_imitation(episodes(infos=False).episodes[:1])
+    filled = dataclasses.replace(trajectory, infos=np.array([{}, {}, {}]))
+    assert convert.from_imitation(filled).episode(0).infos is None
+    joined = convert.from_imitation(make(library, [0, 1, 2], [False, True, True], infos=[{}, {}, {"a": 1}]))
+    assert [episode.infos for episode in joined] == [None, [{"a": 1}]]
+
+
 def test_what_the_types_cannot_hold_is_named(library: Any) -> None:
     zeros, ones = np.zeros((3, 2)), np.ones(2, np.float32)
     nested = Trajectory({"a": {"b": zeros}}, ones, ones)

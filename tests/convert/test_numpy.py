@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pathlib
+import tempfile
 from typing import Any
 
 import ml_dtypes
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from jaxreplay import convert
 from jaxreplay.datasets import Dataset, Trajectory
 from tests.convert.streams import assert_same, assert_same_episodes, buffer_with_holes, random_dataset
+from tests.extras import library
 
 
 @settings(settings.get_profile("short"))
@@ -106,8 +109,8 @@ def test_columns_of_flags_and_rewards_with_an_axis_more_are_read() -> None:
 
 def test_what_does_not_fit_is_named() -> None:
     for more, message in (
-        ({"actions": None}, r"actions: expected arrays \[N, ...\]; there are: observations, rewards"),
-        ({"rewards": np.ones(6)}, r"rewards: expected N = 7 rows as in observations, got \(6,\)"),
+        ({"actions": None}, r"there is no actions: .* expected arrays \[N, ...\], there are: observations, rewards"),
+        ({"rewards": np.ones(6)}, r"rewards: expected N = 7 rows as of the observations, got float64\[6\]"),
         ({"terminals": np.full(7, 0.5)}, r"terminals: expected one flag a row, got float64\[7\]"),
         (
             {"next_observations": np.ones((7, 2))},
@@ -130,3 +133,79 @@ def test_infos_and_data_of_episodes_are_left_out_only_when_told() -> None:
     with pytest.raises(ValueError, match=r"no place for episode_data\.seed"):
         convert.to_numpy(dataset, drop=("infos",))
     assert len(convert.to_numpy(dataset, drop=("infos", "episode_data"))["actions"]) > 0
+
+
+def by_file(path: pathlib.Path, arrays: dict[str, Any], **options: Any) -> Dataset:
+    """Write arrays to an HDF5 file, and load it."""
+    with library("h5py").File(path, "w") as file:
+        for name, column in arrays.items():
+            file.create_dataset(name, data=column)
+    return Dataset.load(path, **options)
+
+
+def assert_same_both_ways(arrays: dict[str, Any], **options: Any) -> Dataset:
+    with tempfile.TemporaryDirectory() as folder:
+        file = by_file(pathlib.Path(folder, "x.hdf5"), arrays, **options)
+    came = convert.from_numpy(arrays, **options)
+    assert_same_episodes(came, file)
+    assert came.report == file.report
+    return came
+
+
+@settings(settings.get_profile("short"))
+@given(st.integers(0, 10**6), st.integers(1, 8), st.booleans(), st.sampled_from(["drop", "repeat"]))
+def test_arrays_and_a_file_of_them_give_the_same_episodes(
+    seed: int, count: int, known: bool, missing_final: str
+) -> None:
+    rng = np.random.default_rng(seed)
+    values = np.float32([0.0, -0.0, np.nan, 1.0])
+    more: dict[str, Any] = {"infos/qpos": rng.random(count), "metadata/size": 3}
+    more |= {"next_observations": rng.choice(values, (count, 1))} if known else {}
+    more |= {"episode": np.sort(rng.integers(0, 3, count))} if seed % 2 else {}
+    assert_same_both_ways(
+        {
+            "observations": rng.choice(values, (count, 1)),
+            "actions": rng.integers(0, 3, count),
+            "rewards": rng.random((count, 1)),
+            "terminals": rng.random(count) < 0.2,
+            "timeouts": rng.random((count, 1)) < 0.2,
+        }
+        | more,
+        missing_final=missing_final,
+    )
+
+
+def test_a_joint_may_differ_in_the_sign_of_zero_and_in_the_bits_of_nan() -> None:
+    other_nan = np.uint64(0xFFF8000000000001).view(np.float64)
+    arrays = {
+        "observations": np.array([[5.0, 5.0], [0.0, np.nan], [0.0, np.nan]]),
+        "actions": np.arange(3),
+        "next_observations": np.array([[-0.0, other_nan], [np.nan, 0.0], [1.0, 1.0]]),
+    }
+    came = assert_same_both_ways(arrays)
+    assert [len(each) for each in came] == [2, 1]
+    assert came.report is not None
+    assert (came.report.discontinuities, came.report.dropped_rows) == (1, 0)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_number_of_an_episode_parts_those_that_did_not_end(known: bool) -> None:
+    one = Trajectory(np.zeros((4, 1)), np.zeros(3))
+    arrays = convert.to_numpy(Dataset([one, one]))
+    if not known:
+        del arrays["next_observations"]
+    came = assert_same_both_ways(arrays)
+    assert [len(each) for each in came] == ([3, 3] if known else [2, 2])
+    assert came.report is not None
+    assert came.report.discontinuities == 0
+
+
+def test_extras_of_one_array_are_kept_beside_others() -> None:
+    came = assert_same_both_ways(arrays(extras=np.arange(7), more=np.ones(7)), missing_final="repeat")
+    assert_same(came[:].extras, {"extras": np.arange(7), "more": np.ones(7)})
+    assert_same(assert_same_both_ways(arrays(extras=np.arange(7)), missing_final="repeat")[:].extras, np.arange(7))
+
+
+def test_a_name_that_is_an_array_and_a_group_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"from_numpy: infos/qpos: infos is an array as well"):
+        convert.from_numpy(arrays(infos=np.ones(7), **{"infos/qpos": np.ones(7)}))

@@ -1,24 +1,28 @@
-"""HDF5 files in the layout of D4RL: one row a step, `terminals` and `timeouts` where episodes end.
+"""The layout of D4RL, as arrays and in HDF5 files: one row a step, `terminals` and `timeouts` where episodes end.
 
-Where the file has `next_observations`, they are what followed each step, and a row whose next observation is not the
-next row's observation ends its part of the episode: a discontinuity. Where it has none, what followed an episode's last
-row is not known. It is not invented: that row is dropped, and its observation is the final one of the rows before.
+Where there are `next_observations`, they are what followed each step, and a row whose next observation is not the
+next row's observation ends its part of the episode: a discontinuity. Where there are none, what followed an episode's
+last row is not known. It is not invented: that row is dropped, and its observation is the final one of the rows before.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
+from jaxreplay._core import trees
 from jaxreplay.datasets.files.inside import open_hdf5
+from jaxreplay.datasets.files.values import is_number
+from jaxreplay.datasets.joining import check_rows, join, ranges
 from jaxreplay.datasets.report import Report
-from jaxreplay.datasets.store import Chunk, Store, Table, consecutive
+from jaxreplay.datasets.store import Chunk, Store
 
-NEEDED = ("observations", "actions")
-KNOWN = (*NEEDED, "rewards", "terminals", "timeouts", "next_observations")
-PIECE = 16 * 2**20
+PARTS = ("observations", "actions", "rewards", "next_observations", "terminals", "timeouts", "episode", "extras")
 MOST_COMPRESSED = 1100  # no filter of HDF5 makes data smaller by more; what claims to be was never written
 
 
@@ -29,136 +33,90 @@ def read(path: pathlib.Path, missing_final: str) -> tuple[Store, Report]:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"{path}: reading it needs h5py: pip install 'jaxreplay[datasets]'") from error
     with open_hdf5(path) as (_, found):
-        columns, ignored = _list_columns(found)
-        count = len(columns["observations"])
-        if not count:
-            raise ValueError("observations: there are no steps")
-        terminated, truncated = (_flags(columns.pop(name, None), count) for name in ("terminals", "timeouts"))
-        nexts = columns.pop("next_observations", None)
-        observations = _load(columns.pop("observations"))
-        parts: dict[str, Any] = {"actions": _load(columns.pop("actions"))}
-        parts["rewards"] = _load(columns.pop("rewards")) if "rewards" in columns else None
-        extras = _nested({name: _load(column) for name, column in columns.items()})
-        ended = terminated | truncated
-        if nexts is None:
-            store, report = _without_nexts(observations, ended, terminated, truncated, missing_final)
-        else:
-            store, report = _with_nexts(observations, nexts, ended, terminated, truncated)
-        chunk = Chunk(store.chunks[0].observations, parts["actions"], parts["rewards"], extras or None)
-    store = Store((chunk,), store.table)
-    if store.num_episodes:
-        store.trajectory(0)
+        return join_columns(found, missing_final)
+
+
+def join_columns(found: Mapping[str, Any], missing_final: str) -> tuple[Store, Report]:
+    """Join the rows of columns to episodes; see `convert.from_numpy`.
+
+    found: NumPy arrays, or data sets of an HDF5 file, nested or named by their path, as `infos/qpos`. Raises ValueError
+    or TypeError naming the column that is missing or does not fit.
+    """
+    tree = _nest(found)
+    for name in ("observations", "actions"):
+        if not jax.tree.leaves(tree.get(name)):
+            names = ", ".join(found)[:200] or "none"
+            raise ValueError(f"there is no {name}: not D4RL's layout; expected arrays [N, ...], there are: {names}")
+    parts = {name: tree.pop(name, None) for name in PARTS}
+    count = (*jax.tree.leaves(parts["observations"])[0].shape, 0)[0]
+    if not count:
+        raise ValueError("observations: expected at least one row [N, ...]")
+    check_rows(parts, count)
+    for path, leaf in trees.paths(parts):
+        if not is_number(leaf.dtype):
+            raise ValueError(f"{path}: expected numbers, got {trees.describe(leaf.shape, leaf.dtype)}")
+    ignored: list[str] = []
+    extras, more = parts["extras"], _keep_rows(tree, count, "", ignored)
+    if more:
+        extras = more if extras is None else {**(extras if isinstance(extras, dict) else {"extras": extras}), **more}
+    steps = Chunk(*(jax.tree.map(_load, part) for part in (*(parts[name] for name in PARTS[:3]), extras)))
+    if steps.rewards is not None:  # some are `[N, 1]`
+        rewards = steps.rewards.reshape(count, *[n for n in steps.rewards.shape[1:] if n != 1])
+        steps = dataclasses.replace(steps, rewards=rewards)
+    terminated, truncated = (_flags(name, parts[name], count) for name in ("terminals", "timeouts"))
+    parted: Any = False
+    if parts["episode"] is not None:
+        number = _load(parts["episode"]).reshape(count, -1)
+        parted = (number[1:] != number[:-1]).any(axis=1)
+    following = parts["next_observations"]
+    store, report = join(steps, following, terminated, truncated, parted=parted, missing_final=missing_final)
     return store, report + Report(ignored=tuple(ignored))
 
 
-def _list_columns(found: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The arrays of one row a step by name, and the names of all others, which are not read."""
-    missing = [name for name in NEEDED if name not in found]
-    if missing:
-        raise ValueError(f"there is no {' and no '.join(missing)}: not D4RL's layout (it has {', '.join(found)[:200]})")
-    count = found["observations"].shape[:1]
-    columns, ignored = {}, []
-    for name, item in found.items():
-        if item.shape[:1] == count and item.shape and item.dtype.kind in "biuf":
-            size = item.dtype.itemsize * int(np.prod([float(n) for n in item.shape]))
-            if size > MOST_COMPRESSED * (item.id.get_storage_size() + 64):
-                raise ValueError(f"{name}: {item.shape} is more than the file can hold")
-            columns[name] = item
-        elif name in KNOWN:
-            raise ValueError(
-                f"{name}: expected numbers, {count} rows as observations has, got {item.dtype}{item.shape}"
-            )
-        else:
-            ignored.append(name)
-    return columns, ignored
-
-
-def _load(column: Any) -> np.ndarray:
-    """A column in the machine's byte order."""
-    out = np.empty(column.shape, column.dtype.newbyteorder("="))
-    for begin, end in _pieces(column):
-        out[begin:end] = column[begin:end]
-    return out
-
-
-def _pieces(column: Any) -> list[tuple[int, int]]:
-    row = column.dtype.itemsize * int(np.prod(column.shape[1:]))
-    step = max(1, PIECE // max(row, 1))
-    return [(begin, min(begin + step, len(column))) for begin in range(0, len(column), step)]
-
-
-def _flags(column: Any, count: int) -> np.ndarray:
-    """One bool a row; False where there is no such column."""
-    if column is None:
-        return np.zeros(count, bool)
-    values = np.asarray(column)
-    if values.size != count or not ((values == 0) | (values == 1)).all():
-        raise ValueError(f"{column.name.lstrip('/')}: expected one flag a row, got {values.dtype}{values.shape}")
-    return values.reshape(count).astype(bool)
-
-
-def _nested(columns: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Columns by path as dicts: `infos/qpos` is in the dict `infos`."""
+def _nest(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Put columns named by paths in dicts: `infos/qpos` in the dict `infos`."""
     tree: dict[str, Any] = {}
-    for name, column in columns.items():
+    for name, column in found.items():
         *groups, last = name.split("/")
         inner = tree
         for group in groups:
             inner = inner.setdefault(group, {})
-        inner[last] = column
+            if not isinstance(inner, dict):
+                raise ValueError(f"{name}: {group} is an array as well")
+        inner[last] = inner[last] | column if isinstance(inner.get(last), dict) else column
     return tree
 
 
-def _without_nexts(
-    observations: np.ndarray, ended: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, missing_final: str
-) -> tuple[Store, Report]:
-    """Episodes whose last row serves as the final observation, or, if asked, is repeated as it."""
-    count = len(ended)
-    last = np.union1d(np.flatnonzero(ended), [count - 1])
-    first = np.concatenate([[0], last[:-1] + 1])
-    length = last - first + 1
-    if missing_final == "repeat":
-        table = consecutive(length, terminated[last], truncated[last])
-        return Store((Chunk(_with_finals(observations, last, observations[last]), None),), table), Report()
-    none = np.zeros(len(last), bool)
-    table = consecutive(length, none, none)
-    table = Table(**{**vars(table), "observation": first, "step": first, "length": length - 1})
-    store = Store((Chunk(observations, None),), table)
-    report = Report(dropped_rows=len(last), dropped_episodes=int((length == 1).sum()))
-    return Store(store.chunks, table.map(lambda x: x[length > 1])), report
+def _keep_rows(tree: Mapping[str, Any], count: int, path: str, ignored: list[str]) -> dict[str, Any]:
+    """Keep the columns of numbers, one row a step, and list the paths of all others."""
+    kept = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            kept[name] = _keep_rows(value, count, f"{path}{name}/", ignored)
+        elif all(leaf.shape[:1] == (count,) and is_number(leaf.dtype) for leaf in jax.tree.leaves(value)):
+            kept[name] = value
+        else:
+            ignored.append(f"{path}{name}")
+    return {name: value for name, value in kept.items() if jax.tree.leaves(value)}
 
 
-def _with_nexts(
-    observations: np.ndarray, nexts: Any, ended: np.ndarray, terminated: np.ndarray, truncated: np.ndarray
-) -> tuple[Store, Report]:
-    if nexts.shape != observations.shape or nexts.dtype != observations.dtype:
-        raise ValueError(f"next_observations: expected {observations.shape}, got {nexts.dtype}{nexts.shape}")
-    count = len(ended)
-    goes_on = np.zeros(count, bool)
-    for begin, end in _pieces(nexts):
-        after = nexts[begin:end]
-        following = observations[begin + 1 : end + 1]
-        same = after[: len(following)] == following
-        if after.dtype.kind == "f":
-            same |= np.isnan(after[: len(following)]) & np.isnan(following)
-        goes_on[begin : begin + len(following)] = same.reshape(len(following), -1).all(axis=1)
-    last = np.flatnonzero(ended | ~goes_on)
-    length = np.diff(np.concatenate([[-1], last]))
-    finals = np.empty((len(last), *observations.shape[1:]), observations.dtype)
-    for begin, end in _pieces(nexts):
-        inside = (last >= begin) & (last < end)
-        finals[inside] = nexts[begin:end][last[inside] - begin]
-    table = consecutive(length, terminated[last], truncated[last])
-    cuts = int((~ended[last[last < count - 1]]).sum())
-    return Store((Chunk(_with_finals(observations, last, finals), None),), table), Report(discontinuities=cuts)
-
-
-def _with_finals(observations: np.ndarray, last: np.ndarray, finals: np.ndarray) -> np.ndarray:
-    """Put each episode's final observation after that of its last row."""
-    out = np.empty((len(observations) + len(last), *observations.shape[1:]), observations.dtype)
-    begin = 0
-    for i, end in enumerate(last + 1):
-        out[begin + i : end + i] = observations[begin:end]
-        out[end + i] = finals[i]
-        begin = end
+def _load(column: Any) -> np.ndarray:
+    """Return a column in memory, in the machine's byte order."""
+    dtype = column.dtype.newbyteorder("=")
+    if isinstance(column, np.ndarray):
+        return column.astype(dtype, copy=False)
+    size = dtype.itemsize * int(np.prod([float(n) for n in column.shape]))
+    if size > MOST_COMPRESSED * (column.id.get_storage_size() + 64):
+        raise ValueError(f"{column.name.lstrip('/')}: {column.shape} is more than the file can hold")
+    out = np.empty(column.shape, dtype)
+    for begin, end in ranges(column):
+        out[begin:end] = column[begin:end]
     return out
+
+
+def _flags(name: str, column: Any, count: int) -> np.ndarray:
+    """Return one bool a row; False where there is no such column."""
+    values = np.zeros(count, bool) if column is None else _load(column)
+    if values.size != count or not ((values == 0) | (values == 1)).all():
+        raise ValueError(f"{name}: expected one flag a row, got {trees.describe(values.shape, values.dtype)}")
+    return values.reshape(count).astype(bool)

@@ -14,8 +14,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxreplay.datasets.columns import pieces
 from jaxreplay.datasets.files import archive, atomic, values
-from jaxreplay.datasets.store import PARTS, Chunk, Store, consecutive, pieces
+from jaxreplay.datasets.store import Chunk, Store, consecutive
+from jaxreplay.datasets.trajectory import PARTS
 
 KIND = "jaxreplay data set"
 FLAGS = ("terminated", "truncated")

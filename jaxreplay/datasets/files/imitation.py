@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,24 +33,29 @@ def read(path: pathlib.Path) -> tuple[Store, Report]:
     return make_store(trajectory_of(row) for row in _rows(path)), Report()
 
 
-def trajectory_of(row: dict[str, Any]) -> Trajectory:
-    """A trajectory from `imitation`'s fields: `obs`, `acts`, `terminal`, and `infos`, `rews` where there are some.
+def trajectory_of(fields: Mapping[str, Any], unknown_end: str = "terminated") -> Trajectory:
+    """Make a trajectory of `imitation`'s fields: `obs`, `acts`, `terminal`, and `infos`, `rews` where there are some.
 
-    `terminal` says only that the episode ended: it counts as truncated where the last step's infos say that the time
-    limit did it, else as terminated. Infos that are all empty are None: `imitation` writes these for none.
+    `terminal` says only that the episode ended; `is_truncated` says how. Infos that are all empty are None: `imitation`
+    writes these for none.
     """
-    infos = row.get("infos")
+    infos = fields.get("infos")
     infos = None if infos is None or not any(infos) else list(infos)
-    ended = bool(row["terminal"])
-    truncated = ended and bool(infos and infos[-1].get(TIME_LIMIT, False))
+    ended = bool(fields["terminal"])
+    truncated = ended and is_truncated(infos[-1] if infos else {}, unknown_end)
     return Trajectory(
-        observations=row["obs"],
-        actions=row["acts"],
-        rewards=row.get("rews"),
+        observations=fields["obs"],
+        actions=fields["acts"],
+        rewards=fields.get("rews"),
         terminated=ended and not truncated,
         truncated=truncated,
         infos=infos,
     )
+
+
+def is_truncated(info: Mapping[str, Any], unknown_end: str) -> bool:
+    """Tell by the infos of its last step whether an episode that ended was truncated, not terminated."""
+    return unknown_end == "truncated" or bool(info.get(TIME_LIMIT, False))
 
 
 def _rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:

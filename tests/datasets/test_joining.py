@@ -56,7 +56,11 @@ def test_a_batch_of_a_buffer_on_the_device_is_read() -> None:
         ({"next_observation": None}, ValueError, r"next_observation: expected arrays \[N, ...\], got none"),
         ({"next_observation": np.zeros(3)}, ValueError, r"expected float32\[3\], got float64\[3\]"),
         ({"next_observation": {"a": np.zeros(3, np.float32)}}, ValueError, "next observations: the item: .* nothing"),
-        ({"action": np.zeros(2)}, ValueError, r"action: expected N = 3 steps as in observation, got float64\[2\]"),
+        (
+            {"action": np.zeros(2)},
+            ValueError,
+            r"from_transitions: action: expected N = 3 rows as of the observations, got float64\[2\]",
+        ),
         ({"action": {}}, ValueError, "action: expected arrays"),
         ({"action": np.array(["a"] * 3)}, TypeError, "actions: expected an array of numbers"),
         ({"observation": np.zeros((0, 2))}, ValueError, "observation: expected at least one step"),

@@ -1,0 +1,94 @@
+"""Reading the columns of a store: some steps of all episodes, or a column whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+
+from jaxreplay.datasets.store import Chunk, Store, consecutive
+from jaxreplay.datasets.trajectory import PARTS
+from jaxreplay.types import PyTree, Transition
+
+
+def gather(store: Store, rows: np.ndarray) -> Transition:
+    """Read steps by their number in the store, int64 of any shape `[...]`: a `Transition` of NumPy arrays `[..., ...]`.
+
+    Of a store that never had an episode, what has no known structure is None.
+    """
+    if not store.chunks:
+        flags = np.zeros(rows.shape, bool)
+        return Transition(None, None, None, flags, flags.copy(), None)
+    if rows.ndim != 1:
+        return jax.tree.map(lambda x: x.reshape(*rows.shape, *x.shape[1:]), gather(store, rows.reshape(-1)))
+    table = store.table
+    episode = np.searchsorted(store.ends, rows, side="right")
+    at = rows - (store.ends[episode] - table.length[episode])
+    last = at == table.length[episode] - 1
+    chunk, step, observation = table.chunk[episode], table.step[episode] + at, table.observation[episode] + at
+    read = _reader(store, chunk)
+    extras = read("extras", step)
+    return Transition(
+        observation=read("observations", observation),
+        action=read("actions", step),
+        reward=read("rewards", step),
+        terminated=table.terminated[episode] & last,
+        truncated=table.truncated[episode] & last,
+        next_observation=read("observations", observation + 1),
+        extras={} if extras is None else extras,
+    )
+
+
+def _reader(store: Store, chunk: np.ndarray) -> Callable[[str, np.ndarray], PyTree]:
+    """A function that reads one part at an index into each row's chunk."""
+    if len(store.chunks) == 1:
+        only = store.chunks[0]
+        return lambda part, index: jax.tree.map(lambda x: np.take(x, index, axis=0), getattr(only, part))
+    order = np.argsort(chunk, kind="stable")
+    used, first = np.unique(chunk[order], return_index=True)
+    groups = list(zip(used.tolist(), np.split(order, first[1:])))
+
+    def read(part: str, index: np.ndarray) -> PyTree:
+        def column(*leaves: np.ndarray) -> np.ndarray:
+            out = np.empty((len(index), *leaves[0].shape[1:]), leaves[0].dtype)
+            for leaf, (_, rows) in zip(leaves, groups):
+                out[rows] = leaf[index[rows]]
+            return out
+
+        trees_ = [getattr(store.chunks[c], part) for c, _ in groups] or [
+            jax.tree.map(lambda x: x[:0], getattr(store.chunks[0], part))
+        ]
+        return jax.tree.map(column, *trees_)
+
+    return read
+
+
+def compact(store: Store) -> Store:
+    """The same episodes in one chunk."""
+    if not store.num_episodes:
+        return store
+    table = consecutive(
+        store.table.length, store.table.terminated, store.table.truncated, store.table.infos, store.table.episode_data
+    )
+    parts = {part: _joined(store, part) for part in PARTS}
+    return Store((Chunk(**parts),), table)
+
+
+def _joined(store: Store, part: str) -> PyTree:
+    leaves = [jax.tree.flatten(getattr(chunk, part)) for chunk in store.chunks]
+    columns = [np.concatenate(list(pieces(store, part, i))) for i in range(len(leaves[0][0]))]
+    return jax.tree.unflatten(leaves[0][1], columns)
+
+
+def pieces(store: Store, part: str, leaf: int) -> Iterator[np.ndarray]:
+    """The rows of one leaf of a part, as views; episodes that lie one after the other come in one piece."""
+    table = store.table
+    first = table.observation if part == "observations" else table.step
+    last = first + table.length + (part == "observations")
+    joins = (table.chunk[1:] == table.chunk[:-1]) & (first[1:] == last[:-1])
+    begins = np.flatnonzero(np.concatenate([[True], ~joins]))
+    ends = np.append(begins[1:], len(first)) - 1
+    columns = [jax.tree.leaves(getattr(chunk, part))[leaf] for chunk in store.chunks]
+    for begin, end in zip(begins, ends):
+        yield columns[table.chunk[begin]][first[begin] : last[end]]
