@@ -14,8 +14,7 @@ try:
     from jaxreplay.record.actions.replay import ReplayReport, replay_actions
     from jaxreplay.record.actions.wrapper import RecordActions
     from jaxreplay.record.collecting import collect
-    from jaxreplay.record.playback.convert import convert_trajectory
-    from jaxreplay.record.playback.convert_dataset import convert_dataset
+    from jaxreplay.record.playback.convert import convert_dataset, convert_trajectory
     from jaxreplay.record.playback.env import Playback
     from jaxreplay.record.transitions.wrapper import RecordTransitions
 except ImportError as error:

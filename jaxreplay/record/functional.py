@@ -54,14 +54,19 @@ class OfGymnax:
     """gymnax from 1.0: `step` resets, tells termination from truncation, and gives `info["final_observation"]`."""
 
     def __init__(self, env: Any, params: PyTree) -> None:
-        self.env, self.params = env, params
+        given, params = params is not None, getattr(env, "default_params", None) if params is None else params
+        self.env = env
+        self.of_reset = (params,) if takes_params(env.reset, 1) else ()
+        self.of_step = (params,) if takes_params(env.step, 3) else ()
+        if given and not (self.of_reset or self.of_step):
+            raise TypeError(f"params: given, but neither reset nor step of {type(env).__name__} takes them")
 
     def reset(self, key: jax.Array) -> tuple[PyTree, PyTree]:
-        observation, state = call(self.env.reset, key, params=self.params)
+        observation, state = self.env.reset(key, *self.of_reset)
         return state, observation
 
     def step(self, key: jax.Array, state: PyTree, action: PyTree) -> Stepped:
-        answer = call(self.env.step, key, state, action, params=self.params)
+        answer = self.env.step(key, state, action, *self.of_step)
         if len(answer) != 6:
             raise TypeError(
                 f"env: step gives {len(answer)} values, expected the 6 of gymnax 1.0; gymnax before 1.0 gives 5, and "
@@ -71,11 +76,6 @@ class OfGymnax:
         if "final_observation" not in info:
             raise ValueError(f"{self.env}: its step resets itself, and gives no info['final_observation']")
         return Stepped(state, observation, info["final_observation"], reward, terminated, truncated, info, reset=True)
-
-
-def call(function: Callable[..., Any], *arguments: Any, params: PyTree) -> Any:
-    """Call a method of gymnax's convention, with params last unless its signature has no room for them."""
-    return function(*arguments, params) if takes_params(function, len(arguments)) else function(*arguments)
 
 
 def takes_params(function: Callable[..., Any], count: int) -> bool:
@@ -95,6 +95,4 @@ def as_functional(env: Any, params: PyTree) -> OfFuncEnv | OfGymnax:
         return OfFuncEnv(env, params)
     if not (hasattr(env, "reset") and hasattr(env, "step")):
         raise TypeError(f"env: expected a gymnasium FuncEnv, or reset and step as gymnax has them, got {env}")
-    if params is not None and not (takes_params(env.reset, 1) or takes_params(env.step, 3)):
-        raise TypeError(f"params: given, but neither reset nor step of {type(env).__name__} takes them")
-    return OfGymnax(env, getattr(env, "default_params", None) if params is None else params)
+    return OfGymnax(env, params)

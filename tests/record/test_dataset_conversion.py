@@ -12,8 +12,7 @@ import pytest
 
 from jaxreplay.datasets.dataset import Dataset
 from jaxreplay.datasets.trajectory import Trajectory
-from jaxreplay.record.playback.convert import convert_trajectory
-from jaxreplay.record.playback.convert_dataset import convert_dataset
+from jaxreplay.record.playback.convert import convert_dataset, convert_trajectory
 from tests.backend import backend_started
 from tests.extras import library
 from tests.record.test_conversion import (

@@ -8,7 +8,7 @@ import gymnasium
 
 from jaxreplay.datasets.files.values import copy_value
 from jaxreplay.record.actions.environment import describe_environment
-from jaxreplay.record.actions.episode import Episode
+from jaxreplay.record.actions.record import Episode
 
 
 class BaseSpy(gymnasium.Wrapper):

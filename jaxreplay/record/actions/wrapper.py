@@ -16,9 +16,8 @@ from jaxreplay.record.actions.environment import (
     describe_environment,
     require_single,
 )
-from jaxreplay.record.actions.episode import Episode
 from jaxreplay.record.actions.files import ActionDirectory
-from jaxreplay.record.actions.record import ActionRecord
+from jaxreplay.record.actions.record import ActionRecord, Episode
 from jaxreplay.record.actions.spy import BaseSpy, insert_spy, remove_spy
 
 

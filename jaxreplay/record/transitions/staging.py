@@ -9,8 +9,7 @@ import jax
 import numpy as np
 
 from jaxreplay._core import trees
-from jaxreplay.record.transitions.columns import Column, list_leaves
-from jaxreplay.record.transitions.infos import final_observation, info_paths, look_up
+from jaxreplay.record.transitions.columns import Column, leaf_order, list_leaves
 from jaxreplay.state import Buffer
 from jaxreplay.types import PyTree
 
@@ -123,3 +122,49 @@ class Staging:
             column.array[0] = leaf
         self.mask = np.ones_like(self.mask)
         self.first = time
+
+
+def info_paths(extras: PyTree, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """List the names that lead to each leaf of the extras (given as ints), and to it in `info`, in the order of JAX.
+
+    Raises ValueError unless extras are dicts all the way.
+    """
+    if isinstance(extras, dict):
+        return [found for name in leaf_order(extras) for found in info_paths(extras[name], (*path, name))]
+    if path and isinstance(extras, int):
+        return [path]
+    raise ValueError(
+        f"{'.'.join(('extras', *path))}: expected a dict of info fields (which may be dicts again), got "
+        f"{type(extras).__name__}; the buffer's extras are what is recorded of each step's info"
+    )
+
+
+def look_up(info: Any, names: tuple[str, ...], envs: np.ndarray) -> Any:
+    """Find a field of the infos of one env, or of many, where `envs` `[E]` must have it; else ValueError.
+
+    A vector environment says in `_name` which envs gave `name`; if it says nothing, all did.
+    """
+    for i, name in enumerate(names):
+        known = isinstance(info, Mapping) and name in info
+        given = np.asarray(info.get(f"_{name}", True) if known and envs.shape else known)
+        if not np.all(given | ~envs):
+            of = f" of envs {np.flatnonzero(envs & ~given).tolist()}" if envs.shape else ""
+            has = sorted(k for k in info if not str(k).startswith("_")) if isinstance(info, Mapping) else "no fields"
+            raise ValueError(
+                f"extras.{'.'.join(names)}: the step's info{of} has no {'.'.join(names[: i + 1])!r}, but {has}; leave "
+                "it out of the buffer's extras, or add it in a wrapper below the recorder"
+            )
+        info = info[name]
+    return info
+
+
+def final_observation(info: Mapping[str, Any], env: int) -> Any:
+    """Find the final observation of an env that was reset within the step, in `info["final_obs"]`.
+
+    It is one of each env (an object array, None where nothing ended), or batched like observations are. Raises
+    ValueError if it is not there.
+    """
+    found = jax.tree.map(lambda finals: finals[env], info.get("final_obs"))
+    if found is None:
+        raise ValueError(f"env {env} ended and was reset in the same step, yet info has no 'final_obs' of it")
+    return found
