@@ -58,12 +58,13 @@ class Column:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """N items: their structure, with a column as each leaf.
+    """N items: their structure, with the number of a column as each leaf, and the columns.
 
     time, env: `[N]` int32, the row that each item was read from. infos: a dict for each item, or None.
     """
 
-    columns: PyTree
+    structure: PyTree
+    columns: Sequence[Column]
     time: np.ndarray
     env: np.ndarray
     infos: Sequence[dict[str, Any]] | None = None
@@ -71,13 +72,14 @@ class Table:
     def __len__(self) -> int:
         return len(self.time)
 
-    def numbers(self, items: Sequence[int]) -> np.ndarray:
-        """Return the numbers of some items, counted from the first. Raises IndexError for one that is not there."""
+    def read(self, items: Sequence[int]) -> list[np.ndarray]:
+        """Read the leaves of some items, `[B, ...]` each. Raises IndexError for numbers that are none of an item."""
         numbers = np.array([operator.index(item) for item in items], np.int64)
         wrong = numbers[(numbers < -len(self)) | (numbers >= len(self))]
         if wrong.size:
             raise IndexError(f"item {wrong[0]} of {len(self)} items")
-        return numbers % len(self)
+        numbers %= len(self)
+        return [column.read(numbers) for column in self.columns]
 
 
 def read_table(source: replay.Buffer | Subset, view: View, key: Any = None) -> Table:
@@ -108,7 +110,7 @@ def read_table(source: replay.Buffer | Subset, view: View, key: Any = None) -> T
     )
     as_stored, as_computed = iter(_stored_columns(stored, passed, dict(zip(groups, where)))), map(Column, values)
     columns = [next(as_computed if read is None else as_stored) for read in made_of]
-    return Table(jax.tree.unflatten(treedef, columns), rows.time, rows.env)
+    return Table(jax.tree.unflatten(treedef, range(len(columns))), columns, rows.time, rows.env)
 
 
 @functools.partial(jax.jit, static_argnames="view")

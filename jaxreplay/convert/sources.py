@@ -96,7 +96,8 @@ def _read_steps(dataset: Dataset, narrow: bool) -> Table:
         extras={} if parts["extras"] is None else columns("extras"),
     )
     time = np.arange(count, dtype=np.int32)
-    return Table(steps, time, np.zeros_like(time), _infos(dataset))
+    each, treedef = jax.tree.flatten(steps)
+    return Table(jax.tree.unflatten(treedef, range(len(each))), each, time, np.zeros_like(time), _infos(dataset))
 
 
 def _infos(dataset: Dataset) -> list[dict[str, Any]] | None:
@@ -126,9 +127,9 @@ def plain(tree: PyTree, fn: Callable[[Any], Any] = lambda leaf: leaf) -> Any:
         return type(tree)(plain(inner, fn) for inner in tree)
     if isinstance(tree, Mapping):
         return {name: plain(inner, fn) for name, inner in tree.items()}
-    children, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda node: node is not tree)
-    if len(children) == 1 and children[0][1] is tree:
+    if jax.tree_util.all_leaves([tree]):
         return fn(tree)
+    children, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda node: node is not tree)
     return {jax.tree_util.keystr(path, simple=True): plain(child, fn) for path, child in children}
 
 

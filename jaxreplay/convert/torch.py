@@ -49,14 +49,14 @@ def to_torch_dataset(
     from jaxreplay.convert.torch_rows import RowsDataset
 
     table = read_rows("to_torch_dataset", source, view, key, narrow)
-    columns, infos = plain(table.columns), table.infos
-    if not isinstance(columns, dict):
+    structure, infos = plain(table.structure), table.infos
+    if not isinstance(structure, dict):
         infos = None
-    elif infos is not None and INFOS in columns:
+    elif infos is not None and INFOS in structure:
         raise ValueError(
             "to_torch_dataset: the items have infos of their own beside those of the episodes; rename them"
         )
-    return RowsDataset(dataclasses.replace(table, columns=columns, infos=infos))
+    return RowsDataset(dataclasses.replace(table, structure=structure, infos=infos))
 
 
 def collate(items: Sequence[Any]) -> Any:

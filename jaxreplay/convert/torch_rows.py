@@ -15,10 +15,11 @@ with contextlib.suppress(ImportError):  # this module can be imported without, a
 
 
 class Items(Sequence[Any]):
-    """B items read together, as a list of nested dicts: `arrays` has their leaves, `[B, ...]` each."""
+    """B items read together, as a list of nested dicts: `arrays` are their leaves, `[B, ...]` each."""
 
-    def __init__(self, arrays: Any, infos: list[dict[str, Any]] | None, count: int):
-        self.arrays, self.infos, self.count = arrays, infos, count
+    def __init__(self, table: Table, numbers: Sequence[int]):
+        self.structure, self.arrays, self.count = table.structure, table.read(numbers), len(numbers)
+        self.infos = None if table.infos is None else [table.infos[i] for i in numbers]
 
     def __len__(self) -> int:
         return self.count
@@ -27,12 +28,13 @@ class Items(Sequence[Any]):
         at = range(self.count)[number]
         if isinstance(at, range):
             return [self[i] for i in at]
-        item = plain(self.arrays, lambda x: x[at, ...])
+        item = plain(self.structure, lambda column: self.arrays[column][at, ...])
         return item if self.infos is None else item | {"infos": self.infos[at]}
 
     def stacked(self) -> Any:
-        """All items in one structure, leaves `[B, ...]`, and the infos as a list."""
-        return self.arrays if self.infos is None else self.arrays | {"infos": self.infos}
+        """Give all items in one structure, leaves `[B, ...]`, and the infos as a list."""
+        batch = plain(self.structure, self.arrays.__getitem__)
+        return batch if self.infos is None else batch | {"infos": self.infos}
 
 
 class RowsDataset(Base):
@@ -50,7 +52,4 @@ class RowsDataset(Base):
 
     def __getitems__(self, indices: Sequence[int]) -> Items:
         """Several items, read together; a `DataLoader` asks for each batch so."""
-        numbers = self.table.numbers(indices)
-        arrays = plain(self.table.columns, lambda column: column.read(numbers))
-        infos = self.table.infos
-        return Items(arrays, None if infos is None else [infos[i] for i in numbers], len(numbers))
+        return Items(self.table, indices)
