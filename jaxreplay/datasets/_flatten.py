@@ -97,17 +97,15 @@ def segment(
     trajectories: Trajectory | Iterable[Trajectory] | Dataset,
     length: int,
     stride: int | None = None,
-    remainder: str = "keep",
+    drop_remainder: bool = False,
 ) -> list[Trajectory]:
     """Cut one trajectory, or each of many, into pieces of `length` steps, views of its arrays.
 
     Only the piece with a trajectory's end ends so. stride: steps from one piece's first to the next one's, by default
-    `length`: they follow on. remainder: "keep" the steps after the last whole piece as a shorter one, or "drop" them.
+    `length`: they follow on. The steps after the last whole piece are a shorter one, or left out with `drop_remainder`.
     """
     length = trees.check_count("length", length)
     stride = length if stride is None else trees.check_count("stride", stride)
-    if remainder not in ("keep", "drop"):
-        raise ValueError(f"remainder: expected 'keep' or 'drop', got {remainder!r}")
     pieces: list[Trajectory] = []
     for i, trajectory in enumerate([trajectories] if isinstance(trajectories, Trajectory) else trajectories):
         if not isinstance(trajectory, Trajectory):
@@ -116,6 +114,6 @@ def segment(
         whole = range(0, steps - length + 1, stride)
         pieces += [steps_of(trajectory, first, first + length) for first in whole]
         covered, first = (whole[-1] + length, whole[-1] + stride) if whole else (0, 0)
-        if remainder == "keep" and covered < steps and first < steps:
+        if not drop_remainder and covered < steps and first < steps:
             pieces.append(steps_of(trajectory, first, steps))
     return pieces

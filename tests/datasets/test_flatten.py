@@ -110,10 +110,10 @@ def test_segments_follow_on_and_only_the_last_ends() -> None:
     assert [p.observations.tolist() for p in pieces] == [[0, 1, 2], [2, 3, 4], [4, 5]]
     assert [p.terminated for p in pieces] == [False, False, True]
     assert [p.infos for p in pieces] == [[{"i": 0}, {"i": 1}], [{"i": 2}, {"i": 3}], [{"i": 4}]]
-    all_same(segment(whole, 2, remainder="drop"), pieces[:2])
+    all_same(segment(whole, 2, drop_remainder=True), pieces[:2])
     assert [p.actions.tolist() for p in segment(whole, 3, stride=1)] == [[0, 1, 2], [1, 2, 3], [2, 3, 4]]
     assert [p.actions.tolist() for p in segment(whole, 9)] == [[0, 1, 2, 3, 4]]
-    assert segment(whole, 9, remainder="drop") == []
+    assert segment(whole, 9, drop_remainder=True) == []
     several = [whole, simple(1, 9.0), simple(3, 20.0, truncated=True)]
     apart = [piece for each in several for piece in segment(each, 2)]
     for many in (several, Dataset([simple(5, terminated=True), *several[1:]]), iter(several)):
@@ -121,6 +121,6 @@ def test_segments_follow_on_and_only_the_last_ends() -> None:
     wrong: Any = [whole, 3]
     with pytest.raises(TypeError, match=r"trajectories.1: expected a Trajectory, got int"):
         segment(wrong, 2)
-    for arguments in ({"length": 0}, {"length": 2, "stride": 0}, {"length": 2, "remainder": "x"}):
+    for arguments in ({"length": 0}, {"length": 2, "stride": 0}):
         with pytest.raises(ValueError, match="expected"):
             segment(whole, **arguments)
