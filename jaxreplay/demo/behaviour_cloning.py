@@ -22,7 +22,7 @@ import numpy as np
 from flax.training.train_state import TrainState
 
 import jaxreplay as replay
-from jaxreplay.datasets import Dataset, Trajectory, statistics
+from jaxreplay.datasets import Dataset, statistics
 from jaxreplay.types import PyTree
 
 try:
@@ -123,26 +123,18 @@ def play(choose: Any, key: jax.Array, num_episodes: int) -> Dataset:
     """Play fresh episodes at once, each in an env of its own, with `choose(observation [E, 4]) -> action [E]`."""
 
     @jax.jit
-    def run(key: jax.Array) -> replay.Transition:
+    def run(key: jax.Array) -> replay.Buffer:
         def step(envs: cartpole.Envs, _: None) -> tuple[cartpole.Envs, replay.Transition]:
             return cartpole.step(envs, choose(cartpole.observe(envs)).astype(jnp.int32), key)
 
-        return jax.lax.scan(step, cartpole.reset(key, num_episodes), length=cartpole.TIME_LIMIT)[1]
+        _, steps = jax.lax.scan(step, cartpole.reset(key, num_episodes), length=cartpole.TIME_LIMIT)
+        ended = (steps.terminated | steps.truncated).astype(jnp.int32)
+        first = jnp.cumsum(ended, axis=0) - ended == 0  # only the first episode of each env is kept
+        example = replay.example_transition(cartpole.ENV)
+        buffer = replay.create(example, ended.size, num_episodes, max_episodes=2 * num_episodes)
+        return replay.extend(buffer, steps, first)
 
-    steps = jax.tree.map(np.asarray, run(key))
-    return Dataset(_first_episode(jax.tree.map(lambda x, env=env: x[:, env], steps)) for env in range(num_episodes))
-
-
-def _first_episode(steps: replay.Transition) -> Trajectory:
-    """Take the steps `[T]` up to the first end; what comes after belongs to the next episode."""
-    last = int(np.argmax(np.logical_or(steps.terminated, steps.truncated)))
-    return Trajectory(
-        observations=np.concatenate([steps.observation[: last + 1], steps.next_observation[last : last + 1]]),
-        actions=steps.action[: last + 1],
-        rewards=steps.reward[: last + 1],
-        terminated=steps.terminated[last],
-        truncated=steps.truncated[last],
-    )
+    return Dataset.from_buffer(run(key))
 
 
 def score(state: TrainState, key: jax.Array) -> float:

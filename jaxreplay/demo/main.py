@@ -79,11 +79,12 @@ def train(settings: dqn.Settings, seeds: Sequence[int]) -> tuple[list[report.Rec
     """
     length = settings.num_updates // CHUNKS
 
-    def chunk(state: dqn.State, seed: jax.Array) -> tuple[dqn.State, report.Figures]:
+    def chunk(state: dqn.State, seed: jax.Array) -> tuple[dqn.State, report.Record]:
         state, metrics = dqn.train(settings, state, length)
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), state.updates)
         score = dqn.evaluate(settings, state.target, key, TEST_EPISODES).mean()
-        return state, report.Figures(metrics.loss, metrics.lengths / jnp.maximum(metrics.episodes, 1), score)
+        mean_length = metrics.lengths / jnp.maximum(metrics.episodes, 1)  # which is the return: each step's reward is 1
+        return state, report.Record(seed, state.updates * settings.num_envs, metrics.loss, mean_length, score)
 
     seed_array = jnp.array(seeds)
     state = jax.jit(jax.vmap(lambda seed: dqn.start(settings, jax.random.key(seed))))(seed_array)
@@ -91,11 +92,10 @@ def train(settings: dqn.Settings, seeds: Sequence[int]) -> tuple[list[report.Rec
     history: list[report.Record] = []
     with tqdm(total=length * CHUNKS * settings.num_envs * len(seeds), unit="step", unit_scale=True) as bar:
         bar.set_description("compiling")
-        for i in range(CHUNKS):
+        for _ in range(CHUNKS):
             state, figures = run(state, seed_array)
             figures = jax.tree.map(np.asarray, figures)
-            step = (i + 1) * length * settings.num_envs
-            history += [report.Record(s, step, *(float(x[j]) for x in figures)) for j, s in enumerate(seeds)]
+            history += [report.Record(*row) for row in zip(*(x.tolist() for x in figures), strict=True)]
             bar.set_description("training")
             bar.set_postfix(test_return=f"{figures.test_return.mean():.0f}", loss=f"{figures.loss.mean():.3f}")
             bar.update(length * settings.num_envs * len(seeds))

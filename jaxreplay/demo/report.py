@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import pathlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.serialization
 import jax
@@ -17,22 +17,17 @@ from jaxreplay.types import PyTree
 SOLVED = 475.0
 
 
-class Figures(NamedTuple):
-    """One chunk's figures, `[num_seeds]` each: mean loss, mean return while training, mean greedy return in a test."""
-
-    loss: jax.Array
-    training_return: jax.Array
-    test_return: jax.Array
-
-
 class Record(NamedTuple):
-    """A line of the metrics: figures of one seed after `step` env steps."""
+    """A line of the metrics: one seed's mean loss and returns while training, and in a greedy test after `step` steps.
 
-    seed: int
-    step: int
-    loss: float
-    training_return: float
-    test_return: float
+    While training, `[num_seeds]` of each.
+    """
+
+    seed: Any
+    step: Any
+    loss: Any
+    training_return: Any
+    test_return: Any
 
 
 def save_metrics(path: pathlib.Path, history: Sequence[Record]) -> None:
