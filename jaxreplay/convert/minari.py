@@ -15,8 +15,7 @@ from jaxreplay.convert import minari_values
 from jaxreplay.convert.sources import need, read_dataset, refuse_unheld, reported
 from jaxreplay.datasets import Dataset, Trajectory
 from jaxreplay.datasets.files.inside import check_entry
-from jaxreplay.datasets.files.minari import check_inside
-from jaxreplay.datasets.files.minari_episodes import read_episodes
+from jaxreplay.datasets.files.minari import check_inside, read_episodes
 from jaxreplay.datasets.store import make_store
 
 PATH_VARIABLE = "MINARI_DATASETS_PATH"

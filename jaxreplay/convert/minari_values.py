@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxreplay.datasets.files.minari_episodes import WRAPPED
+from jaxreplay.datasets.files.minari import WRAPPED
 from jaxreplay.types import PyTree
 
 

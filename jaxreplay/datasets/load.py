@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import concurrent.futures
+import functools
 import os
 import pathlib
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any, TypeAlias
 
 from jaxreplay._core import trees
 from jaxreplay.datasets.files import atomic, formats, inside
-from jaxreplay.datasets.files.formats import Options
 from jaxreplay.datasets.progress import with_progress
 from jaxreplay.datasets.report import Report
 from jaxreplay.datasets.store import Store, check_same, concat
+from jaxreplay.datasets.workers import run_in_order
+
+Listed: TypeAlias = tuple[pathlib.Path, ValueError | None]
+"""A file or data set folder to read, or why it cannot be."""
 
 
 def load_store(
@@ -34,38 +37,37 @@ def load_store(
         if value not in allowed:
             raise ValueError(f"{name}: expected {' or '.join(map(repr, allowed))}, got {value!r}")
     files, ignored = list_files(paths)
-    options = Options(bool(allow_pickle), missing_final)
-    found: list[tuple[str, Store]] = []
-    report = Report(ignored=tuple(ignored))
-    results = with_progress(_read_all(files, options, workers), len(files), "file", progress)
-    for result, (file, _) in zip(results, files):  # the results first, so that the bar sees their end
-        if isinstance(result, Exception):
-            error: Exception | None = result
-        elif (error := _differs(found, str(file), result[0])) is None:
-            found.append((str(file), result[0]))
-            report += result[1]
-        if error is not None:
+    found: dict[int, tuple[str, Store]] = {}
+    first, report = None, Report(ignored=tuple(ignored))
+    # Threads, not processes: reading and checksums run side by side, and what processes read must be copied over, which
+    # took longer than one thread for files of every size tried.
+    read = functools.partial(_try_read, allow_pickle=bool(allow_pickle), missing_final=missing_final)
+    results = run_in_order(read, files, workers if len(files) > 1 else 1, False, "file")
+    for i, result in enumerate(with_progress(results, len(files), "file", progress)):
+        file = str(files[i][0])
+        try:
+            if isinstance(result, Exception):
+                raise result
+            store, more = result
+            if first is not None:
+                check_same(first[1], store, first[0], file)
+        except Exception as error:
             if on_error == "raise":
-                raise error
-            report += Report(skipped=((str(file), str(error)),))
-    return concat([store for _, store in found], [name for name, _ in found]), report
+                raise
+            report += Report(skipped=((file, str(error)),))
+        else:
+            found[i] = file, store
+            report += more
+            if first is None and store.num_episodes:
+                first = found[i]
+    return concat([store for _, store in found.values()], [name for name, _ in found.values()]), report
 
 
-def _differs(found: list[tuple[str, Store]], file: str, store: Store) -> Exception | None:
-    """What is wrong with a file whose episodes differ in structure from the first file's."""
-    name, first = next(((name, held) for name, held in found if held.num_episodes), (file, store))
+def _try_read(listed: Listed, **options: Any) -> tuple[Store, Report] | Exception:
     try:
-        check_same(first, store, name, file)
-    except ValueError as error:
+        return listed[1] or formats.read(listed[0], **options)
+    except Exception as error:
         return error
-    return None
-
-
-class Listed(NamedTuple):
-    """A file or data set folder to read, or why it cannot be."""
-
-    file: pathlib.Path
-    error: ValueError | None = None
 
 
 def list_files(paths: Any) -> tuple[list[Listed], list[str]]:
@@ -91,51 +93,26 @@ def _files_of(path: pathlib.Path, root: pathlib.Path, ignored: list[str]) -> lis
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such file or folder")
     if not path.is_dir() or formats.is_folder_format(path):
-        return [Listed(path)]
+        return [(path, None)]
     atomic.remove_leftovers(path)
-    before, files = len(ignored), []
+    before, files = len(ignored), list[Listed]()
     for inner in sorted(path.iterdir()):
         if inner.name.startswith("."):
             ignored += [] if inner.is_dir() else [str(inner)]
-        elif (error := _leads_out(inner, root)) is not None:
-            files.append(Listed(inner, error))
-        elif inner.is_dir():
+            continue
+        try:
+            if inner.is_symlink():
+                inside.check_entry(inner, root)
+        except ValueError as error:
+            files.append((inner, error))
+            continue
+        if inner.is_dir():
             files += _files_of(inner, root, ignored) if any(inner.iterdir()) else []
         elif formats.is_foreign(inner):
             ignored.append(str(inner))
         elif not formats.is_beside(inner):
-            files.append(Listed(inner))
+            files.append((inner, None))
     if not files:
-        found = "".join(f"; {name}: it is of no known format" for name in ignored[before:])
-        raise ValueError(f"{path}: there are no files in this folder that can be read{found}")
+        names = "".join(f"; {name}: it is of no known format" for name in ignored[before:])
+        raise ValueError(f"{path}: there are no files in this folder that can be read{names}")
     return files
-
-
-def _leads_out(path: pathlib.Path, root: pathlib.Path) -> ValueError | None:
-    """What is wrong with an entry of a folder if it is a link out of it."""
-    try:
-        if path.is_symlink():
-            inside.check_entry(path, root)
-    except ValueError as error:
-        return error
-    return None
-
-
-def _read_all(files: list[Listed], options: Options, workers: int) -> Iterator[Any]:
-    """What each file holds, in order, or the error; read by threads ahead of the one that is asked for."""
-    if workers == 1 or len(files) == 1:
-        yield from (_try_read(file, options) for file in files)
-        return
-    # Threads, not processes: reading and checksums run side by side, and what processes read must be copied over, which
-    # took longer than one thread for files of every size tried.
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        yield from pool.map(_try_read, files, [options] * len(files))
-
-
-def _try_read(listed: Listed, options: Options) -> Any:
-    if listed.error is not None:
-        return listed.error
-    try:
-        return formats.read(listed.file, options)
-    except Exception as error:
-        return error

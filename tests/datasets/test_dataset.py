@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxreplay.datasets import Dataset, Trajectory, convert, flatten
+from jaxreplay.datasets import Dataset, Trajectory, flatten
 from tests.datasets.episodes import all_same, same, same_tree, simple, trajectories
 
 
@@ -245,11 +245,3 @@ def test_device_arrays_come_to_the_host_and_keys_do_not() -> None:
     assert isinstance(dataset.episode(0).observations, np.ndarray)
     with pytest.raises(TypeError, match=r"store jax.random.key_data of them"):
         Dataset([Trajectory(jnp.arange(3), jax.random.split(jax.random.key(0), 2))])
-
-
-def test_a_report_is_never_assigned() -> None:
-    dataset = Dataset([simple(2)]).clip(1)
-    with pytest.raises(AttributeError):
-        dataset.report = None  # type: ignore[misc]
-    assert dataset.report is not None
-    assert convert(dataset, lambda trajectory: trajectory).report == dataset.report

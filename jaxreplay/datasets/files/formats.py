@@ -5,8 +5,6 @@ from __future__ import annotations
 import codecs
 import pathlib
 import pickle
-from collections.abc import Callable
-from typing import NamedTuple
 
 from jaxreplay.datasets.files import d4rl, episodes, imitation, minari, pickles
 from jaxreplay.datasets.report import Report
@@ -21,13 +19,6 @@ FOREIGN = {
     *(".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".mp4", ".webm", ".avi", ".mov", ".wav", ".mp3"),
     *(".pdf", ".docx", ".xlsx", ".pptx", ".ipynb", ".pyc", ".so"),
 }
-
-
-class Options(NamedTuple):
-    """What the caller allows: pickles, and what to do where an episode's final observation is not known."""
-
-    allow_pickle: bool
-    missing_final: str
 
 
 def is_folder_format(path: pathlib.Path) -> bool:
@@ -63,10 +54,13 @@ def _is_text(start: bytes) -> bool:
     return all(letter.isprintable() or letter.isspace() for letter in text.removeprefix("\ufeff"))
 
 
-def read(path: pathlib.Path, options: Options) -> tuple[Store, Report]:
-    """Read one file, or a folder of a known format. Raises ValueError naming it, whatever is wrong with its content."""
+def read(path: pathlib.Path, allow_pickle: bool, missing_final: str) -> tuple[Store, Report]:
+    """Read one file, or a folder of a known format. Raises ValueError naming it, whatever is wrong with its content.
+
+    missing_final: "drop" or "repeat", what to do where an episode's final observation is not known.
+    """
     try:
-        store, report = _reader(path)(path, options)
+        store, report = _read(path, allow_pickle, missing_final)
         return store, summarise(store) + report
     except (FileNotFoundError, PermissionError, ModuleNotFoundError):
         raise
@@ -77,18 +71,20 @@ def read(path: pathlib.Path, options: Options) -> tuple[Store, Report]:
         raise ValueError(f"{path}: {kind}{error}") from error
 
 
-def _reader(path: pathlib.Path) -> Callable[[pathlib.Path, Options], tuple[Store, Report]]:
+def _read(path: pathlib.Path, allow_pickle: bool, missing_final: str) -> tuple[Store, Report]:
     if path.is_dir():
-        return _minari if minari.is_folder(path) else _imitation
+        return minari.read(path) if minari.is_folder(path) else imitation.read(path)
     with path.open("rb") as file:
         start = file.read(8)
     if _zip(start):
-        return lambda path, options: (episodes.read(path), Report())
+        return episodes.read(path), Report()
     if _hdf5(start):
-        return _minari if minari.is_file(path) else _d4rl
-    if pickles.is_pickle(start, path):
-        return _pickle
-    raise ValueError(f"it is of no known format: expected {KNOWN}")
+        return minari.read(path) if minari.is_file(path) else d4rl.read(path, missing_final)
+    if not pickles.is_pickle(start, path):
+        raise ValueError(f"it is of no known format: expected {KNOWN}")
+    if not allow_pickle:
+        raise ValueError("it is a pickle; pass allow_pickle=True to read its arrays and plain containers")
+    return pickles.read(path)
 
 
 def _zip(start: bytes) -> bool:
@@ -97,21 +93,3 @@ def _zip(start: bytes) -> bool:
 
 def _hdf5(start: bytes) -> bool:
     return start[:8] == b"\x89HDF\r\n\x1a\n"
-
-
-def _minari(path: pathlib.Path, options: Options) -> tuple[Store, Report]:
-    return minari.read(path)
-
-
-def _imitation(path: pathlib.Path, options: Options) -> tuple[Store, Report]:
-    return imitation.read(path)
-
-
-def _d4rl(path: pathlib.Path, options: Options) -> tuple[Store, Report]:
-    return d4rl.read(path, options.missing_final)
-
-
-def _pickle(path: pathlib.Path, options: Options) -> tuple[Store, Report]:
-    if not options.allow_pickle:
-        raise ValueError("it is a pickle; pass allow_pickle=True to read its arrays and plain containers")
-    return pickles.read(path)
