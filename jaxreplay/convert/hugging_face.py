@@ -14,10 +14,11 @@ import numpy as np
 from jaxreplay.convert.sources import need, read_dataset, reported
 from jaxreplay.datasets import Dataset, Trajectory
 from jaxreplay.datasets.files import values
+from jaxreplay.datasets.files.imitation import read_array
 from jaxreplay.datasets.store import make_store
+from jaxreplay.datasets.trajectory import PARTS
 from jaxreplay.types import PyTree
 
-PARTS = ("observations", "actions", "rewards", "extras")
 FLAGS = ("terminated", "truncated")
 TEXTS = ("infos", "episode_data")  # anything that is data: kept as JSON
 MOST_AXES = 5  # of Hugging Face's arrays, that over steps included
@@ -37,7 +38,10 @@ def to_hugging_face(source: Any) -> Any:
     """
     library = need("datasets", "Hugging Face's datasets", "huggingface", "to_hugging_face")
     episodes = list(read_dataset("to_hugging_face", source))
-    rows = [_flatten_episode(episode) for episode in episodes]
+    rows: list[dict[str, Any]] = [{} for _ in episodes]
+    for row, episode in zip(rows, episodes):
+        for part in PARTS:
+            _flatten(part, getattr(episode, part), row)
     features = {name: _feature(library, name, value) for name, value in rows[0].items()}
     features |= {name: library.Value("bool") for name in FLAGS} | {name: library.Value("string") for name in TEXTS}
     schema = library.Features(features).arrow_schema
@@ -63,22 +67,26 @@ def from_hugging_face(dataset: Any) -> Dataset:
         if re.split(r"[.\[]", name)[0] not in PARTS:
             raise ValueError(f"from_hugging_face: {name} is no part of an episode; remove the column first")
     table = dataset.with_format("arrow")[:]
-    columns = {name: _split(name, table[name], dataset.features[name]) for name in sorted(arrays)}
+    columns = {
+        name: [
+            read_array(f"from_hugging_face: {name}", episode.values)
+            for chunk in table[name].chunks
+            for episode in getattr(chunk, "storage", chunk)
+        ]
+        for name in sorted(arrays)
+    }
     flags = {name: table[name].to_pylist() for name in FLAGS}
-    texts = {name: [_value(text) for text in table[name].to_pylist()] for name in TEXTS if name in names}
+    texts = {
+        name: [values.build(json.loads(text or "null"), _build_leaf) for text in table[name].to_pylist()]
+        for name in TEXTS
+        if name in names
+    }
     episodes = []
     for i in range(len(table)):
         parts = {part: _unflatten(part, {name: columns[name][i] for name in arrays}) for part in PARTS}
         others = {name: values[i] for name, values in (flags | texts).items()}
         episodes.append(Trajectory(**parts, **others))
     return reported(make_store(episodes))
-
-
-def _flatten_episode(episode: Trajectory) -> dict[str, np.ndarray]:
-    flat: dict[str, np.ndarray] = {}
-    for part in PARTS:
-        _flatten(part, getattr(episode, part), flat)
-    return flat
 
 
 def _flatten(path: str, node: PyTree, flat: dict[str, np.ndarray]) -> None:
@@ -146,12 +154,8 @@ def _describe_leaf(path: str, leaf: Any) -> Any:
     return [kind, name, list(leaf.shape), base64.b64encode(leaf.tobytes()).decode()]
 
 
-def _value(text: str | None) -> Any:
-    """Undo `_text`."""
-    return None if text is None else values.build(json.loads(text), _build_leaf)
-
-
 def _build_leaf(node: Any) -> Any:
+    """Undo `_describe_leaf`."""
     if not isinstance(node, list):
         return node
     kind, name, *rest = node
@@ -192,20 +196,3 @@ def _column(kind: Any, values: list[Any]) -> Any:
     ends = np.cumsum([0] + [len(value) for value in values], dtype=np.int32)
     nested = pyarrow.ListArray.from_arrays(ends, nested)
     return pyarrow.ExtensionArray.from_storage(kind, nested) if hasattr(kind, "storage_type") else nested
-
-
-def _split(name: str, column: Any, feature: Any) -> list[np.ndarray]:
-    """One array an episode of an Arrow column of nested lists, in the column's own dtype."""
-    shape = tuple(getattr(feature, "shape", (None,)))[1:]
-    arrays: list[np.ndarray] = []
-    for chunk in column.chunks:
-        nested = getattr(chunk, "storage", chunk)
-        lengths = np.asarray(nested.value_lengths())
-        flat = nested
-        while hasattr(flat, "flatten") and hasattr(flat, "value_lengths"):
-            flat = flat.flatten()
-        values = flat.to_numpy(zero_copy_only=False).reshape(-1, *shape)
-        if len(values) != lengths.sum():
-            raise ValueError(f"from_hugging_face: {name}: expected {list(shape)} a step everywhere")
-        arrays += np.split(values, np.cumsum(lengths)[:-1])
-    return arrays

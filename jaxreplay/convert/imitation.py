@@ -12,7 +12,7 @@ from jaxreplay.convert.sources import need, read_dataset, refuse_unheld, reporte
 from jaxreplay.datasets import Trajectory
 from jaxreplay.datasets.files.imitation import TIME_LIMIT, is_truncated, trajectory_of
 from jaxreplay.datasets.joining import check_rows, join
-from jaxreplay.datasets.store import Chunk, make_store
+from jaxreplay.datasets.store import Chunk, make_store, objects
 
 KINDS = ("Trajectory", "TrajectoryWithRew", "TransitionsMinimal", "Transitions", "TransitionsWithRew")
 
@@ -34,64 +34,53 @@ def to_imitation(source: Any, kind: str = "TrajectoryWithRew", drop: Sequence[st
     types = need("imitation.data.types", "imitation", "imitation", "to_imitation")
     if kind not in KINDS:
         raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
-    episodes = list(read_dataset("to_imitation", source))
-    rewarded = kind.endswith("WithRew")
+    dataset = read_dataset("to_imitation", source)
+    episodes, rewarded = list(dataset), kind.endswith("WithRew")
     unheld = ("extras", "episode_data") if rewarded else ("rewards", "extras", "episode_data")
     refuse_unheld("to_imitation", f"imitation's {kind}", episodes, unheld, drop)
     if rewarded and episodes[0].rewards is None:
         raise ValueError(
             f"to_imitation: rewards: {kind} holds rewards, and the episodes have none; choose another kind"
         )
-    made = [_trajectory(types, episode, rewarded) for episode in episodes]
-    return made if kind.startswith("Trajectory") else _join(types, kind, made)
-
-
-def _trajectory(types: Any, episode: Trajectory, rewarded: bool) -> Any:
-    infos = None if episode.infos is None else [dict(info) for info in episode.infos]
-    if episode.truncated and not episode.terminated:
-        infos = infos or [{} for _ in range(len(episode))]
-        infos[-1][TIME_LIMIT] = True
-    if infos is not None:
-        infos = np.array([*infos, None], dtype=object)[:-1]  # the None keeps NumPy from looking into the dicts
-    observations = episode.observations
-    if isinstance(observations, Mapping):
-        for name, inner in observations.items():
-            _need_array(f"observations.{name}", inner)
-        observations = types.DictObs(dict(observations))
-    else:
-        _need_array("observations", observations)
-    _need_array("actions", episode.actions)
-    fields = {"obs": observations, "acts": episode.actions, "infos": infos, "terminal": episode.ended}
-    return types.TrajectoryWithRew(**fields, rews=episode.rewards) if rewarded else types.Trajectory(**fields)
-
-
-def _need_array(path: str, value: Any) -> None:
-    if not isinstance(value, np.ndarray):
-        raise ValueError(
-            f"to_imitation: {path}: imitation holds arrays, and one dict of arrays as an observation; got "
-            f"{type(value).__name__}, whose parts are: {', '.join(name for name, _ in trees.paths(value)) or 'none'}"
+    made, flat = [], []
+    for episode in episodes:
+        infos = None if episode.infos is None else [dict(info) for info in episode.infos]
+        if episode.truncated and not episode.terminated:
+            infos = infos or [{} for _ in range(len(episode))]
+            infos[-1][TIME_LIMIT] = True
+        flat += infos or [{} for _ in range(len(episode))]
+        made.append(
+            {
+                "obs": _wrap(types, episode.observations),
+                "acts": _need_array("actions", episode.actions),
+                "infos": None if infos is None else objects(infos),
+                "terminal": episode.ended,
+            }
+            | ({"rews": episode.rewards} if rewarded else {})
         )
-
-
-def _join(types: Any, kind: str, trajectories: list[Any]) -> Any:
-    """All steps of trajectories as one object."""
-    steps = [(t, len(t.acts)) for t in trajectories]
-    dones = [np.arange(length) == length - 1 if t.terminal else np.zeros(length, bool) for t, length in steps]
-    fields = {
-        "obs": types.concatenate_maybe_dictobs([t.obs[:-1] for t in trajectories]),
-        "acts": np.concatenate([t.acts for t in trajectories]),
-        "infos": np.concatenate([_no_infos(length) if t.infos is None else t.infos for t, length in steps]),
-    }
+    if kind.startswith("Trajectory"):
+        return [getattr(types, kind)(**fields) for fields in made]
+    steps = dataset[:]
+    fields = {"obs": _wrap(types, steps.observation), "acts": steps.action, "infos": objects(flat)}
     if kind != "TransitionsMinimal":
-        fields["next_obs"] = types.concatenate_maybe_dictobs([t.obs[1:] for t in trajectories])
-        fields["dones"] = np.concatenate(dones)
-    if kind == "TransitionsWithRew":
-        fields["rews"] = np.concatenate([t.rews for t in trajectories])
-    return getattr(types, kind)(**fields)
+        fields |= {"next_obs": _wrap(types, steps.next_observation), "dones": steps.terminated | steps.truncated}
+    return getattr(types, kind)(**fields, **({"rews": steps.reward} if rewarded else {}))
 
 
-def _no_infos(length: int) -> np.ndarray:
-    return np.array([{} for _ in range(length)] + [None], dtype=object)[:-1]
+def _wrap(types: Any, observations: Any) -> Any:
+    """Give an array as it is, and a dict of arrays as a `DictObs`."""
+    if not isinstance(observations, Mapping):
+        return _need_array("observations", observations)
+    return types.DictObs({name: _need_array(f"observations.{name}", x) for name, x in observations.items()})
+
+
+def _need_array(path: str, value: Any) -> np.ndarray:
+    if isinstance(value, np.ndarray):
+        return value
+    raise ValueError(
+        f"to_imitation: {path}: imitation holds arrays, and one dict of arrays as an observation; got "
+        f"{type(value).__name__}, whose parts are: {', '.join(name for name, _ in trees.paths(value)) or 'none'}"
+    )
 
 
 def from_imitation(data: Any, unknown_end: str = "terminated") -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxreplay.convert import minari_values
+from jaxreplay.convert.minari_values import attributes, check_arrays, join_infos
 from jaxreplay.convert.sources import need, read_dataset, refuse_unheld, reported
 from jaxreplay.datasets import Dataset, Trajectory
 from jaxreplay.datasets.files.inside import check_entry
@@ -53,7 +53,11 @@ def to_minari(
     need("h5py", "h5py", "minari", "to_minari")
     from jaxreplay.record.playback.spaces import infer_space  # it imports Gymnasium, which Minari needs
 
-    _check_id(minari, dataset_id)
+    try:
+        minari.dataset.minari_dataset.parse_dataset_id(dataset_id)
+    except (ValueError, TypeError) as error:
+        message = f"dataset_id: expected a name with a version, as 'cartpole/expert-v0', got {dataset_id!r}"
+        raise ValueError(message) from error
     episodes = list(read_dataset("to_minari", source))
     refuse_unheld("to_minari", "Minari", [], ("extras", "infos", "episode_data"), drop)
     parts, attributes = [], []
@@ -97,15 +101,6 @@ def from_minari(dataset: Any, *, path: Any = None, download: bool = False, rewar
     return reported(make_store(read_episodes(dataset, reward_dtype)))
 
 
-def _check_id(minari: Any, dataset_id: str) -> None:
-    try:
-        minari.dataset.minari_dataset.parse_dataset_id(dataset_id)
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"dataset_id: expected a name with a version, as 'cartpole/expert-v0', got {dataset_id!r}"
-        ) from error
-
-
 def _fields(i: int, episode: Trajectory, drop: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The fields of an `EpisodeBuffer`, and what else is known of the episode, flat."""
     what = f"to_minari: episode {i}: "
@@ -117,7 +112,9 @@ def _fields(i: int, episode: Trajectory, drop: Sequence[str]) -> tuple[dict[str,
     if not isinstance(data, dict):
         raise ValueError(f"{what}episode_data: Minari holds a dict of them, got {type(data).__name__}")
     data = dict(data)
-    seed, options = minari_values.check_seed(what, data.pop("seed", None)), data.pop("options", None)
+    seed, options = data.pop("seed", None), data.pop("options", None)
+    if seed is not None and (isinstance(seed, bool) or not hasattr(seed, "__index__")):
+        raise ValueError(f"{what}episode_data.seed: Minari holds a whole number, got {seed!r}")
     if options is not None and not isinstance(options, dict):
         raise ValueError(f"{what}episode_data.options: expected a dict, got {type(options).__name__}")
     reset_infos = data.pop("reset_infos", None)
@@ -126,18 +123,15 @@ def _fields(i: int, episode: Trajectory, drop: Sequence[str]) -> tuple[dict[str,
         raise ValueError(f"{what}episode_data.{name}: Minari uses that name itself; rename it")
     ends = np.arange(len(episode)) == len(episode) - 1
     fields = {
-        "seed": seed,
-        "options": minari_values.attributes(f"{what}episode_data.options", options, nested=True)
-        if options
-        else options,
-        "observations": minari_values.check_arrays(f"{what}observations", episode.observations),
-        "actions": minari_values.check_arrays(f"{what}actions", episode.actions),
-        "rewards": minari_values.check_arrays(f"{what}rewards", episode.rewards),
+        "seed": None if seed is None else int(seed.__index__()),
+        "options": options and attributes(f"{what}episode_data.options", options, nested=True),
         "terminations": ends & episode.terminated,
         "truncations": ends & episode.truncated,
-        "infos": minari_values.join_infos(what, extras, infos, reset_infos),
+        "infos": join_infos(what, extras, infos, reset_infos),
     }
-    return fields, minari_values.attributes(f"{what}episode_data", data)
+    for part in ("observations", "actions", "rewards"):
+        fields[part] = check_arrays(f"{what}{part}", getattr(episode, part))
+    return fields, attributes(f"{what}episode_data", data)
 
 
 @contextlib.contextmanager
@@ -151,10 +145,8 @@ def _kept_in(path: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[PATH_VARIABLE]
-        else:
-            os.environ[PATH_VARIABLE] = before
+        del os.environ[PATH_VARIABLE]
+        os.environ |= {} if before is None else {PATH_VARIABLE: before}
 
 
 @contextlib.contextmanager

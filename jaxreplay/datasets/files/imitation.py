@@ -95,7 +95,7 @@ def _value(name: str, scalar: Any) -> Any:
         return [_info(i, text) for i, text in enumerate(scalar.as_py() or [])]
     if not scalar.is_valid:
         return None
-    return _array(name, scalar.values)
+    return read_array(name, scalar.values)
 
 
 def _info(i: int, text: Any) -> dict[str, Any]:
@@ -105,8 +105,8 @@ def _info(i: int, text: Any) -> dict[str, Any]:
     return info
 
 
-def _array(name: str, values: Any) -> np.ndarray:
-    """Nested lists of one length on each level as one array; nothing is made a Python object."""
+def read_array(name: str, values: Any) -> np.ndarray:
+    """Read Arrow's nested lists of one length on each level as one array; nothing is made a Python object."""
     import pyarrow
 
     shape = [len(values)]

@@ -26,11 +26,6 @@ def is_folder(path: pathlib.Path) -> bool:
     return _data_folder(path) is not None
 
 
-def is_metadata(path: pathlib.Path) -> bool:
-    """Whether a file is one that Minari puts beside data sets."""
-    return path.name == "namespace_metadata.json"
-
-
 def is_file(path: pathlib.Path) -> bool:
     """Whether an HDF5 file is the one that a Minari data set keeps its episodes in."""
     return path.name == MAIN_FILE and is_folder(path.parent)
