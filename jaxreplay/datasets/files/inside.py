@@ -43,19 +43,15 @@ def open_hdf5(path: pathlib.Path) -> Iterator[tuple[Any, dict[str, Any]]]:
         if outer is not None:
             raise ValueError(f"{outer.decode(errors='replace')}: it is a link to another file; copy what it links to")
         file.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
-        for name, item in found.items():
-            _check_hdf5(name, item)
+        for name, item in found.items():  # nothing was read of them by now
+            if item.external:
+                raise ValueError(
+                    f"{name}: its values are in another file, {item.external[0][0]!r} (external storage); copy them "
+                    "here"
+                )
+            if item.is_virtual:
+                raise ValueError(
+                    f"{name}: it is virtual: its values are those of other data sets, which may be in other files; "
+                    "copy them into this one"
+                )
         yield file, found
-
-
-def _check_hdf5(name: str, item: Any) -> None:
-    """Raise ValueError for an open HDF5 data set whose values lie elsewhere; nothing was read of it by then."""
-    if item.external:
-        raise ValueError(
-            f"{name}: its values are in another file, {item.external[0][0]!r} (external storage); copy them here"
-        )
-    if item.is_virtual:
-        raise ValueError(
-            f"{name}: it is virtual: its values are those of other data sets, which may be in other files; copy them "
-            "into this one"
-        )

@@ -23,13 +23,21 @@ from jaxreplay.datasets.store import Store, make_store
 from jaxreplay.datasets.trajectory import Trajectory
 
 FIELDS = ("observations", "actions", "rewards", "terminated", "truncated", "extras", "infos", "episode_data")
-RECORDS = {
-    ("jaxreplay.datasets.trajectory", "Trajectory"),
-    ("imitation.data.types", "Trajectory"),
-    ("imitation.data.types", "TrajectoryWithRew"),
+MAKERS = {
+    ("jaxreplay.datasets.trajectory", "Trajectory"): "record",
+    ("imitation.data.types", "Trajectory"): "record",
+    ("imitation.data.types", "TrajectoryWithRew"): "record",
+    ("numpy._core.multiarray", "_reconstruct"): "_reconstruct",
+    ("numpy._core.multiarray", "scalar"): "scalar",
+    ("numpy._core.numeric", "_frombuffer"): "_frombuffer",
+    ("numpy", "ndarray"): "ndarray",
+    ("numpy", "dtype"): "dtype",
+    ("collections", "OrderedDict"): "dict",
+    ("_codecs", "encode"): "encode",
+    **{(module, name): name for module in ("builtins", "__builtin__") for name in ("bytes", "object")},
+    **{(module, "_reconstructor"): "_reconstructor" for module in ("copyreg", "copy_reg")},
 }
-MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
-NUMERIC = ("numpy.core.numeric", "numpy._core.numeric")
+"""The classes and functions that a pickle may name, and what stands for each."""
 
 
 def is_pickle(start: bytes, path: pathlib.Path) -> bool:
@@ -99,31 +107,19 @@ class _Maker:
         return {}
 
 
-# The reader written in Python: the one in C believes what a pickle says of sizes, and allocates as much.
+# The reader written in Python: the one in C believes what a pickle says of sizes, and allocates as much. It is private
+# to CPython, so its tests are run on each new version of Python.
 class _Reader(pickle._Unpickler):  # type: ignore[name-defined]
     dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
     stack: list[Any]
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in RECORDS:
-            return _Maker("record")
-        if module in MULTIARRAY and name in ("_reconstruct", "scalar"):
-            return _Maker(name)
-        if module in NUMERIC and name == "_frombuffer":
-            return _Maker(name)
-        if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
-            return _Maker(name)
         if module == "ml_dtypes" and name in EXTENDED:
             return _Words("dtype", (name,))
-        if (module, name) == ("collections", "OrderedDict"):
-            return _Maker("dict")
-        if (module, name) == ("_codecs", "encode"):
-            return _Maker("encode")
-        if module in ("builtins", "__builtin__") and name in ("bytes", "object"):
-            return _Maker(name)
-        if module in ("copyreg", "copy_reg") and name == "_reconstructor":
-            return _Maker(name)
-        raise pickle.UnpicklingError(f"it holds {module}.{name}, and only arrays and plain containers are read")
+        kind = MAKERS.get((module.replace("numpy.core", "numpy._core"), name))
+        if kind is None:
+            raise pickle.UnpicklingError(f"it holds {module}.{name}, and only arrays and plain containers are read")
+        return _Maker(kind)
 
     def _bytearray(self) -> None:
         length = int.from_bytes(self.read(8), "little")  # type: ignore[attr-defined]
@@ -246,8 +242,8 @@ def _dtype(words: Any) -> np.dtype:
     name = words.args[0]
     if isinstance(name, _Words):  # an extension's type, named by itself
         name = name.args[0]
-    dtype = np.dtype(name) if isinstance(name, str) and name[:1] in "biufc" and len(name) < 5 else None
-    dtype = EXTENDED.get(name) if dtype is None else dtype
+    plain = isinstance(name, str) and name[:1] in "biufc" and len(name) < 5
+    dtype = np.dtype(name) if plain else EXTENDED.get(name)
     if dtype is None:
         raise pickle.UnpicklingError(f"it holds an array of dtype {name!r}")
     order = words.state[1] if isinstance(words.state, tuple) and len(words.state) > 1 else "|"

@@ -73,8 +73,12 @@ class ActionDirectory:
         data = to_bytes(record)
         with self._naming("the action record was not written, and those before it are whole, in"):
             if os.stat(self.path).st_mtime_ns != self._seen:  # others write here too
-                self._next_number = max(self._next_number, next_number(self.path))
-            path = write_numbered(self.path, data, self._next_number)
+                matches = map(NUMBERED.fullmatch, os.listdir(self.path))
+                self._next_number = max([self._next_number, *(int(match[1]) + 1 for match in matches if match)])
+            # A random word makes the name one that no other process writes to.
+            path = os.path.join(self.path, f"episode-{self._next_number:09d}-{secrets.token_hex(4)}.npz")
+            with atomic.new_file(pathlib.Path(path)) as file:
+                file.write(data)
             self._next_number += 1
             self._seen = os.stat(self.path).st_mtime_ns
         return path
@@ -85,20 +89,6 @@ class ActionDirectory:
             yield
         except OSError as error:
             raise type(error)(error.errno, f"{error.strerror or error}: {what} {self.path}") from error
-
-
-def next_number(directory: str) -> int:
-    """The number after the highest in a directory."""
-    matches = map(NUMBERED.fullmatch, os.listdir(directory))
-    return max((int(match[1]) + 1 for match in matches if match), default=0)
-
-
-def write_numbered(directory: str, data: bytes, number: int) -> str:
-    """Write a file under a number and a random word, atomically: no other process's file has its name."""
-    final = os.path.join(directory, f"episode-{number:09d}-{secrets.token_hex(4)}.npz")
-    with atomic.new_file(pathlib.Path(final)) as file:
-        file.write(data)
-    return final
 
 
 def to_bytes(record: ActionRecord) -> bytes:
@@ -149,7 +139,7 @@ def _encode(prefix: str, record: ActionRecord, arrays: dict[str, np.ndarray]) ->
 
 
 def _decode(prefix: str, text: dict[str, Any], arrays: dict[str, np.ndarray]) -> ActionRecord:
-    base, rewards = text["base"], arrays.pop(f"{prefix}rewards")
+    base, environment, rewards = text["base"], text["environment"], arrays.pop(f"{prefix}rewards")
     (options,) = unpack(text["options"], arrays, 1)
     record = ActionRecord(
         actions=tuple(unpack(text["actions"], arrays, rewards.size)),
@@ -158,7 +148,12 @@ def _decode(prefix: str, text: dict[str, Any], arrays: dict[str, np.ndarray]) ->
         truncated=_typed(text["truncated"], bool),
         seed=_typed(text["seed"], int, type(None)),
         options=_typed(options, dict, type(None)),
-        environment=_decode_environment(text["environment"]),
+        environment=Environment(
+            env_id=_typed(environment["env_id"], str),
+            kwargs={str(name): _typed(value, str) for name, value in environment["kwargs"].items()},
+            action_space=_typed(environment["action_space"], str),
+            observation_space=_typed(environment["observation_space"], str),
+        ),
         not_replayable=_typed(text["not_replayable"], str),
         base=None if base is None else _decode(f"{prefix}base_", base, arrays),
         base_steps=None if base is None else arrays.pop(f"{prefix}base_steps"),
@@ -166,15 +161,6 @@ def _decode(prefix: str, text: dict[str, Any], arrays: dict[str, np.ndarray]) ->
     if repr(record.episode_return) != text["return"]:
         raise ValueError(f"its rewards add up to {record.episode_return}, not to {text['return']}")
     return record
-
-
-def _decode_environment(text: dict[str, Any]) -> Environment:
-    return Environment(
-        env_id=_typed(text["env_id"], str),
-        kwargs={str(name): _typed(value, str) for name, value in text["kwargs"].items()},
-        action_space=_typed(text["action_space"], str),
-        observation_space=_typed(text["observation_space"], str),
-    )
 
 
 def _typed(value: Any, *types: type) -> Any:
