@@ -124,13 +124,13 @@ def _usable_rows(source: Source, view: View) -> tuple[Rows, jax.Array]:
 
 def _draw_bits(view: View, key: Any, count: int) -> np.ndarray | None:
     """Draw the random words of a view that draws, the same as `take` draws for these rows."""
-    if key is not None:
-        trees.check_key(key)
-    elif view.num_bits:
-        raise ValueError(f"{view} draws at random: give a key for it")
-    if not view.num_bits:
+    if key is None:
+        if view.num_bits:
+            raise ValueError(f"{view} draws at random: give a key for it")
         return None
-    return np.asarray(jax.random.bits(jax.random.fold_in(key, VIEW), (count, view.num_bits), jnp.uint32))
+    trees.check_key(key)
+    bits = jax.random.bits(jax.random.fold_in(key, VIEW), (count, view.num_bits), jnp.uint32)
+    return np.asarray(bits) if view.num_bits else None
 
 
 def _read_step(stored: Rings, rows: Rows, bits: Any, view: View) -> tuple[PyTree, Span]:
@@ -141,7 +141,7 @@ def _read_step(stored: Rings, rows: Rows, bits: Any, view: View) -> tuple[PyTree
 
 def _trace_batch(stored: Rings, view: View) -> tuple[Any, list[Read | None], int]:
     """Say how the batch is built, how each of its leaves was read, None if it is computed, and what a row takes."""
-    one = jax.ShapeDtypeStruct((1,), jnp.int32)
+    one: Any = jax.ShapeDtypeStruct((1,), jnp.int32)
     bits = jax.ShapeDtypeStruct((1, view.num_bits), jnp.uint32) if view.num_bits else None
     step, span = jax.eval_shape(functools.partial(_read_step, view=view), stored, Rows(one, one), bits)
     program, batch = jax.make_jaxpr(view.batch, return_shape=True)(step, span)

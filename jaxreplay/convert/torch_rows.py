@@ -18,14 +18,14 @@ class Items(Sequence[Any]):
     """B items read together, as a list of nested dicts: `arrays` are their leaves, `[B, ...]` each."""
 
     def __init__(self, table: Table, numbers: Sequence[int]):
-        self.structure, self.arrays, self.count = table.structure, table.read(numbers), len(numbers)
+        self.structure, self.arrays, self.length = table.structure, table.read(numbers), len(numbers)
         self.infos = None if table.infos is None else [table.infos[i] for i in numbers]
 
     def __len__(self) -> int:
-        return self.count
+        return self.length
 
     def __getitem__(self, number: Any) -> Any:
-        at = range(self.count)[number]
+        at = range(self.length)[number]
         if isinstance(at, range):
             return [self[i] for i in at]
         item = plain(self.structure, lambda column: self.arrays[column][at, ...])

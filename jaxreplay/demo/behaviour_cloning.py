@@ -128,7 +128,7 @@ def play(choose: Any, key: jax.Array, num_episodes: int) -> Dataset:
             return cartpole.step(envs, choose(cartpole.observe(envs)).astype(jnp.int32), key)
 
         _, steps = jax.lax.scan(step, cartpole.reset(key, num_episodes), length=cartpole.TIME_LIMIT)
-        ended = (steps.terminated | steps.truncated).astype(jnp.int32)
+        ended = jnp.logical_or(steps.terminated, steps.truncated).astype(jnp.int32)
         first = jnp.cumsum(ended, axis=0) - ended == 0  # only the first episode of each env is kept
         example = replay.example_transition(cartpole.ENV)
         buffer = replay.create(example, ended.size, num_episodes, max_episodes=2 * num_episodes)
