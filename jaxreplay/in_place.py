@@ -7,7 +7,7 @@ import functools
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
@@ -76,27 +76,20 @@ def check_in_place(step: Callable[..., Any], *args: Any) -> InPlace:
         raise ValueError("check_in_place: no argument holds a Buffer; pass it as an argument of the step")
     small = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype) if hasattr(x, "shape") else x, args)
     large = jax.tree.map(lambda x: _double(x) if isinstance(x, Buffer) else x, small, is_leaf=_is_buffer)
-    before, after = _compile(step, small), _compile(step, large)
+    (temporary, reused, donated), (later, reused_later, _) = _compile(step, small), _compile(step, large)
     sizes, larger = _part_bytes(small), _part_bytes(large)
     grown = [b - a for a, b in zip(sizes, larger, strict=True)]
     needed = sum(sizes)
     return InPlace(
-        temporary_bytes=before.temporary,
-        growth=max(after.temporary - before.temporary, 0) / min(size for size in grown if size),
-        returned_in_place=before.reused >= needed and after.reused - before.reused >= sum(grown),
-        donated=before.donated >= needed,
+        temporary_bytes=temporary,
+        growth=max(later - temporary, 0) / min(size for size in grown if size),
+        returned_in_place=reused >= needed and reused_later - reused >= sum(grown),
+        donated=donated >= needed,
     )
 
 
-class _Memory(NamedTuple):
-    """Bytes of a compiled program: temporary ones, those of arguments that outputs lie in, those that were donated."""
-
-    temporary: int
-    reused: int
-    donated: int
-
-
-def _compile(step: Callable[..., Any], args: tuple[Any, ...]) -> _Memory:
+def _compile(step: Callable[..., Any], args: tuple[Any, ...]) -> tuple[int, int, int]:
+    """Count a compiled program's bytes: temporary ones, those that outputs share with arguments, and donated ones."""
     if not hasattr(step, "lower"):
         donated = tuple(i for i, arg in enumerate(args) if _buffers(arg))
         step = jax.jit(_with_what_is_written(step), donate_argnums=donated)
@@ -111,7 +104,7 @@ def _compile(step: Callable[..., Any], args: tuple[Any, ...]) -> _Memory:
         raise NotImplementedError("this backend does not tell the memory of a compiled program")
     inputs = [x for x in jax.tree.leaves(lowered.args_info) if getattr(x, "donated", False)]
     donated_bytes = sum(math.prod(x.shape) * x.dtype.itemsize for x in inputs)
-    return _Memory(int(analysis.temp_size_in_bytes), int(analysis.alias_size_in_bytes), donated_bytes)
+    return int(analysis.temp_size_in_bytes), int(analysis.alias_size_in_bytes), donated_bytes
 
 
 def _with_what_is_written(step: Callable[..., Any]) -> Callable[..., Any]:

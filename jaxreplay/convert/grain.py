@@ -54,11 +54,10 @@ class GrainSource:
         return len(self.table)
 
     def __getitem__(self, index: int) -> PyTree:
-        """One item, leaves `[...]`. Raises IndexError for a number that is none of an item."""
+        """Read one item, leaves `[...]`. Raises IndexError for a number that is none of an item."""
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[PyTree]:
-        """Several items, read together."""
         arrays = self.table.read(indices)
         item = lambda n: jax.tree.map(lambda column: arrays[column][n, ...], self.table.structure)  # noqa: E731
         return [item(n) for n in range(len(indices))]
@@ -70,7 +69,7 @@ class GrainSource:
 
 
 def _fingerprint(table: Table) -> int:
-    """A number that tells sources apart: of the structure, the rows, and evenly spaced values of every array."""
+    """Make a number that tells sources apart: of the structure, the rows, and evenly spaced values of every array."""
     number = zlib.crc32(repr(table.structure).encode())
     for array in (table.time, table.env, *(column.values for column in table.columns)):
         some = array[:: max(1, len(array) // SAMPLE)]

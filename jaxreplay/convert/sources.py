@@ -101,7 +101,7 @@ def _read_steps(dataset: Dataset, narrow: bool) -> Table:
 
 
 def _infos(dataset: Dataset) -> list[dict[str, Any]] | None:
-    """The infos of all steps, empty where an episode has none; None where no episode has any."""
+    """List the infos of all steps, empty where an episode has none; None where no episode has any."""
     table = dataset._store.table
     if all(infos is None for infos in table.infos):
         return None
@@ -134,7 +134,7 @@ def plain(tree: PyTree, fn: Callable[[Any], Any] = lambda leaf: leaf) -> Any:
 
 
 def read_dataset(what: str, source: Any) -> Dataset:
-    """The episodes of a buffer or a data set. Raises TypeError for another source, ValueError where there is none."""
+    """Read the episodes of a buffer or a data set. Raises TypeError for another source, ValueError for no episodes."""
     check_source(what, source)
     if isinstance(source, Subset):
         raise TypeError(f"{what}: expected a buffer or a Dataset, got a subset, whose rows need not be whole episodes")

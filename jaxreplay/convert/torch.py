@@ -115,7 +115,7 @@ def _convert(
 
 
 def _children(node: Any) -> dict[Any, Any] | None:
-    """The parts of a container by name or number, or None of a leaf."""
+    """Give the parts of a container by name or number, or None of a leaf."""
     if isinstance(node, Mapping):
         return dict(node)
     if isinstance(node, list | tuple):
@@ -127,7 +127,6 @@ def _children(node: Any) -> dict[Any, Any] | None:
 
 
 def _rebuild(node: Any, parts: dict[Any, Any]) -> Any:
-    """A container like `node` of other parts."""
     if isinstance(node, Mapping):
         return parts
     if isinstance(node, list | tuple):
@@ -157,7 +156,7 @@ def _stack(path: str, leaves: list[Any]) -> Any:
 
 
 def _to_tensor(path: str, leaf: Any) -> Any:
-    """One leaf as a tensor. Raises TypeError naming it for what cannot be one."""
+    """Make a tensor of a leaf. Raises TypeError naming it for what cannot be one."""
     import torch
 
     if isinstance(leaf, torch.Tensor):
@@ -181,7 +180,6 @@ def _to_tensor(path: str, leaf: Any) -> Any:
 
 
 def _as_array(path: str, leaf: Any) -> np.ndarray:
-    """A NumPy array of a leaf, or TypeError naming it."""
     if isinstance(leaf, np.ndarray):
         return leaf
     if isinstance(leaf, bool | int | float | complex | np.generic | jax.Array):

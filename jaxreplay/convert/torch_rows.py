@@ -47,9 +47,9 @@ class RowsDataset(Base):
         return len(self.table)
 
     def __getitem__(self, index: int) -> Any:
-        """One item, leaves `[...]`. Raises IndexError for a number that is none of an item."""
+        """Read one item, leaves `[...]`. Raises IndexError for a number that is none of an item."""
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> Items:
-        """Several items, read together; a `DataLoader` asks for each batch so."""
+        """Read several items together; a `DataLoader` asks for each batch so."""
         return Items(self.table, indices)

@@ -16,7 +16,7 @@ from jaxreplay.types import PyTree, Transition
 
 
 def as_dataset(trajectories: Any) -> Dataset:
-    """Trajectories, one, many or a data set, as a data set of at least one. Raises ValueError where there are none."""
+    """Make a data set of one trajectory, many, or a data set. Raises ValueError where there are none."""
     if isinstance(trajectories, Trajectory):
         trajectories = [trajectories]
     dataset = trajectories if isinstance(trajectories, Dataset) else Dataset(trajectories)
@@ -26,7 +26,7 @@ def as_dataset(trajectories: Any) -> Dataset:
 
 
 def flatten(trajectories: Iterable[Trajectory] | Dataset) -> Transition:
-    """All steps of all trajectories, in order, as one batch: a `Transition` of NumPy arrays, leaves `[N, ...]`.
+    """Put all steps of all trajectories in one batch, in order: a `Transition` of NumPy arrays, leaves `[N, ...]`.
 
     `terminated` and `truncated` are True at an episode's last step alone, if it ended so. `next_observation` of a last
     step is the trajectory's last observation. `reward` is None where there are no rewards, `extras` {} where there are

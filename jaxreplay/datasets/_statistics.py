@@ -74,7 +74,7 @@ def _summarise(values: np.ndarray) -> Summary:
 
 
 def discounted_returns(rewards: Any, discount: float) -> np.ndarray:
-    """The discounted sum of rewards from each step to the last, `[T]`: `G_t = r_t + discount * G_{t + 1}`.
+    """Sum the discounted rewards from each step to the last, `[T]`: `G_t = r_t + discount * G_{t + 1}`.
 
     rewards: `[T]`, or a trajectory, which must have some. Added up in float64, given in the dtype of the rewards
     (float32 for integers). Nothing is added for what comes after a truncated or unfinished trajectory.

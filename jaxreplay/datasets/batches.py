@@ -33,7 +33,7 @@ class Batch(struct.PyTreeNode):
 def transition_batches(
     store: Store, key: jax.Array, batch_size: int, epochs: int, drop_remainder: bool, prefetch: int, narrow: bool
 ) -> Iterator[Batch]:
-    """Batches of transitions, gathered on the host; only `prefetch` of them are on the device ahead of use."""
+    """Make batches of transitions, gathered on the host; only `prefetch` of them are on the device ahead of use."""
 
     def make(rows: np.ndarray) -> Batch:
         data = narrow_tree(gather(store, np.maximum(rows, 0)), narrow)
@@ -56,7 +56,7 @@ def transition_batches(
 def view_batches(
     buffer: Buffer, key: jax.Array, batch_size: int, view: View, epochs: int, drop_remainder: bool
 ) -> Iterator[Batch]:
-    """Batches that a view makes of rows of a buffer that holds the data set on the device."""
+    """Read batches through a view from the rows of a buffer that holds the data set on the device."""
     for epoch in range(epochs):
         order_key, view_key = jax.random.split(jax.random.fold_in(key, epoch))
         rows = sampling.epoch(buffer, order_key, batch_size, view)

@@ -90,7 +90,7 @@ class Dataset:
 
     @classmethod
     def from_buffer(cls, buffer: Buffer) -> Dataset:
-        """The episodes that a buffer of `Transition`s holds, env by env, oldest first: `to_buffer` undone, bit for bit.
+        """Read all episodes of a buffer of `Transition`s, env by env, oldest first: `to_buffer` undone, bit for bit.
 
         Of an episode whose first steps were overwritten the rest is kept, and one with removed steps is cut in two
         there: `report` counts these rows as dropped. Open episodes, and those that a void row closed, are unfinished.
@@ -100,7 +100,7 @@ class Dataset:
 
     @classmethod
     def from_transitions(cls, steps: Transition) -> Dataset:
-        """The episodes of a batch of steps in order, leaves `[N, ...]`: `flatten` undone.
+        """Read the episodes of a batch of steps in order, leaves `[N, ...]`: `flatten` undone.
 
         A piece ends where a step is terminated or truncated, and where its next observation is not the following
         step's observation, bit for bit: a discontinuity, which `report` counts, and the piece is unfinished. Its last
@@ -136,23 +136,23 @@ class Dataset:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the arrays that it keeps, those of steps that were filtered out of a shared array included."""
+        """Count the bytes of the arrays that it keeps, with steps that were filtered out of a shared array."""
         return sum(x.nbytes for chunk in self._store.chunks for _, x in chunk.columns())
 
     @property
     def episodes(self) -> Episodes:
-        """The episodes, to choose from: `episodes[3]` is a `Trajectory`, `episodes[:8]` a `Dataset`."""
+        """Give the episodes, to choose from: `episodes[3]` is a `Trajectory`, `episodes[:8]` a `Dataset`."""
         return Episodes(self)
 
     def episode(self, i: int) -> Trajectory:
-        """Episode `i` (negative from the end), as views of its arrays that cannot be written to."""
+        """Give episode `i` (negative from the end), as views of its arrays that cannot be written to."""
         return self._store.trajectory(choosing.index("episode", i, self.num_episodes))
 
     def __iter__(self) -> Iterator[Trajectory]:
         return (self.episode(i) for i in range(self.num_episodes))
 
     def __getitem__(self, rows: Any) -> Any:
-        """Steps, counted over all episodes in order: an int gives one, as a dict of arrays by `Transition`'s names.
+        """Read steps, counted over all episodes in order: an int gives a dict of arrays by `Transition`'s names.
 
         A slice, `...`, a bool array `[len]` or an int array `[B]` gives a `Transition` of arrays `[B, ...]`, an int
         array of more axes, as `[N, M]`, one of arrays `[N, M, ...]`. `terminated` and `truncated` are True only at an
@@ -166,11 +166,11 @@ class Dataset:
         return columns.gather(self._store, choosing.indices(rows, len(self), "step", most_axes=32))
 
     def append(self, trajectory: Trajectory) -> Dataset:
-        """A data set with one more episode; nothing that was there is copied."""
+        """Make a data set with one more episode; nothing that was there is copied."""
         return self.extend([trajectory])
 
     def extend(self, trajectories: Iterable[Trajectory] | Dataset) -> Dataset:
-        """A data set with more episodes; nothing that was there is copied."""
+        """Make a data set with more episodes; nothing that was there is copied."""
         more = trajectories if isinstance(trajectories, Dataset) else Dataset(trajectories)
         both = store.concat([self._store, more._store])
         if self.report is None and more.report is None:
@@ -179,7 +179,7 @@ class Dataset:
         return self._of(both, reports[0] + reports[1])
 
     def compact(self) -> Dataset:
-        """The same in one piece of memory: batches of many small files or trajectories are read faster. One copy."""
+        """Copy it to one piece of memory: batches of many small files or trajectories are then read faster."""
         return self._of(columns.compact(self._store), self.report)
 
     def random_split(self, key: jax.Array, lengths: Sequence[int | float]) -> tuple[Dataset, ...]:
@@ -201,7 +201,7 @@ class Dataset:
         min_length: int | None = None,
         max_length: int | None = None,
     ) -> Dataset:
-        """The episodes for which all that is given holds; bounds are inclusive. Raises ValueError without rewards."""
+        """Keep episodes for which all that is given holds; bounds are inclusive. Raises ValueError without rewards."""
         chosen = choosing.choose(self._store, predicate, (min_return, max_return), (min_length, max_length))
         return self._of(self._store.take(chosen), self.report)
 
@@ -225,7 +225,7 @@ class Dataset:
         narrow: bool = False,
         episode_data: bool | None = None,
     ) -> Buffer:
-        """A JAX buffer of `Transition`s that holds every step, for sampling, views and samplers inside jit.
+        """Make a JAX buffer of `Transition`s that holds every step, for sampling, views and samplers inside jit.
 
         num_envs: E, over how many streams to spread the episodes, the longest first so that all are about as long; None
             for a single stream, which keeps their order. capacity: by default just what is needed; more leaves room to
@@ -287,7 +287,7 @@ class Episodes(Sequence[Trajectory]):
         return self._dataset.num_episodes
 
     def __getitem__(self, chosen: Any) -> Any:
-        """An int gives a `Trajectory`; a slice, `...`, a bool array `[N]` or an int array `[B]` a `Dataset`."""
+        """Choose: an int gives a `Trajectory`; a slice, `...`, a bool array `[N]` or an int array `[B]` a `Dataset`."""
         if choosing.is_single(chosen):
             return self._dataset.episode(chosen)
         held = self._dataset._store

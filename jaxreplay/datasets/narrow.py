@@ -10,7 +10,7 @@ from jaxreplay.types import PyTree
 
 
 def narrow_tree(tree: PyTree, narrow: bool) -> PyTree:
-    """The tree with every leaf of a dtype that JAX can hold as it is set up.
+    """Give the tree with every leaf of a dtype that JAX can hold as it is set up.
 
     With `narrow`, 64-bit leaves become their 32-bit kin: floats are rounded; a value that does not fit raises
     ValueError. Without, a 64-bit leaf raises TypeError. Both name the leaf.

@@ -34,7 +34,7 @@ class Report:
         return Report(**sums)
 
     def left_out(self) -> Report:
-        """The same without what says which episodes were kept."""
+        """Give the same without what says which episodes were kept."""
         return dataclasses.replace(self, episodes=0, steps=0, terminated=0, truncated=0, unfinished=0)
 
     def __str__(self) -> str:

@@ -19,12 +19,12 @@ Bounds = tuple[float | None, float | None]  # the least and the most, None where
 
 
 def is_single(chosen: Any) -> bool:
-    """Whether what was given as an index stands for one element, as an int and an int array without axes do."""
+    """Tell whether what was given as an index stands for one element, as an int and an int array without axes do."""
     return hasattr(chosen, "__index__") and getattr(chosen, "ndim", 0) == 0
 
 
 def index(what: str, i: Any, count: int) -> int:
-    """An int from `-count` to `count - 1` as one from 0. Raises IndexError for others, TypeError for what is none."""
+    """Count an int from `-count` to `count - 1` from 0. Raises IndexError for others, TypeError for what is none."""
     if not is_single(i) or isinstance(i, bool):
         raise TypeError(f"{what}: expected an int, got {type(i).__name__} {i!r}")
     at = int(operator.index(i))
@@ -34,7 +34,7 @@ def index(what: str, i: Any, count: int) -> int:
 
 
 def indices(chosen: Any, count: int, what: str, most_axes: int = 1) -> np.ndarray:
-    """What `...`, a slice, a bool array `[count]` or an int array `[B]` chooses, int64 `[B]`.
+    """List what `...`, a slice, a bool array `[count]` or an int array `[B]` chooses, int64 `[B]`.
 
     An int array may have up to `most_axes` axes, and comes out with them. Raises IndexError for what is out of range,
     ValueError or TypeError for arrays of another kind.
@@ -77,7 +77,7 @@ def _within(values: np.ndarray, least: float | None, most: float | None) -> np.n
 
 
 def returns(store: Store, what: str) -> np.ndarray:
-    """Each episode's sum of rewards, float64 `[N]`. Raises ValueError where there are no rewards."""
+    """Sum the rewards of each episode, float64 `[N]`. Raises ValueError where there are no rewards."""
     if any(chunk.rewards is None for chunk in store.chunks):
         raise ValueError(f"{what}: these episodes have no rewards")
     table = store.table
@@ -112,7 +112,7 @@ def clip(store: Store, k: int, kinds: Sequence[str]) -> tuple[Store, Report]:
 
 
 def summarise(store: Store) -> Report:
-    """The report's part that says what there is."""
+    """Make the part of a report that says what there is."""
     terminated, truncated = store.table.terminated, store.table.truncated
     return Report(
         episodes=store.num_episodes,

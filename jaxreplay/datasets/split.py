@@ -55,7 +55,7 @@ def _assign_once(key: jax.Array, lengths: np.ndarray, target: np.ndarray) -> np.
 
 
 def _targets(wished: Sequence[int | float], total: int) -> np.ndarray:
-    """The wished steps of each part, float64, or ValueError."""
+    """Give the wished steps of each part, float64, or ValueError."""
     try:
         values = np.asarray(wished)
     except ValueError:  # of lists of several lengths
@@ -73,7 +73,7 @@ def _targets(wished: Sequence[int | float], total: int) -> np.ndarray:
 
 
 def _best_change(lengths: np.ndarray, part: np.ndarray, target: np.ndarray) -> list[tuple[int, int]] | None:
-    """The move or swap, as `(episode, part)`, that lowers the deviations most; None if none does."""
+    """Find the move or swap, as `(episode, part)`, that lowers the deviations most; None if none does."""
     deviation = _deviation(lengths, part, target)
     kinds = [_kinds(lengths, part, p) for p in range(len(target))]
     best_gain, best = EPSILON, None
@@ -90,14 +90,14 @@ def _best_change(lengths: np.ndarray, part: np.ndarray, target: np.ndarray) -> l
 
 
 def _kinds(lengths: np.ndarray, part: np.ndarray, p: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The different lengths in a part, ascending, and the first episode of each; before them 0, which is no episode."""
+    """List the lengths in a part, ascending, and the first episode of each; before them 0, which is no episode."""
     mine = np.flatnonzero(part == p)
     values, first = np.unique(lengths[mine], return_index=True)
     return np.concatenate([[0], values]), np.concatenate([[-1], mine[first]])
 
 
 def _best_exchange(mine: np.ndarray, theirs: np.ndarray, over: float, under: float) -> tuple[int, int, float]:
-    """Which length to give, and which to take back (0: none), and by how much that lowers `|over| + |under|`.
+    """Say which length to give, and which to take back (0: none), and by how much that lowers `|over| + |under|`.
 
     Giving d steps in all leaves `|over - d| + |under + d|`, convex in d and lowest for all d between `over` and
     `-under`. So for each length given, the best to take is next to one of these two ends.

@@ -64,7 +64,7 @@ class Trajectory:
 
     @property
     def ended(self) -> bool:
-        """Whether the last step is the episode's last."""
+        """Tell whether the last step is the episode's last."""
         return self.terminated or self.truncated
 
     def map_arrays(self, fn: Any) -> Trajectory:

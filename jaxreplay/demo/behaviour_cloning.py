@@ -100,7 +100,7 @@ def train_from_batches(settings: Settings, batches: Iterable[tuple[Any, Any]], k
 
 
 def torch_batches(settings: Settings, dataset: Dataset, seed: int) -> Iterable[tuple[np.ndarray, np.ndarray]]:
-    """`steps` shuffled batches of a torch `DataLoader`, as arrays. Raises ImportError without PyTorch."""
+    """Read `steps` shuffled batches of a torch `DataLoader`, as arrays. Raises ImportError without PyTorch."""
     from jaxreplay import convert
 
     items = convert.to_torch_dataset(dataset, replay.views.select("observation", "action"))
@@ -149,7 +149,7 @@ def mean_return(dataset: Dataset) -> float:
 
 
 def load_expert(path: pathlib.Path | None, seed: int) -> PyTree:
-    """The parameters of `python -m jaxreplay`: read, or trained now."""
+    """Read the parameters of `python -m jaxreplay`, or train them now."""
     if path is not None:
         return report.load_parameters(path)
     from jaxreplay.demo.main import train

@@ -27,7 +27,7 @@ def reset(key: jax.Array, num_envs: int) -> Envs:
 
 
 def observe(envs: Envs) -> jax.Array:
-    """The observations `[E, 4]`."""
+    """Observe every env: `[E, 4]`."""
     return jax.vmap(lambda state: ENV.observation(state, None))(envs.state)
 
 
