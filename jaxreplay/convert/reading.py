@@ -19,7 +19,6 @@ import numpy as np
 
 import jaxreplay as replay
 from jaxreplay._core import lookup, trees
-from jaxreplay._core.clock import age
 from jaxreplay._core.gather import Place, Read, find_places, gather, gather_leaf
 from jaxreplay._core.layout import arrange
 from jaxreplay._core.lookup import flat_index
@@ -92,12 +91,12 @@ def read_table(source: replay.Buffer | Subset, view: View, key: Any = None) -> T
         raise TypeError("a buffer is converted outside jit: its rows are read to the host")
     whole = as_source("read_table", source)
     stored = whole.buffers[0].rings
-    order, usable = _usable_rows(whole, view)
-    count = int(usable)
+    every, usable = jax.tree.map(np.asarray, _usable_rows(whole, view))
+    rows = jax.tree.map(lambda x: x[usable], every)
+    count = len(rows.time)
     if not count:
         size = int(replay.size(source))
         raise ValueError(f"{view} can start from none of the {size} rows" if size else "the source is empty")
-    rows = jax.tree.map(lambda x: np.asarray(x)[:count], order)
 
     treedef, made_of, num_bytes = _trace_batch(stored, view)
     passed = [read for read in made_of if read is not None]
@@ -115,11 +114,9 @@ def read_table(source: replay.Buffer | Subset, view: View, key: Any = None) -> T
 
 @functools.partial(jax.jit, static_argnames="view")
 def _usable_rows(source: Source, view: View) -> tuple[Rows, jax.Array]:
-    """List every row, those to read first and in order, and say how many these are."""
+    """List every row in order of time, then env, and say which to read."""
     rows, mask = source.every_row()
-    mask &= source.starts(rows, view)
-    order = jnp.lexsort((rows.env, -age(source.buffers[0].rings.clock, rows.time), ~mask))
-    return jax.tree.map(lambda x: x[order], rows), jnp.sum(mask, dtype=jnp.int32)
+    return rows, mask & source.starts(rows, view)
 
 
 def _draw_bits(view: View, key: Any, count: int) -> np.ndarray | None:

@@ -61,8 +61,8 @@ def view_batches(
         order_key, view_key = jax.random.split(jax.random.fold_in(key, epoch))
         rows = sampling.epoch(buffer, order_key, batch_size, view)
         valid = np.asarray(rows.env >= 0).sum(axis=1)
-        used = int((valid == batch_size).sum()) if drop_remainder else int((valid > 0).sum())
-        for i in range(used):
+        used = valid >= (batch_size if drop_remainder else 1)  # the rows that can be read come first
+        for i in range(int(used.sum())):
             chosen = jax.tree.map(lambda x, i=i: x[i], rows)
             yield _take(buffer, chosen, view, jax.random.fold_in(view_key, i) if view.num_bits else None)
 

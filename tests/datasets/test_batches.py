@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import jax
 import numpy as np
 import pytest
 
 import jaxreplay as replay
-from jaxreplay.datasets import Dataset, Trajectory
+from jaxreplay.datasets import Dataset, Trajectory, batches
 from tests.datasets.episodes import simple
 
 KEY = jax.random.key(0)
@@ -62,6 +63,27 @@ def test_a_loop_that_is_left_leaves_no_thread() -> None:
     next(loop)
     loop.close()
     assert threading.active_count() == before
+
+
+def test_no_more_is_made_ahead_than_was_asked_for_and_what_fails_is_raised_in_its_place() -> None:
+    made: list[int] = []
+
+    def make(i: int) -> int:
+        made.append(i)
+        if i == 4:
+            raise ValueError("the fourth")
+        return i
+
+    loop = batches.ahead(map(make, range(100)), 2)
+    assert next(loop) == 0
+    while len(made) < 3:
+        time.sleep(0.01)
+    time.sleep(0.05)
+    assert made == [0, 1, 2]
+    got: list[int] = []
+    with pytest.raises(ValueError, match="the fourth"):
+        got.extend(loop)
+    assert got == [1, 2, 3]
 
 
 def test_what_fails_ahead_is_raised_in_the_loop() -> None:
