@@ -68,17 +68,14 @@ def compact(store: Store) -> Store:
     """The same episodes in one chunk."""
     if not store.num_episodes:
         return store
-    table = consecutive(
-        store.table.length, store.table.terminated, store.table.truncated, store.table.infos, store.table.episode_data
-    )
-    parts = {part: _joined(store, part) for part in PARTS}
-    return Store((Chunk(**parts),), table)
-
-
-def _joined(store: Store, part: str) -> PyTree:
-    leaves = [jax.tree.flatten(getattr(chunk, part)) for chunk in store.chunks]
-    columns = [np.concatenate(list(pieces(store, part, i))) for i in range(len(leaves[0][0]))]
-    return jax.tree.unflatten(leaves[0][1], columns)
+    table = store.table
+    parts = {}
+    for part in PARTS:
+        leaves, treedef = jax.tree.flatten(getattr(store.chunks[0], part))
+        columns = [np.concatenate(list(pieces(store, part, i))) for i in range(len(leaves))]
+        parts[part] = jax.tree.unflatten(treedef, columns)
+    lengths = consecutive(table.length, table.terminated, table.truncated, table.infos, table.episode_data)
+    return Store((Chunk(**parts),), lengths)
 
 
 def pieces(store: Store, part: str, leaf: int) -> Iterator[np.ndarray]:

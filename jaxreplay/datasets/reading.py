@@ -51,7 +51,7 @@ def read_buffer(buffer: Buffer, what: str = "from_buffer") -> tuple[Store, Repor
     first = np.flatnonzero(np.concatenate([[True], ~goes_on]))
     length = np.diff(np.append(first, len(time)))
     chunk, terminated, truncated = _read_columns(buffer, time, env, first, length)
-    table = consecutive(length, terminated, truncated, data=_read_data(buffer, records.at[record[first]]))
+    table = consecutive(length, terminated, truncated, episode_data=_read_data(buffer, records.at[record[first]]))
     store = Store((chunk,), table)
     holes = len(first) - len(np.unique(record))
     return store, summarise(store) + missing + Report(discontinuities=holes)

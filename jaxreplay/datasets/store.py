@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -29,9 +30,10 @@ class Chunk:
 
     def columns(self) -> list[tuple[str, np.ndarray]]:
         """`(path, array)` of every column: `observations.camera`."""
-        named = trees.paths({part: getattr(self, part) for part in PARTS})
-        order = {part: i for i, part in enumerate(PARTS)}
-        return sorted(named, key=lambda item: order[item[0].split(".")[0]])
+        return [column for part in PARTS for column in trees.paths({part: getattr(self, part)})]
+
+    def map(self, fn: Callable[[Any], np.ndarray]) -> Chunk:
+        return Chunk(**{part: jax.tree.map(fn, getattr(self, part)) for part in PARTS})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,7 +65,7 @@ def objects(values: Sequence[Any]) -> np.ndarray:
     return out
 
 
-def consecutive(lengths: Any, terminated: Any, truncated: Any, infos: Any = None, data: Any = None) -> Table:
+def consecutive(lengths: Any, terminated: Any, truncated: Any, infos: Any = None, episode_data: Any = None) -> Table:
     """The table of episodes that lie one after the other in one chunk."""
     length = np.asarray(lengths, np.int64)
     count, step = len(length), np.cumsum(length) - length
@@ -75,7 +77,7 @@ def consecutive(lengths: Any, terminated: Any, truncated: Any, infos: Any = None
         terminated=np.asarray(terminated, bool),
         truncated=np.asarray(truncated, bool),
         infos=objects([None] * count if infos is None else infos),
-        episode_data=objects([None] * count if data is None else data),
+        episode_data=objects([None] * count if episode_data is None else episode_data),
     )
 
 
@@ -86,12 +88,10 @@ class Store:
     chunks: tuple[Chunk, ...]
     table: Table
 
-    def __post_init__(self) -> None:
-        ends = np.cumsum(self.table.length)
-        object.__setattr__(self, "ends", ends)
-
-    ends: np.ndarray = dataclasses.field(init=False, repr=False)
-    """`[N]` int64: the number of steps up to each episode's end."""
+    @functools.cached_property
+    def ends(self) -> np.ndarray:
+        """`[N]` int64: the number of steps up to each episode's end."""
+        return np.cumsum(self.table.length)
 
     @property
     def num_steps(self) -> int:
@@ -109,7 +109,7 @@ class Store:
         table = self.table.map(lambda x: x[chosen])
         used, chunk = np.unique(table.chunk, return_inverse=True)
         if not used.size:
-            return Store(tuple(map(_without_rows, self.chunks[:1])), table)
+            return Store(tuple(chunk.map(lambda x: x[:0].copy()) for chunk in self.chunks[:1]), table)
         return Store(tuple(self.chunks[i] for i in used), dataclasses.replace(table, chunk=chunk))
 
     def trajectory(self, i: Any) -> Trajectory:
@@ -128,11 +128,6 @@ class Store:
             infos=infos,
             episode_data=table.episode_data[i],
         )
-
-
-def _without_rows(chunk: Chunk) -> Chunk:
-    none = {part: jax.tree.map(lambda x: np.empty((0, *x.shape[1:]), x.dtype), getattr(chunk, part)) for part in PARTS}
-    return Chunk(**none)
 
 
 def _view(column: np.ndarray, first: int, last: int) -> np.ndarray:
@@ -154,7 +149,9 @@ def make_store(trajectories: Iterable[Trajectory]) -> Store:
     for i, trajectory in enumerate(trajectories):
         if not isinstance(trajectory, Trajectory):
             raise TypeError(f"trajectories.{i}: expected a Trajectory, got {type(trajectory).__name__}")
-        stores.append(_single(trajectory))
+        chunk = Chunk(*(getattr(trajectory, part) for part in PARTS)).map(to_host)
+        of_one = {name: [getattr(trajectory, name)] for name in ("terminated", "truncated", "infos", "episode_data")}
+        stores.append(Store((chunk,), consecutive([len(trajectory)], **of_one)))
     return concat(stores, [f"trajectories.{i}" for i in range(len(stores))])
 
 
@@ -172,18 +169,6 @@ def concat(stores: Sequence[Store], names: Sequence[str] = ("the data set", "wha
     names = [field.name for field in dataclasses.fields(Table)]
     table = Table(**{name: np.concatenate([getattr(t, name) for t in tables]) for name in names})
     return Store(tuple(chunk for _, store in held for chunk in store.chunks), table)
-
-
-def _single(trajectory: Trajectory) -> Store:
-    parts = {part: jax.tree.map(to_host, getattr(trajectory, part)) for part in PARTS}
-    table = consecutive(
-        [len(trajectory)],
-        [trajectory.terminated],
-        [trajectory.truncated],
-        [trajectory.infos],
-        [trajectory.episode_data],
-    )
-    return Store((Chunk(**parts),), table)
 
 
 def to_host(leaf: Any) -> np.ndarray:

@@ -91,18 +91,13 @@ def _value(name: str, scalar: Any) -> Any:
     """A field of one trajectory: arrays, a bool, or the infos."""
     if name == "terminal":
         return scalar.as_py()
-    if name == "infos":
-        return [_info(i, text) for i, text in enumerate(scalar.as_py() or [])]
-    if not scalar.is_valid:
-        return None
-    return read_array(name, scalar.values)
-
-
-def _info(i: int, text: Any) -> dict[str, Any]:
-    info = json.loads(text)
-    if not isinstance(info, dict):
-        raise ValueError(f"infos.{i}: expected a dict, got {text[:40]!r}")
-    return info
+    if name != "infos":
+        return read_array(name, scalar.values) if scalar.is_valid else None
+    infos = [json.loads(text) for text in scalar.as_py() or []]
+    for i, info in enumerate(infos):
+        if not isinstance(info, dict):
+            raise ValueError(f"infos.{i}: expected a dict, got {str(info)[:40]!r}")
+    return infos
 
 
 def read_array(name: str, values: Any) -> np.ndarray:

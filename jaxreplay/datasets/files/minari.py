@@ -86,10 +86,8 @@ def _trajectory(episode: Any, attributes: dict[str, Any], reward_dtype: Any) -> 
     for name, flags in (("terminations", episode.terminations), ("truncations", episode.truncations)):
         if np.any(flags[:-1]):
             raise ValueError(f"{name}: step {int(np.argmax(flags))} of {length} ends the episode, and it goes on")
-    extras, infos, reset_infos, rest = _part_infos(episode.infos, length)
+    extras, infos, more = _part_infos(episode.infos, length)
     data = {name: value for name, value in attributes.items() if name != "total_steps"} | {"id": int(episode.id)}
-    data |= {} if reset_infos is None else {"reset_infos": reset_infos}
-    data |= {} if rest is None else {"infos": rest}
     rewards = np.asarray(episode.rewards)
     return Trajectory(
         observations=episode.observations,
@@ -99,34 +97,26 @@ def _trajectory(episode: Any, attributes: dict[str, Any], reward_dtype: Any) -> 
         truncated=bool(episode.truncations[-1]),
         extras=extras,
         infos=infos,
-        episode_data=data,
+        episode_data=data | more,
     )
 
 
-def _part_infos(infos: Any, length: int) -> tuple[PyTree, list[dict[str, Any]] | None, Any, Any]:
-    """Minari's infos as `(extras, infos, reset_infos, rest)`, whichever there are."""
-    infos = _decode(infos) if infos else None
-    if not infos:
-        return None, None, None, None
-    if infos.keys() <= WRAPPED:
-        reset = infos.get("reset_infos")
-        each = infos.get("infos")
-        return (
-            infos.get("extras"),
-            None if each is None else [_nth(each, i) for i in range(length)],
-            None if reset is None else _nth(reset, 0),
-            None,
-        )
+def _part_infos(infos: Any, length: int) -> tuple[PyTree, list[dict[str, Any]] | None, dict[str, Any]]:
+    """Minari's infos as `(extras, infos, what belongs to the episode)`, whichever there are."""
+    infos = _decode(infos) if infos else {}
     leaves = jax.tree.leaves(infos)
     counts = {x.shape[0] if getattr(x, "ndim", 0) else None for x in leaves}
-    if len(counts) > 1 or counts not in ({length}, {length + 1}):
-        return None, None, None, infos
-    extra = counts == {length + 1}
-    reset = _nth(infos, 0) if extra else None
-    steps = jax.tree.map(lambda x: x[1:], infos) if extra else infos
-    if all(x.dtype.kind in "biufc" for x in leaves):
-        return steps, None, reset, None
-    return None, [_nth(steps, i) for i in range(length)], reset, None
+    if infos.keys() <= WRAPPED:
+        extras, each, reset = (infos.get(name) for name in ("extras", "infos", "reset_infos"))
+    elif counts in ({length}, {length + 1}):
+        reset = infos if counts == {length + 1} else None
+        steps = infos if reset is None else jax.tree.map(lambda x: x[1:], infos)
+        numbers = all(x.dtype.kind in "biufc" for x in leaves)
+        extras, each = (steps, None) if numbers else (None, steps)
+    else:
+        return None, None, {"infos": infos}
+    split = None if each is None else [_nth(each, i) for i in range(length)]
+    return extras, split, {} if reset is None else {"reset_infos": _nth(reset, 0)}
 
 
 def _nth(tree: Any, i: int) -> Any:
