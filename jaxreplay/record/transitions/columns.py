@@ -22,12 +22,13 @@ class Column:
     def __init__(self, path: str, rows: int, shape: tuple[int, ...], dtype: Any) -> None:
         self.path, self.shape, self.dtype = path, shape, np.dtype(dtype)
         self.array = np.zeros((rows, *shape), dtype)
+        self.is_float = is_floating(dtype)
         # Scalars that NumPy writes without a value changing unseen: of these types, and whole numbers between bounds.
         self.plain: frozenset[type] = frozenset()
         self.least, self.most = 0, -1
         if shape == () and self.dtype == np.bool_:
             self.plain = frozenset((bool, np.bool_))
-        elif shape == () and is_floating(dtype):
+        elif shape == () and self.is_float:
             self.plain = frozenset((float, np.float64, np.float32))
         elif shape == ():
             self.plain = frozenset((self.dtype.type,))
@@ -38,7 +39,9 @@ class Column:
         """Copy a value `[*shape]` into a row. Raises ValueError or TypeError where it does not fit."""
         kind = type(value)
         if kind is np.ndarray:
-            known = value.dtype == self.dtype and value.shape == self.shape
+            known = value.shape == self.shape and (
+                value.dtype == self.dtype or (self.is_float and value.dtype.kind == "f")
+            )
         else:
             known = kind in self.plain or (kind in WHOLE and self.least <= value <= self.most)
         self.array[row] = value if known else fit(self.path, value, self.shape, self.dtype)
@@ -62,11 +65,15 @@ def fit(path: str, value: Any, shape: tuple[int, ...], dtype: Any) -> np.ndarray
         raise ValueError(f"{path}: expected {expected}, got {trees.describe(came.shape, came.dtype)}")
     if came.dtype == dtype:
         return came
-    if is_floating(came.dtype) and is_floating(dtype):
-        return came.astype(dtype)
-    with np.errstate(invalid="ignore"):
+    if came.dtype.kind == "i" and np.dtype(dtype).kind == "i":  # the way of most actions, and cheaper
         out = came.astype(dtype)
-        exact = out == came if came.dtype.kind == out.dtype.kind == "i" else _is_exact(out, came)
+        exact = out == came
+    elif is_floating(came.dtype) and is_floating(dtype):
+        return came.astype(dtype)
+    else:
+        with np.errstate(invalid="ignore"):
+            out = came.astype(dtype)
+            exact = (out.astype(came.dtype) == came) & ((out < 0) == (came < 0))
     if not exact.all():
         first = came[~exact].ravel()[0] if came.shape else came[()]
         raise ValueError(
@@ -74,10 +81,6 @@ def fit(path: str, value: Any, shape: tuple[int, ...], dtype: Any) -> np.ndarray
             "with; create it with a dtype that holds it, or convert it in a wrapper below the recorder"
         )
     return out
-
-
-def _is_exact(out: np.ndarray, came: np.ndarray) -> np.ndarray:
-    return (out.astype(came.dtype) == came) & ((out < 0) == (came < 0))
 
 
 def is_floating(dtype: Any) -> bool:

@@ -49,7 +49,7 @@ class Reset(NamedTuple):
 
     envs: np.ndarray
     starts: Sequence[dict[str, Any]] | None
-    awaited: np.ndarray | None
+    awaited: np.ndarray
 
 
 class Recorder:
@@ -80,19 +80,14 @@ class Recorder:
         self.full_time = self._free_slices(buffer)  # slices recorded when it is full
         self.checked_episodes = 0  # how many had ended when losses were last counted
 
-    @property
-    def awaited(self) -> np.ndarray | None:
-        """The envs that must be reset before they are stepped."""
-        return self.every if self.under_way else self.standing.awaited
-
     def begin_step(self, action: Any) -> None:
         """Make room for a step and stage its action, before the environment sees it.
 
         Raises BufferFull, ValueError or TypeError, or Gymnasium's ResetNeeded; nothing has happened then.
         """
         time, staging = self.standing.time, self.staging
-        if self.awaited is not None:
-            raise self._reset_needed(self.awaited)
+        if self.under_way or self.standing.awaited is not None:
+            raise self._reset_needed()
         if self.on_full == "raise" and time >= self.full_time:
             raise BufferFull(
                 f"the buffer holds all of the {self.num_slots} steps that it has room for in each env; set "
@@ -139,7 +134,7 @@ class Recorder:
             if not isinstance(seed, Sequence | np.ndarray):
                 seed = [None if seed is None else seed + i for i in range(math.prod(self.lead))]
             starts = describe_starts(self.standing.totals.fields, seed, options)
-        reset = Reset(envs, starts, self.awaited)
+        reset = Reset(envs, starts, self._awaited())
         self.under_way = True
         return reset
 
@@ -156,14 +151,14 @@ class Recorder:
             with uninterrupted():
                 self.keeper.write(ownership.CLOSE, cut.reshape(self.staging.stored_lead))
         staging.put_start(now.time, observation, envs)
-        awaited = None if reset.awaited is None else reset.awaited & ~envs
+        awaited = reset.awaited & ~envs
         self.standing = Standing(
             now.time,
             now.num_steps,
             now.num_episodes + int(np.count_nonzero(cut)),
             now.ended & ~envs,
             now.running & ~envs,
-            awaited if awaited is not None and awaited.any() else None,
+            awaited if awaited.any() else None,
             None if now.totals is None else now.totals.restart(cut, envs, reset.starts),
         )
         self.under_way = False
@@ -211,14 +206,20 @@ class Recorder:
         """Count the slices that a buffer has room for, if that is asked for; waits for the device."""
         return buffer.rings.num_slots - int(buffer.rings.clock.held) if self.on_full == "raise" else 0
 
-    def _reset_needed(self, awaited: np.ndarray) -> Exception:
+    def _awaited(self) -> np.ndarray:
+        """Tell which envs must be reset before they are stepped."""
+        awaited = self.every if self.under_way else self.standing.awaited
+        return ~self.every if awaited is None else awaited
+
+    def _reset_needed(self) -> Exception:
         from gymnasium.error import ResetNeeded
 
         why = "no reset was recorded yet, or the episode ended, or the last step or reset failed"
         if not self.lead:
             return ResetNeeded(f"call reset() before step(): {why}")
+        awaited = np.flatnonzero(self._awaited()).tolist()
         return ResetNeeded(
-            f"envs {np.flatnonzero(awaited).tolist()} must be reset before they are stepped: {why}; call reset(), or "
+            f"envs {awaited} must be reset before they are stepped: {why}; call reset(), or "
             "reset(options={'reset_mask': mask})"
         )
 

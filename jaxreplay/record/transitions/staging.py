@@ -50,15 +50,16 @@ class Staging:
         self.leave_out = frozenset(f"observation.{path}" for path in leave_out)
 
     def put_action(self, time: int, action: Any) -> None:
-        for column, leaf in zip(self.action, list_leaves("action", self.example.action, action), strict=True):
-            column.put(time - self.first, leaf)
+        row = time - self.first
+        for column, leaf in zip(self.action, list_leaves("action", self.example.action, action)):
+            column.put(row, leaf)
 
     def put_answer(self, time: int, observation: Any, reward: Any, terminated: Any, truncated: Any) -> Any:
         """Put what a step led to, and return where it ended an episode."""
-        row = time - self.first
+        row, after = time - self.first, time - self.first + 1
         leaves = self._list_observation(observation)
-        for now, following, leaf in zip(self.observation, self.next_observation, leaves, strict=True):
-            now.put(row + 1, leaf)
+        for now, following, leaf in zip(self.observation, self.next_observation, leaves):
+            now.put(after, leaf)
             following.put(row, leaf)
         self.reward.put(row, reward)
         self.terminated.put(row, terminated)
