@@ -136,7 +136,7 @@ def _from_transitions(data: Any, unknown_end: str) -> Any:
 
 
 def _unwrap(observation: Any) -> Any:
-    """An array, or a dict of arrays for a `DictObs`."""
+    """Return an array, or a dict of arrays for a `DictObs`."""
     if hasattr(observation, "unwrap"):
         observation = observation.unwrap()
     if isinstance(observation, Mapping):

@@ -102,7 +102,7 @@ def from_minari(dataset: Any, *, path: Any = None, download: bool = False, rewar
 
 
 def _fields(i: int, episode: Trajectory, drop: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The fields of an `EpisodeBuffer`, and what else is known of the episode, flat."""
+    """Give the fields of an `EpisodeBuffer`, and what else is known of the episode, flat."""
     what = f"to_minari: episode {i}: "
     if episode.rewards is None:
         raise ValueError(f"{what}rewards: Minari holds rewards, and this episode has none")

@@ -41,7 +41,7 @@ def gather(store: Store, rows: np.ndarray) -> Transition:
 
 
 def _reader(store: Store, chunk: np.ndarray) -> Callable[[str, np.ndarray], PyTree]:
-    """A function that reads one part at an index into each row's chunk."""
+    """Return a function that reads one part at an index into each row's chunk."""
     if len(store.chunks) == 1:
         only = store.chunks[0]
         return lambda part, index: jax.tree.map(lambda x: np.take(x, index, axis=0), getattr(only, part))
@@ -65,7 +65,7 @@ def _reader(store: Store, chunk: np.ndarray) -> Callable[[str, np.ndarray], PyTr
 
 
 def compact(store: Store) -> Store:
-    """The same episodes in one chunk."""
+    """Copy the episodes to one chunk."""
     if not store.num_episodes:
         return store
     table = store.table
@@ -79,7 +79,7 @@ def compact(store: Store) -> Store:
 
 
 def pieces(store: Store, part: str, leaf: int) -> Iterator[np.ndarray]:
-    """The rows of one leaf of a part, as views; episodes that lie one after the other come in one piece."""
+    """Give the rows of one leaf of a part, as views; episodes that lie one after the other come in one piece."""
     table = store.table
     first = table.observation if part == "observations" else table.step
     last = first + table.length + (part == "observations")

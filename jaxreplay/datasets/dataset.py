@@ -125,7 +125,7 @@ class Dataset:
         with str keys, tuples, lists and arrays; infos and episode data may hold numbers and str as well.
         Raises TypeError naming what is none of these, ValueError for no episodes.
         """
-        (episode_files.save_folder if one_file_per_episode else episode_files.save)(self._store, path)
+        episode_files.save(self._store, path, one_file_per_episode)
 
     def __len__(self) -> int:
         return self._store.num_steps

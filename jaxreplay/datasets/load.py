@@ -71,10 +71,10 @@ def _try_read(listed: Listed, **options: Any) -> tuple[Store, Report] | Exceptio
 
 
 def list_files(paths: Any) -> tuple[list[Listed], list[str]]:
-    """The files and data set folders meant, folders gone through in order of names, and the files that are passed over.
+    """List the files and data set folders that are meant, and the files that are passed over.
 
-    These are hidden ones, and those that are plainly no data. Raises FileNotFoundError for a path where there is
-    nothing, ValueError for a folder without files to read.
+    Folders are gone through in order of names. Hidden files, and those that are plainly no data, are passed over.
+    Raises FileNotFoundError for a path where there is nothing, ValueError for a folder without files to read.
     """
     if isinstance(paths, str | os.PathLike):
         paths = [paths]
@@ -89,7 +89,7 @@ def list_files(paths: Any) -> tuple[list[Listed], list[str]]:
 
 
 def _files_of(path: pathlib.Path, root: pathlib.Path, ignored: list[str]) -> list[Listed]:
-    """The files in a folder, or the path itself; what is passed over is added to `ignored`."""
+    """List the files in a folder, or the path itself; what is passed over is added to `ignored`."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such file or folder")
     if not path.is_dir() or formats.is_folder_format(path):

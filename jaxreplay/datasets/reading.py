@@ -32,7 +32,7 @@ class _Records(NamedTuple):
 
 
 def read_buffer(buffer: Buffer, what: str = "from_buffer") -> tuple[Store, Report]:
-    """All rows that can be read, as episodes; see `Dataset.from_buffer`. what: the function that was called."""
+    """Read all rows that can be read, as episodes; see `Dataset.from_buffer`. what: the function that was called."""
     _check(buffer, what)
     stats = contents.stats(buffer)
     oldest = np.asarray(stats.time - stats.held // buffer.rings.num_envs)
@@ -80,7 +80,7 @@ def _check(buffer: Any, what: str) -> None:
 
 
 def _place(env: np.ndarray, since: np.ndarray) -> np.ndarray:
-    """A number that orders rows by env, then time."""
+    """Return a number that orders rows by env, then time."""
     return env.astype(np.int64) * (2 * FAR) + since
 
 
@@ -109,7 +109,7 @@ def _take_ends(buffer: Buffer, rows: Rows) -> tuple[PyTree, jax.Array, jax.Array
 def _read_columns(
     buffer: Buffer, time: np.ndarray, env: np.ndarray, first: np.ndarray, length: np.ndarray
 ) -> tuple[Chunk, np.ndarray, np.ndarray]:
-    """The columns of pieces that begin at rows `first` `[N]`, and the flags of their last steps, `[N]` each."""
+    """Read the columns of pieces that begin at rows `first` `[N]`, and the flags of their last steps, `[N]` each."""
     count, pieces = len(time), len(first)
     row_bytes = sum(leaf.num_bytes for leaf in buffer.rings.layout.leaves)
     block = max(1, min(count, BLOCK_BYTES // max(row_bytes, 1)))
@@ -136,7 +136,7 @@ def _read_columns(
 
 
 def _rows(time: np.ndarray, env: np.ndarray, chosen: np.ndarray, block: int) -> Rows:
-    """Some rows, and after them rows that nothing can read, `[block]`: so one compiled program reads all blocks."""
+    """Pad rows to `[block]` with ones that nothing can read, so that one compiled program reads all blocks."""
     missing = block - len(chosen)
     return Rows(
         time=jnp.asarray(np.pad(time[chosen], (0, missing))),
@@ -150,7 +150,7 @@ def _write(columns: PyTree, rows: np.ndarray, values: PyTree) -> None:
 
 
 def _read_data(buffer: Buffer, at: np.ndarray) -> list[PyTree] | None:
-    """The data of each episode, where the buffer keeps some."""
+    """Read the data of each episode, where the buffer keeps some."""
     if buffer.episode_data is None:
         return None
     data = jax.tree.map(np.asarray, episode_data(buffer))

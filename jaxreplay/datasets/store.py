@@ -29,7 +29,7 @@ class Chunk:
     extras: PyTree = None
 
     def columns(self) -> list[tuple[str, np.ndarray]]:
-        """`(path, array)` of every column: `observations.camera`."""
+        """List `(path, array)` of every column: `observations.camera`."""
         return [column for part in PARTS for column in trees.paths({part: getattr(self, part)})]
 
     def map(self, fn: Callable[[Any], np.ndarray]) -> Chunk:
@@ -58,7 +58,7 @@ class Table:
 
 
 def objects(values: Sequence[Any]) -> np.ndarray:
-    """An array of objects, whatever they are."""
+    """Make an array of objects, whatever they are."""
     out = np.empty(len(values), object)
     for i, value in enumerate(values):
         out[i] = value
@@ -66,7 +66,7 @@ def objects(values: Sequence[Any]) -> np.ndarray:
 
 
 def consecutive(lengths: Any, terminated: Any, truncated: Any, infos: Any = None, episode_data: Any = None) -> Table:
-    """The table of episodes that lie one after the other in one chunk."""
+    """Make the table of episodes that lie one after the other in one chunk."""
     length = np.asarray(lengths, np.int64)
     count, step = len(length), np.cumsum(length) - length
     return Table(
@@ -90,7 +90,7 @@ class Store:
 
     @functools.cached_property
     def ends(self) -> np.ndarray:
-        """`[N]` int64: the number of steps up to each episode's end."""
+        """Count the steps up to each episode's end, `[N]` int64."""
         return np.cumsum(self.table.length)
 
     @property
@@ -102,7 +102,7 @@ class Store:
         return len(self.ends)
 
     def take(self, chosen: Any) -> Store:
-        """The episodes that an index array, a mask or a slice chooses; chunks without one are let go.
+        """Keep the episodes that an index array, a mask or a slice chooses; chunks without one are let go.
 
         If none is chosen, a chunk without rows tells the structure.
         """
@@ -113,7 +113,7 @@ class Store:
         return Store(tuple(self.chunks[i] for i in used), dataclasses.replace(table, chunk=chunk))
 
     def trajectory(self, i: Any) -> Trajectory:
-        """Episode i, as views of its chunk that cannot be written to."""
+        """Return episode i, as views of its chunk that cannot be written to."""
         table, chunk = self.table, self.chunks[self.table.chunk[i]]
         infos: Any = table.infos[i]
         first, length, before = int(table.step[i]), int(table.length[i]), int(table.observation[i])
@@ -156,7 +156,7 @@ def make_store(trajectories: Iterable[Trajectory]) -> Store:
 
 
 def concat(stores: Sequence[Store], names: Sequence[str] = ("the data set", "what was added")) -> Store:
-    """All episodes of stores of one structure, in order; chunks are shared. ValueError names two that differ."""
+    """Join the episodes of stores of one structure, in order; chunks are shared. ValueError names two that differ."""
     held = [(i, store) for i, store in enumerate(stores) if store.num_episodes]
     for i, store in held[1:]:
         check_same(held[0][1], store, names[held[0][0]], names[i])
@@ -172,7 +172,7 @@ def concat(stores: Sequence[Store], names: Sequence[str] = ("the data set", "wha
 
 
 def to_host(leaf: Any) -> np.ndarray:
-    """A leaf as a NumPy array, or TypeError for PRNG keys."""
+    """Return a leaf as a NumPy array, or raise TypeError for PRNG keys."""
     if isinstance(leaf, jax.Array) and trees.is_key_dtype(leaf.dtype):
         raise TypeError("a data set holds NumPy arrays, and PRNG keys are none: store jax.random.key_data of them")
     return np.asarray(leaf)
@@ -197,7 +197,7 @@ def check_same(one: Store, other: Store, first: str, name: str) -> None:
 
 
 def _kinds(chunk: Chunk) -> dict[str, tuple[tuple[int, ...], Any]]:
-    """The shape and dtype of each column; a path that stands for two, as `a.b` may, has a number after the first."""
+    """Return the shape and dtype of each column; a path that stands for two, as `a.b` may, gets a number."""
     kinds: dict[str, tuple[tuple[int, ...], Any]] = {}
     for path, column in chunk.columns():
         number = sum(known.split(" (")[0] == path for known in kinds) if path in kinds else 0

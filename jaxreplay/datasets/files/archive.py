@@ -135,10 +135,12 @@ class _Reader:
         self.check(info.file_size)
 
     def check(self, count: int) -> None:
+        """Raise ValueError unless so many bytes are left."""
         if not 0 <= count <= self.end - self.at:
             raise ValueError("its members take more bytes than the file has, or lie over one another")
 
     def read(self, count: int) -> bytes:
+        """Read the next bytes, all of them or ValueError."""
         self.check(count)
         data = self.file.read(count)
         if len(data) != count:
@@ -147,6 +149,7 @@ class _Reader:
         return data
 
     def read_into(self, into: memoryview) -> None:
+        """Read the next bytes to where they belong."""
         for begin in range(0, len(into), PIECE):
             piece = into[begin : begin + PIECE]
             if self.file.readinto(piece) != len(piece):  # type: ignore[attr-defined]

@@ -28,7 +28,7 @@ PART = re.compile(r"\..*\.[0-9a-f]{16}\.jaxreplay-part", re.DOTALL)
 
 @contextlib.contextmanager
 def new_file(path: pathlib.Path) -> Iterator[BinaryIO]:
-    """A file to write and read, that becomes `path` when all is written and on the disk; folders are made for it.
+    """Open a file to write and read, which becomes `path` when all of it is on the disk; make the folders for it.
 
     Raises IsADirectoryError where there is a folder.
     """
@@ -47,7 +47,7 @@ def new_file(path: pathlib.Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def new_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A folder to fill, that becomes `path`, where there must be nothing or an empty folder. Raises FileExistsError."""
+    """Make a folder to fill, which becomes `path`. Raises FileExistsError where there is more than an empty one."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise FileExistsError(f"{path}: there is something already, and it would be mixed with what is written")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def new_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def part_file(path: pathlib.Path) -> Iterator[tuple[pathlib.Path, BinaryIO]]:
-    """A new hidden file beside `path`, open and locked; gone in the end unless it was renamed.
+    """Open a new hidden file beside `path`, locked; it is gone in the end unless it was renamed.
 
     It has the rights of any new file.
     """
@@ -129,7 +129,7 @@ def _open_itself(path: str, flags: int) -> int:
 
 
 def _is_at(file: BinaryIO, path: pathlib.Path) -> bool:
-    """Whether an open file is still the one of that name."""
+    """Tell whether an open file is still the one of that name."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), os.lstat(path))
     except FileNotFoundError:

@@ -24,24 +24,22 @@ FLAGS = ("terminated", "truncated")
 SMALL = 2**23  # a file of fewer bytes is read at once, so that threads seldom wait for each other
 
 
-def save_folder(store: Store, path: Any) -> None:
-    """Write a folder with a file for each episode, in order of their names."""
-    if not store.num_episodes:
-        raise ValueError(f"{path}: there are no episodes to save")
-    path, digits = pathlib.Path(path), max(6, len(str(store.num_episodes - 1)))
-    atomic.remove_leftovers(path.parent)
-    with atomic.new_folder(path) as folder:
-        for i in range(store.num_episodes):
-            _save(store.take(slice(i, i + 1)), folder / f"episode_{i:0{digits}d}.npz")
+def save(store: Store, path: Any, one_file_per_episode: bool) -> None:
+    """Write all episodes to one file, or a folder with a file for each, in order of their names.
 
-
-def save(store: Store, path: Any) -> None:
-    """Write all episodes to one file. Raises TypeError for what is no data, before anything is written."""
+    Raises TypeError for what is no data, before anything is written to the file; ValueError for no episodes.
+    """
     if not store.num_episodes:
         raise ValueError(f"{path}: there are no episodes to save")
     path = pathlib.Path(path)
     atomic.remove_leftovers(path.parent)
-    _save(store, path)
+    if not one_file_per_episode:
+        _save(store, path)
+        return
+    digits = max(6, len(str(store.num_episodes - 1)))
+    with atomic.new_folder(path) as folder:
+        for i in range(store.num_episodes):
+            _save(store.take(slice(i, i + 1)), folder / f"episode_{i:0{digits}d}.npz")
 
 
 def _save(store: Store, path: pathlib.Path) -> None:

@@ -22,17 +22,17 @@ FOREIGN = {
 
 
 def is_folder_format(path: pathlib.Path) -> bool:
-    """Whether a folder is one data set of a known format, and not a folder of files."""
+    """Tell whether a folder is one data set of a known format, and not a folder of files."""
     return minari.is_folder(path) or imitation.is_folder(path)
 
 
 def is_beside(path: pathlib.Path) -> bool:
-    """Whether a file in a folder of data sets is none of them, but known to lie there."""
+    """Tell whether a file in a folder of data sets is none of them, but known to lie there."""
     return path.name == "namespace_metadata.json"  # of Minari
 
 
 def is_foreign(path: pathlib.Path) -> bool:
-    """Whether a file in a folder is plainly none of a data set, as a README, a picture or a log.
+    """Tell whether a file in a folder is plainly none of a data set, as a README, a picture or a log.
 
     What begins as a known format does is none of these, whatever its name, nor is what has a name that data have, or
     one that says nothing, and begins as no format does: it may be damaged.

@@ -23,7 +23,7 @@ TIME_LIMIT = "TimeLimit.truncated"  # how Gym's and Stable-Baselines3's infos sa
 
 
 def is_folder(path: pathlib.Path) -> bool:
-    """Whether a folder is what Hugging Face's `save_to_disk` writes."""
+    """Tell whether a folder is what Hugging Face's `save_to_disk` writes."""
     return (path / "state.json").is_file() and (path / "dataset_info.json").is_file()
 
 
@@ -76,7 +76,7 @@ def _rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
 
 
 def _data_files(path: pathlib.Path) -> Sequence[str]:
-    """The names of the Arrow files in a folder, in order."""
+    """Return the names of the Arrow files in a folder, in order."""
     state = json.loads((path / "state.json").read_bytes())
     names = [entry["filename"] for entry in state["_data_files"]]
     if state.get("_indices_data_files"):
@@ -88,7 +88,7 @@ def _data_files(path: pathlib.Path) -> Sequence[str]:
 
 
 def _value(name: str, scalar: Any) -> Any:
-    """A field of one trajectory: arrays, a bool, or the infos."""
+    """Read a field of one trajectory: arrays, a bool, or the infos."""
     if name == "terminal":
         return scalar.as_py()
     if name != "infos":

@@ -22,12 +22,12 @@ WRAPPED = {"extras", "infos", "reset_infos"}  # the groups of our own that keep 
 
 
 def is_folder(path: pathlib.Path) -> bool:
-    """Whether a folder is a Minari data set, or the folder `data` of one: by what its metadata say."""
+    """Tell whether a folder is a Minari data set, or the folder `data` of one: by what its metadata say."""
     return _data_folder(path) is not None
 
 
 def is_file(path: pathlib.Path) -> bool:
-    """Whether an HDF5 file is the one that a Minari data set keeps its episodes in."""
+    """Tell whether an HDF5 file is the one that a Minari data set keeps its episodes in."""
     return path.name == MAIN_FILE and is_folder(path.parent)
 
 
@@ -102,7 +102,7 @@ def _trajectory(episode: Any, attributes: dict[str, Any], reward_dtype: Any) -> 
 
 
 def _part_infos(infos: Any, length: int) -> tuple[PyTree, list[dict[str, Any]] | None, dict[str, Any]]:
-    """Minari's infos as `(extras, infos, what belongs to the episode)`, whichever there are."""
+    """Part Minari's infos as `(extras, infos, what belongs to the episode)`, whichever there are."""
     infos = _decode(infos) if infos else {}
     leaves = jax.tree.leaves(infos)
     counts = {x.shape[0] if getattr(x, "ndim", 0) else None for x in leaves}
@@ -124,7 +124,7 @@ def _nth(tree: Any, i: int) -> Any:
 
 
 def _decode(node: Any) -> Any:
-    """Groups of numbered members as tuples, and bytes as texts."""
+    """Return groups of numbered members as tuples, and bytes as texts."""
     if isinstance(node, dict):
         if node and all(re.fullmatch(r"_index_\d+", name) for name in node):
             return tuple(_decode(node[f"_index_{i}"]) for i in range(len(node)))

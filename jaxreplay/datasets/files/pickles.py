@@ -41,7 +41,7 @@ MAKERS = {
 
 
 def is_pickle(start: bytes, path: pathlib.Path) -> bool:
-    """Whether a file begins as pickles do, of protocol 2 on; older ones begin as text may, and go by their ending."""
+    """Tell whether a file begins as pickles of protocol 2 on; older ones, alike to text, go by their ending."""
     return (start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05") or path.suffix in (".pkl", ".pickle")
 
 
@@ -69,7 +69,7 @@ def _trajectory(i: int, value: Any) -> Trajectory:
 
 
 def load(path: pathlib.Path) -> Any:
-    """The containers and arrays of a pickle. Raises `pickle.UnpicklingError` naming what else it holds."""
+    """Read the containers and arrays of a pickle. Raises `pickle.UnpicklingError` naming what else it holds."""
     with path.open("rb") as file:
         data = io.BytesIO(file.read())
     size = data.getbuffer().nbytes
@@ -206,7 +206,7 @@ def _make(words: _Words, done: _Done) -> Any:
 
 
 def _array_of_state(state: Any, done: _Done) -> np.ndarray:
-    """An array of what `ndarray.__setstate__` is given."""
+    """Make an array of what `ndarray.__setstate__` is given."""
     if not isinstance(state, tuple) or len(state) not in (4, 5):
         raise pickle.UnpicklingError("it holds an array without a state")
     shape, dtype, fortran, raw = state[-4:]
@@ -236,7 +236,7 @@ def _array(raw: Any, words: Any, shape: Any, fortran: bool, done: _Done) -> np.n
 
 
 def _dtype(words: Any) -> np.dtype:
-    """The dtype that `numpy.dtype(name, ...)` with a state names, with its byte order."""
+    """Return the dtype that `numpy.dtype(name, ...)` with a state names, with its byte order."""
     if not isinstance(words, _Words) or words.kind != "dtype" or not words.args:
         raise pickle.UnpicklingError("it holds an array without a dtype")
     name = words.args[0]
