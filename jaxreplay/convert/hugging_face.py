@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -77,7 +75,7 @@ def from_hugging_face(dataset: Any) -> Dataset:
     }
     flags = {name: table[name].to_pylist() for name in FLAGS}
     texts = {
-        name: [values.build(json.loads(text or "null"), _build_leaf) for text in table[name].to_pylist()]
+        name: [values.build(json.loads(text or "null"), values.read_leaf) for text in table[name].to_pylist()]
         for name in TEXTS
         if name in names
     }
@@ -141,34 +139,7 @@ def _text(path: str, value: Any) -> str | None:
     """Write data as JSON: what JSON has no word for is a list that begins with its kind."""
     if value is None:
         return None
-    return json.dumps(values.describe(values.copy_value(f"to_hugging_face: {path}", value), _describe_leaf))
-
-
-def _describe_leaf(path: str, leaf: Any) -> Any:
-    if isinstance(leaf, float) and not math.isfinite(leaf) and not isinstance(leaf, np.generic):
-        return ["float", repr(leaf)]
-    if not isinstance(leaf, np.ndarray | np.generic):
-        return leaf
-    kind, dtype = "array" if isinstance(leaf, np.ndarray) else "scalar", leaf.dtype
-    name = dtype.name if values.is_extended(dtype) else dtype.str
-    return [kind, name, list(leaf.shape), base64.b64encode(leaf.tobytes()).decode()]
-
-
-def _build_leaf(node: Any) -> Any:
-    """Undo `_describe_leaf`."""
-    if not isinstance(node, list):
-        return node
-    kind, name, *rest = node
-    if kind == "float" and name in ("nan", "inf", "-inf"):
-        return float(name)
-    if kind not in ("array", "scalar"):
-        raise ValueError(f"from_hugging_face: expected data of a known kind, got {str(kind)[:40]!r}")
-    dtype = values.EXTENDED[name] if name in values.EXTENDED else np.dtype(name)
-    if not values.is_number(dtype):
-        raise ValueError(f"from_hugging_face: expected an array of numbers, got dtype {dtype}")
-    shape, data = rest
-    array = np.frombuffer(bytearray(base64.b64decode(data, validate=True)), dtype).reshape(shape)
-    return array[()] if kind == "scalar" else array
+    return json.dumps(values.describe(values.copy_value(f"to_hugging_face: {path}", value), values.write_leaf))
 
 
 def _table(schema: Any, rows: list[dict[str, Any]]) -> Any:

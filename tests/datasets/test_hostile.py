@@ -150,7 +150,7 @@ def content(**changes: Any) -> dict[str, Any]:
 
 def packed(count: int, *groups: Any, **more: Any) -> dict[str, Any]:
     """What JSON says of packed values."""
-    return {"count": count, "groups": list(groups), "which": None, "room": None} | more
+    return {"count": count, "groups": list(groups), "rest": None, "which": None, "room": None} | more
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,21 @@ def test_what_is_no_plain_data_is_refused_by_its_path(value: Any, message: str) 
         copy_value("action", value)
 
 
+def test_values_that_all_differ_take_few_arrays() -> None:
+    items: list[Any] = [{"path": list(range(i % 90)), "x": np.full(i % 7, np.nan, ">f4")} for i in range(900)]
+    items += [{"x": float("inf"), "y": ml_dtypes.bfloat16(2), "z": (None, -0.0, np.float16(1))}, 5]
+    packed: dict[str, np.ndarray] = {}
+    pack("actions", items, packed)
+    assert len(packed) < 10
+    for a, b in zip(items, there_and_back(items), strict=True):
+        assert_same(a, b)
+    (one,) = there_and_back([list(range(1000))])
+    assert one == list(range(1000))
+    mixed = [*items[:200], *[{"arm": i} for i in range(100)]]
+    for a, b in zip(mixed, there_and_back(mixed), strict=True):
+        assert_same(a, b)
+
+
 def test_values_of_containers_alone_come_back_however_many() -> None:
     """They have no arrays of their own, which what is read is bounded by."""
     items = [{"a": [None] * 20, "b": {}}] * 1000

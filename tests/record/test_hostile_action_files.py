@@ -138,7 +138,7 @@ def manifest(text: str) -> bytes:
 
 
 def packed(count: int, *groups: Any) -> dict[str, Any]:
-    return {"count": count, "groups": list(groups), "which": None, "room": None}
+    return {"count": count, "groups": list(groups), "rest": None, "which": None, "room": None}
 
 
 def test_bombs_pickles_and_lies_are_refused(tmp_path: pathlib.Path) -> None:

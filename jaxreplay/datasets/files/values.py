@@ -6,8 +6,10 @@ a Python bool, int, float or string, or None. JAX arrays become NumPy arrays. Ev
 
 from __future__ import annotations
 
+import base64
 import functools
 import json
+import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -25,6 +27,7 @@ EXTENDED = {
 PYTHON = {"bool": np.bool_, "int": np.int64, "float": np.float64}
 MOST_TEXT = 64  # characters of JSON that a value may be described with, for each byte of its arrays
 FREE_TEXT = 10_000  # and without any
+MANY_ARRAYS, FEW = 256, 16  # of more arrays than this, each has to stand for more values than that
 
 
 def is_extended(dtype: np.dtype) -> bool:
@@ -95,6 +98,29 @@ def build(node: Any, leaf: Callable[[Any], Any]) -> Any:
     return leaf(node)
 
 
+def write_leaf(path: str, leaf: Any) -> Any:
+    """Return a leaf as JSON: what JSON has no word for is a list that begins with its kind."""
+    if isinstance(leaf, np.ndarray | np.generic):
+        name = leaf.dtype.name if is_extended(leaf.dtype) else leaf.dtype.str
+        return [_kind(leaf), name, list(leaf.shape), base64.b64encode(leaf.tobytes()).decode()]
+    return ["float", repr(leaf)] if isinstance(leaf, float) and not math.isfinite(leaf) else leaf
+
+
+def read_leaf(node: Any) -> Any:
+    """Undo `write_leaf`. Raises ValueError for what it did not write."""
+    if not isinstance(node, list):
+        return node
+    kind, name, *rest = node
+    if kind == "float" and name in ("nan", "inf", "-inf"):
+        return float(name)
+    dtype = EXTENDED[name] if name in EXTENDED else np.dtype(name)
+    if kind not in ("array", "scalar") or not is_number(dtype):
+        raise ValueError(f"expected an array of numbers, got {str(kind)[:40]!r} of dtype {dtype}")
+    shape, data = rest
+    array = np.frombuffer(bytearray(base64.b64decode(data, validate=True)), dtype).reshape(shape)
+    return array[()] if kind == "scalar" else array
+
+
 def free_name(wanted: str, taken: Collection[str]) -> str:
     """Return the name if a file can hold it and it is not taken, else one that begins alike."""
     if re.fullmatch(r"[\w.~-]{1,100}", wanted, re.ASCII) and wanted not in taken:
@@ -106,7 +132,8 @@ def free_name(wanted: str, taken: Collection[str]) -> str:
 def pack(name: str, values: Sequence[Any], arrays: dict[str, Any]) -> Any:
     """Add copied values to `arrays`, as arrays `[n, ...]` named after their paths, and return the rest as JSON.
 
-    Values that differ in structure, type, shape or dtype are stacked apart; one more array says which is which.
+    Values that differ in structure, type, shape or dtype are stacked apart; one more array says which is which. Where
+    that would be very many arrays, values that few others are like are written as text.
     """
     groups: dict[str, tuple[Any, list[list[Any]]]] = {}  # by signature, the first value and the leaves of each
     signatures = []
@@ -115,16 +142,22 @@ def pack(name: str, values: Sequence[Any], arrays: dict[str, Any]) -> Any:
         signature = repr(describe(value, functools.partial(_sign, leaves)))
         groups.setdefault(signature, (value, []))[1].append(leaves)
         signatures.append(signature)
+    crowded = sum(len(members[0]) for _, members in groups.values()) > MANY_ARRAYS
+    stacked = [group for group in groups.items() if not crowded or len(group[1][1]) > FEW * len(group[1][1][0])]
     before, nodes, short = set(arrays), [], -FREE_TEXT
-    for number, (value, members) in enumerate(groups.values()):
+    for number, (_, (value, members)) in enumerate(stacked):
         prefix, columns = f"{name}~{number}" if number else name, zip(*members)
         nodes.append(describe(value, lambda path, leaf: _add(f"{prefix}{path}", _kind(leaf), next(columns), arrays)))  # noqa: B023
         short += len(json.dumps(nodes[-1])) * len(members)
-    text = {"count": len(values), "groups": nodes, "which": None, "room": None}
-    if len(groups) > 1:
-        numbers = {signature: number for number, signature in enumerate(groups)}
+    text = {"count": len(values), "groups": nodes, "rest": None, "which": None, "room": None}
+    numbers = {signature: number for number, (signature, _) in enumerate(stacked)}
+    if len(stacked) < len(groups):
+        rest = [describe(value, write_leaf) for value, each in zip(values, signatures) if each not in numbers]
+        text["rest"] = free_name(f"{name}~rest", arrays)
+        arrays[text["rest"]] = np.frombuffer(json.dumps(rest).encode(), np.uint8)
+    if len(groups) > 1 and stacked:
         text["which"] = free_name(f"{name}~which", arrays)
-        arrays[text["which"]] = np.array([numbers[signature] for signature in signatures], np.int64)
+        arrays[text["which"]] = np.array([numbers.get(each, len(stacked)) for each in signatures], np.int64)
     short -= MOST_TEXT * sum(arrays[each].nbytes for each in arrays.keys() - before)
     if short > 0:  # for `unpack` makes no more of a file than its size allows
         text["room"] = free_name(f"{name}~room", arrays)
@@ -165,14 +198,15 @@ def unpack(text: Any, arrays: dict[str, np.ndarray], count: int) -> list[Any]:
     be many more than their arrays hold, which only text that was made up asks for.
     """
     nodes, before = text["groups"], dict(arrays)
-    if text["count"] != count or bool(nodes) != bool(count) or (len(nodes) > 1) != (text["which"] is not None):
+    kinds = len(nodes) + (text["rest"] is not None)
+    if text["count"] != count or bool(kinds) != bool(count) or (kinds > 1) != (text["which"] is not None):
         raise ValueError(f"expected {count} values, got {text['count']}")
     sizes, which = [count], None
     if text["which"] is not None:
         which = arrays.pop(text["which"])
-        if which.shape != (count,) or which.min() < 0 or which.max() >= len(nodes):
+        if which.shape != (count,) or which.min() < 0 or which.max() >= kinds:
             raise ValueError("values of an unknown group")
-        sizes = np.bincount(which, minlength=len(nodes)).tolist()
+        sizes = np.bincount(which, minlength=kinds).tolist()
     if text["room"] is not None:
         arrays.pop(text["room"])
     columns = []
@@ -184,6 +218,11 @@ def unpack(text: Any, arrays: dict[str, np.ndarray], count: int) -> list[Any]:
     if sum(len(json.dumps(node)) * size for node, size in zip(nodes, sizes)) > allowed:
         raise ValueError("more values than there is room for in the file")
     readers = [_read_group(*group) for group in zip(nodes, sizes, columns)]
+    if text["rest"] is not None:
+        rest = json.loads(arrays.pop(text["rest"]).tobytes())
+        if len(rest) != sizes[-1]:
+            raise ValueError(f"expected {sizes[-1]} values as text, got {len(rest)}")
+        readers.append(build(node, read_leaf) for node in rest)
     return [next(readers[group]) for group in ([0] * count if which is None else which.tolist())]
 
 
