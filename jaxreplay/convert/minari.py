@@ -51,7 +51,7 @@ def to_minari(
     """
     minari = need("minari", "Minari", "minari", "to_minari")
     need("h5py", "h5py", "minari", "to_minari")
-    from jaxreplay.record.playback.spaces import infer_space  # it imports Gymnasium, which Minari needs
+    from jaxreplay.record.playback.env import infer_space  # it imports Gymnasium, which Minari needs
 
     try:
         minari.dataset.minari_dataset.parse_dataset_id(dataset_id)

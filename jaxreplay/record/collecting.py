@@ -1,7 +1,5 @@
 """Running a policy in a Gymnasium environment while every step is recorded."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any

@@ -3,8 +3,6 @@
 A file is an archive as `datasets.files.archive` writes it, so `numpy.load(path, allow_pickle=False)` reads it as well.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import io
@@ -23,6 +21,7 @@ from jaxreplay.record.actions.record import ActionRecord, Environment
 
 KIND = "jaxreplay action record"
 NUMBERED = re.compile(r"episode-(\d{9,})-[0-9a-f]{8}\.npz")
+PLAIN = {"seed": (int, type(None)), "terminated": (bool,), "truncated": (bool,), "not_replayable": (str,)}
 
 
 def load_actions(path: str | os.PathLike[str]) -> ActionRecord | list[ActionRecord]:
@@ -54,10 +53,7 @@ def save_actions(record: ActionRecord, directory: str | os.PathLike[str]) -> str
 
 
 class ActionDirectory:
-    """A directory that records are added to, each under a number above those already there.
-
-    It is made if need be. Raises OSError naming it where no file can be made in it.
-    """
+    """A directory, made if need be, that records are added to, each under a number above those already there."""
 
     def __init__(self, directory: str | os.PathLike[str]):
         self.path = os.path.abspath(os.fspath(directory))
@@ -69,7 +65,6 @@ class ActionDirectory:
         atomic.remove_leftovers(self.path)
 
     def write(self, record: ActionRecord) -> str:
-        """Write a record, and return its path."""
         data = to_bytes(record)
         with self._naming("the action record was not written, and those before it are whole, in"):
             if os.stat(self.path).st_mtime_ns != self._seen:  # others write here too
@@ -94,15 +89,13 @@ class ActionDirectory:
 def to_bytes(record: ActionRecord) -> bytes:
     """Encode a record as the bytes of a file."""
     arrays: dict[str, np.ndarray] = {}
-    content = _encode("", record, arrays)
-    stream = io.BytesIO()
+    content, stream = _encode("", record, arrays), io.BytesIO()
     archive.write(stream, KIND, content, arrays)
     return stream.getvalue()
 
 
 def _load_file(path: str) -> ActionRecord:
-    with open(path, "rb") as file:
-        data = file.read()
+    data = pathlib.Path(path).read_bytes()
     try:
         return from_bytes(data)
     except Exception as error:  # whatever the content makes go wrong, the file is at fault
@@ -123,10 +116,7 @@ def _encode(prefix: str, record: ActionRecord, arrays: dict[str, np.ndarray]) ->
     text = {
         "actions": pack(f"{prefix}actions", record.actions, arrays),
         "options": pack(f"{prefix}options", [record.options], arrays),
-        "seed": record.seed,
-        "terminated": record.terminated,
-        "truncated": record.truncated,
-        "not_replayable": record.not_replayable,
+        **{name: getattr(record, name) for name in PLAIN},
         "environment": dataclasses.asdict(record.environment),
         "return": repr(record.episode_return),
         "base": None,
@@ -144,17 +134,12 @@ def _decode(prefix: str, text: dict[str, Any], arrays: dict[str, np.ndarray]) ->
     record = ActionRecord(
         actions=tuple(unpack(text["actions"], arrays, rewards.size)),
         rewards=rewards,
-        terminated=_typed(text["terminated"], bool),
-        truncated=_typed(text["truncated"], bool),
-        seed=_typed(text["seed"], int, type(None)),
+        **{name: _typed(text[name], *types) for name, types in PLAIN.items()},
         options=_typed(options, dict, type(None)),
         environment=Environment(
-            env_id=_typed(environment["env_id"], str),
             kwargs={str(name): _typed(value, str) for name, value in environment["kwargs"].items()},
-            action_space=_typed(environment["action_space"], str),
-            observation_space=_typed(environment["observation_space"], str),
+            **{name: _typed(environment[name], str) for name in ("env_id", "action_space", "observation_space")},
         ),
-        not_replayable=_typed(text["not_replayable"], str),
         base=None if base is None else _decode(f"{prefix}base_", base, arrays),
         base_steps=None if base is None else arrays.pop(f"{prefix}base_steps"),
     )

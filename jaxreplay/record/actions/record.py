@@ -1,11 +1,9 @@
 """The actions of one episode, gathered step by step, and what can be made of them: a shorter record, and a policy."""
 
-from __future__ import annotations
-
 import dataclasses
 import operator
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -46,7 +44,7 @@ class ActionRecord:
     options: dict[str, Any] | None
     environment: Environment
     not_replayable: str = ""
-    base: ActionRecord | None = None
+    base: Self | None = None
     base_steps: np.ndarray | None = None
 
     def __post_init__(self) -> None:
@@ -55,10 +53,10 @@ class ActionRecord:
             raise ValueError(f"rewards: expected float64[{count}], got {self.rewards.dtype}{list(self.rewards.shape)}")
         if (self.base is None) != (self.base_steps is None):
             raise ValueError("base and base_steps go together")
-        if self.base is None or self.base_steps is None:
+        base, steps = self.base, self.base_steps
+        if base is None or steps is None:
             return
-        steps = self.base_steps
-        if steps.shape != (count + 1,) or (steps < 0).any() or int(steps.sum()) != len(self.base):
+        if steps.shape != (count + 1,) or (steps < 0).any() or int(steps.sum()) != len(base):
             raise ValueError("base_steps: they do not add up to the steps of base")
 
     def __len__(self) -> int:
@@ -95,33 +93,23 @@ class ActionRecord:
         """How it ended: "terminated", "truncated", "terminated and truncated" or "cut"."""
         return end_words(self.terminated, self.truncated)
 
-    def clip(self, max_steps: int) -> ActionRecord:
+    def clip(self, max_steps: int) -> Self:
         """Give its first `max_steps` steps, marked as cut; the record itself if it is no longer than that.
 
         Raises ValueError or TypeError unless `max_steps` is a whole number from 1 on.
         """
-        count = check_count("max_steps", max_steps)
+        return self.first_steps(check_count("max_steps", max_steps))
+
+    def first_steps(self, count: int) -> Self:
+        """Do as `clip`, also for no step at all."""
         if len(self) <= count:
             return self
-        clipped = self.without_base(count)
-        if self.base is None or self.base_steps is None:
-            return clipped
-        base_steps = self.base_steps[: count + 1]
-        return dataclasses.replace(clipped, base=self.base.without_base(int(base_steps.sum())), base_steps=base_steps)
-
-    def without_base(self, count: int) -> ActionRecord:
-        """Give its first `count` steps, without its base, and marked as cut, where they are not all of them."""
-        if len(self) == count:
-            return self
-        return dataclasses.replace(
-            self,
-            actions=self.actions[:count],
-            rewards=self.rewards[:count],
-            terminated=False,
-            truncated=False,
-            base=None,
-            base_steps=None,
-        )
+        base, base_steps = self.base, self.base_steps
+        if base is not None and base_steps is not None:
+            base_steps = base_steps[: count + 1]
+            base = base.first_steps(int(base_steps.sum()))
+        shorter = {"actions": self.actions[:count], "rewards": self.rewards[:count], "base_steps": base_steps}
+        return dataclasses.replace(self, terminated=False, truncated=False, base=base, **shorter)
 
     def as_policy(self) -> Callable[..., Any]:
         """Make a policy `policy(observation, key=None)` that gives the recorded actions one after the other.
@@ -143,8 +131,7 @@ class ActionRecord:
 
 def end_words(terminated: bool, truncated: bool) -> str:
     """Say how an episode ended."""
-    words = ["terminated"] * terminated + ["truncated"] * truncated
-    return " and ".join(words) or "cut"
+    return " and ".join(["terminated"] * terminated + ["truncated"] * truncated) or "cut"
 
 
 @dataclasses.dataclass
@@ -164,28 +151,25 @@ class Episode:
     truncated: bool = False
 
     def __post_init__(self) -> None:
+        problem, options, self.options = "", self.options, None
+        try:
+            if options is not None and not isinstance(options, Mapping):
+                raise TypeError(f"its reset options are no dict but {type(options).__name__}")
+            self.options = copy_value("options", options)
+        except TypeError as error:
+            problem = str(error)
         if self.seed is None:
-            self.not_replayable = self.not_replayable or "it was reset without a seed"
+            problem = "it was reset without a seed"
         else:
             self.seed = operator.index(self.seed)
-        options, self.options = self.options, None
-        if options is not None and not isinstance(options, Mapping):
-            self.not_replayable = self.not_replayable or f"its reset options are no dict but {type(options).__name__}"
-        elif options is not None:
-            try:
-                self.options = copy_value("options", options)
-            except TypeError as error:
-                self.not_replayable = self.not_replayable or str(error)
-
-    def __len__(self) -> int:
-        return len(self.actions)
+        self.not_replayable = self.not_replayable or problem
 
     @property
     def ended(self) -> bool:
         return self.terminated or self.truncated
 
     def add(self, action: Any, reward: Any, terminated: Any, truncated: Any) -> None:
-        """Add a step; of the action, the caller made a copy."""
+        """Add a step, and a copy of its action that the caller made."""
         try:
             number = float(reward)
         except (TypeError, ValueError):
@@ -197,7 +181,6 @@ class Episode:
         self.terminated, self.truncated = bool(terminated), bool(truncated)
 
     def record(self, base: ActionRecord | None = None, base_steps: np.ndarray | None = None) -> ActionRecord:
-        """Make the record of the episode so far."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         fields |= {"actions": tuple(self.actions), "rewards": np.array(self.rewards, np.float64)}
         return ActionRecord(**fields, base=base, base_steps=base_steps)

@@ -1,14 +1,16 @@
 """Playing an action record again, and comparing what comes with what was recorded."""
 
-from __future__ import annotations
-
 import dataclasses
+import json
 import math
+import re
 from typing import Any
 
+import gymnasium
+import numpy as np
+
 from jaxreplay.datasets.files.values import copy_value
-from jaxreplay.record.actions.environment import check_environment, require_single
-from jaxreplay.record.actions.record import ActionRecord, end_words
+from jaxreplay.record.actions.record import ActionRecord, Environment, end_words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,3 +110,52 @@ def replay_actions(env: Any, record: ActionRecord, *, tolerance: float = 0.0, ba
 
 def _is_near(a: float, b: float, tolerance: float) -> bool:
     return a == b or (math.isnan(a) and math.isnan(b)) or abs(b - a) <= tolerance
+
+
+def describe_environment(env: Any) -> Environment:
+    """Describe an environment in words that do not differ between processes."""
+    spec, kind = getattr(env.unwrapped, "spec", None), type(env.unwrapped)
+    env_id, kwargs = (f"{kind.__module__}:{kind.__qualname__}", {}) if spec is None else (spec.id, spec.kwargs)
+    words = {name: _in_words(value) for name, value in kwargs.items() if name != "render_mode"}
+    return Environment(env_id, words, _in_words(env.action_space), _in_words(env.observation_space))
+
+
+def check_environment(env: Any, recorded: Environment) -> None:
+    """Raise ValueError naming what differs, unless the environment is the recorded one, with its space of actions.
+
+    Observations may have another form: they do not change what is replayed.
+    """
+    came, wrong = describe_environment(env), f"wrong environment: the record is of {recorded.env_id}"
+    if came.env_id != recorded.env_id:
+        raise ValueError(f"{wrong}, got {came.env_id}")
+    for name in sorted(came.kwargs.keys() | recorded.kwargs.keys()):
+        mine, its = recorded.kwargs.get(name, "its default"), came.kwargs.get(name, "its default")
+        if mine != its:
+            raise ValueError(f"{wrong} made with {name}={mine}, got one with {name}={its}")
+    if came.action_space != recorded.action_space:
+        raise ValueError(
+            f"wrong environment: the record's action space is {recorded.action_space}, got {came.action_space}; "
+            "give it the wrappers it had below RecordActions"
+        )
+
+
+def require_single(what: str, env: Any) -> None:
+    """Raise TypeError unless `env` is a single Gymnasium environment."""
+    if isinstance(env, gymnasium.vector.VectorEnv):
+        raise TypeError(
+            f"{what}: expected a single environment, got the vector environment {type(env).__name__}; wrap each of its "
+            "environments, as in gymnasium.make_vec(..., wrappers=[...])"
+        )
+    if not isinstance(env, gymnasium.Env):
+        raise TypeError(f"{what}: expected a gymnasium.Env, got {type(env).__name__}")
+
+
+def _in_words(value: Any) -> str:
+    """Write a space or an argument; of what has no words of its own, its type."""
+    if isinstance(value, gymnasium.Space):
+        with np.printoptions(precision=8, threshold=1000, edgeitems=3, linewidth=75, suppress=False, legacy=False):
+            return re.sub(r" at 0x[0-9a-f]+", "", " ".join(repr(value).split()))
+    try:
+        return json.dumps(value, sort_keys=True)
+    except (TypeError, ValueError):
+        return f"{type(value).__module__}.{type(value).__qualname__}"

@@ -1,24 +1,66 @@
 """A wrapper that keeps what it takes to play episodes again: seeds, reset options and actions."""
 
-from __future__ import annotations
-
+import copy
 import os
 import warnings
 from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.utils import EzPickle
 
 from jaxreplay.datasets.files.values import copy_value
-from jaxreplay.record.actions.environment import (
-    check_environment,
-    copy_with_state,
-    describe_environment,
-    require_single,
-)
 from jaxreplay.record.actions.files import ActionDirectory
 from jaxreplay.record.actions.record import ActionRecord, Episode
-from jaxreplay.record.actions.spy import BaseSpy, insert_spy, remove_spy
+from jaxreplay.record.actions.replay import check_environment, describe_environment, require_single
+
+
+class BaseSpy(gymnasium.Wrapper):
+    """Notes what reaches the environment it wraps: `episode`, since the last reset that came while not `stepping`."""
+
+    def __init__(self, env: Any):
+        super().__init__(env)
+        self._environment = describe_environment(env)
+        self.restart("the base environment was stepped before a reset")
+
+    def step(self, action: Any) -> Any:
+        copied = copy_value("base action", action)
+        result = self.env.step(action)
+        self.episode.add(copied, *result[1:4])
+        return result
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        begun = Episode(self._environment, seed, options)
+        result = self.env.reset(seed=seed, options=options)
+        if self.stepping:
+            self.episode.not_replayable = "a wrapper reset the base environment in the middle of the episode"
+        else:
+            self.episode = begun
+        return result
+
+    @property
+    def spec(self) -> Any:
+        return self.env.spec
+
+    def __str__(self) -> str:
+        return str(self.env)
+
+    def restart(self, problem: str) -> None:
+        self.episode, self.stepping = Episode(self._environment, not_replayable=problem), False
+
+
+def insert_spy(outer: Any) -> BaseSpy:
+    """Put a spy between the base environment and the innermost wrapper of a stack, and return it."""
+    innermost = outer
+    while isinstance(innermost.env, gymnasium.Wrapper):
+        innermost = innermost.env
+    spy = BaseSpy(innermost.env)
+    innermost.env = spy
+    if innermost.env is not spy:
+        raise TypeError(
+            f"base_actions: the wrapper {type(innermost).__name__} does not let its environment be replaced"
+        )
+    return spy
 
 
 class RecordActions(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
@@ -68,7 +110,7 @@ class RecordActions(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
             return None
         if self._spy is None:
             return self._episode.record()
-        base = self._spy.episode.record().without_base(self._base_lengths[-1])
+        base = self._spy.episode.record().first_steps(self._base_lengths[-1])
         return self._episode.record(base, np.diff(np.array(self._base_lengths, np.int64), prepend=0))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
@@ -98,7 +140,7 @@ class RecordActions(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
         assert self._episode is not None
         self._episode.add(copied, *result[1:4])
         if self._spy is not None:
-            self._base_lengths.append(len(self._spy.episode))
+            self._base_lengths.append(len(self._spy.episode.actions))
         if self._episode.ended:
             self._finish()
         return result
@@ -108,12 +150,15 @@ class RecordActions(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
         try:
             self._finish()
         finally:
-            if self._spy is not None:
-                remove_spy(self, self._spy)
-                self._spy = None
+            wrapper: Any = self
+            while self._spy is not None and isinstance(wrapper, gymnasium.Wrapper):
+                if wrapper.env is self._spy:
+                    wrapper.env = self._spy.env
+                wrapper = wrapper.env
+            self._spy = None
             super().close()
 
-    def clone_from(self, other: RecordActions) -> None:
+    def clone_from(self, other: "RecordActions") -> None:
         """Go on from where `other` is: copy its environment, by `copy.deepcopy`, and its record.
 
         Both then go on independently. Wrappers around `other` are not copied; an episode that was running here is
@@ -136,7 +181,7 @@ class RecordActions(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
 
     def _begin(self, episode: Episode) -> None:
         self._episode, self._is_finished = episode, False
-        self._base_lengths = [] if self._spy is None else [len(self._spy.episode)]
+        self._base_lengths = [] if self._spy is None else [len(self._spy.episode.actions)]
         if episode.not_replayable and not self._has_warned:
             self._has_warned = True
             warnings.warn(
@@ -147,7 +192,7 @@ class RecordActions(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
 
     def _finish(self) -> None:
         """Write the record of an episode that has steps and was not yet written, and those that failed before."""
-        if self._episode is not None and not self._is_finished and len(self._episode):
+        if self._episode is not None and not self._is_finished and self._episode.actions:
             record = self.record
             assert record is not None
             self._unwritten.append(record)
@@ -155,3 +200,30 @@ class RecordActions(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
         while self._unwritten:
             self.directory.write(self._unwritten[0])
             del self._unwritten[0]
+
+
+def copy_with_state(env: Any, *more: Any) -> tuple[Any, ...]:
+    """Copy an environment and what goes with it by `copy.deepcopy`, or raise TypeError naming the class that cannot.
+
+    `gymnasium.utils.EzPickle` copies an environment by its constructor's arguments, which would lose its state unsaid.
+    """
+    name, layers = type(env.unwrapped).__name__, [env]
+    while layers[-1] is not env.unwrapped and hasattr(layers[-1], "env"):
+        layers.append(layers[-1].env)
+    for layer in layers:
+        kind: Any = type(layer)
+        by_arguments = isinstance(layer, EzPickle) and kind.__setstate__ is EzPickle.__setstate__
+        if by_arguments and not hasattr(kind, "__deepcopy__"):
+            raise TypeError(
+                f"{kind.__name__} cannot be copied with its state: it copies itself by its constructor's arguments "
+                "alone (gymnasium.utils.EzPickle); replay its record in another environment instead"
+            )
+    try:
+        copied = copy.deepcopy((env, *more))
+    except Exception as error:  # whatever a member of the environment raises
+        raise TypeError(f"{name} cannot be copied with its state: {error}") from error
+    generators = [vars(base.unwrapped).get("_np_random") for base in (env, copied[0])]
+    before, after = [repr(found and found.bit_generator.state) for found in generators]
+    if before != after:
+        raise TypeError(f"{name} cannot be copied with its state: the copy's randomness differs")
+    return copied

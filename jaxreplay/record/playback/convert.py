@@ -1,7 +1,5 @@
 """Recorded trajectories in the form that Gymnasium wrappers give: played back through them, and recorded anew."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math
@@ -16,7 +14,7 @@ from jaxreplay.datasets.dataset import Dataset
 from jaxreplay.datasets.progress import with_progress
 from jaxreplay.datasets.trajectory import Trajectory
 from jaxreplay.datasets.workers import check_sendable, run_in_order
-from jaxreplay.record.actions.environment import require_single
+from jaxreplay.record.actions.replay import require_single
 from jaxreplay.record.playback.env import Form, Playback, PlaybackOver, WrongAction, check_fit, read_form, read_step
 from jaxreplay.types import PyTree
 

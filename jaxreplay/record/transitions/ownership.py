@@ -6,8 +6,6 @@ reference counts: a flag "handed out" would copy the rings at each step of a loo
 would not see who keeps one array out of a buffer.
 """
 
-from __future__ import annotations
-
 import contextlib
 import signal
 import sys

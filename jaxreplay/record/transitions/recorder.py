@@ -3,8 +3,6 @@
 It knows nothing of Gymnasium but its words, and the error that it raises where a reset is missing.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Mapping, Sequence

@@ -1,17 +1,15 @@
 """What is kept of each episode beside its steps: seed, options, return and length, on their way into the buffer."""
 
-from __future__ import annotations
-
 import collections
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxreplay.buffer import Buffer
-from jaxreplay.record.transitions.columns import fit
+from jaxreplay.record.transitions.staging import fit
 from jaxreplay.types import PyTree
 
 KINDS = {
@@ -31,24 +29,21 @@ class Totals(NamedTuple):
     lengths: np.ndarray
     ended: tuple[tuple[int, dict[str, Any]], ...] = ()  # (env, data)
 
-    def add(self, valid: np.ndarray, reward: Any, ended: np.ndarray, some: bool) -> Totals:
+    def add(self, valid: np.ndarray, reward: Any, ended: np.ndarray, some: bool) -> Self:
         """Count a step of the valid envs, which `ended` the episodes of `some`."""
         valid, reward = valid.reshape(-1), np.asarray(reward, np.float64).reshape(-1)
-        counted = Totals(
-            self.fields, self.starts, self.returns + np.where(valid, reward, 0), self.lengths + valid, self.ended
-        )
+        counted = self._replace(returns=self.returns + np.where(valid, reward, 0), lengths=self.lengths + valid)
         return counted.restart(ended, ended, None) if some else counted
 
-    def restart(self, ended: np.ndarray, begun: np.ndarray, starts: Sequence[dict[str, Any]] | None) -> Totals:
+    def restart(self, ended: np.ndarray, begun: np.ndarray, starts: Sequence[dict[str, Any]] | None) -> Self:
         """End running episodes and begin others; without `starts`, by an automatic reset."""
         ended, begun = ended.reshape(-1) & (self.lengths > 0), begun.reshape(-1)
         starts = starts or describe_starts(self.fields, [None], None) * len(begun)
-        return Totals(
-            self.fields,
-            tuple(starts[i] if begins else self.starts[i] for i, begins in enumerate(begun.tolist())),
-            np.where(begun, 0, self.returns),
-            np.where(begun, 0, self.lengths),
-            (*self.ended, *((env, self._data(env)) for env in np.flatnonzero(ended).tolist())),
+        return self._replace(
+            starts=tuple(starts[i] if begins else self.starts[i] for i, begins in enumerate(begun.tolist())),
+            returns=np.where(begun, 0, self.returns),
+            lengths=np.where(begun, 0, self.lengths),
+            ended=(*self.ended, *((env, self._data(env)) for env in np.flatnonzero(ended).tolist())),
         )
 
     def rows(self) -> tuple[np.ndarray, np.ndarray, PyTree] | None:

@@ -1,7 +1,5 @@
 """A Gymnasium wrapper, for single and vector environments, that records every step into a buffer."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from typing import Any
@@ -64,7 +62,7 @@ class RecordTransitions:
 
     env: Any
 
-    def __new__(cls, env: Any = None, *args: Any, **kwargs: Any) -> RecordTransitions:
+    def __new__(cls, env: Any = None, *args: Any, **kwargs: Any) -> "RecordTransitions":
         if cls is RecordTransitions:
             cls = RecordVectorTransitions if isinstance(env, VectorEnv) else RecordEnvTransitions
         return object.__new__(cls)
@@ -84,7 +82,7 @@ class RecordTransitions:
         self._recorder = Recorder(buffer, num_envs, autoreset_of(env), block, on_full, leave_out)
         _check_spaces(env, self._recorder, leave_out)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> RecordTransitions:
+    def __deepcopy__(self, memo: dict[int, Any]) -> "RecordTransitions":
         copied = memo[id(self)] = object.__new__(type(self))
         copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return copied
