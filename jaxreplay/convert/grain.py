@@ -1,7 +1,5 @@
 """To Grain: a data source with random access."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -23,7 +21,7 @@ def to_grain_source(
     key: Any = None,
     *,
     narrow: bool = False,
-) -> GrainSource:
+) -> "GrainSource":
     """Read a source through a view into a data source for Grain, as `grain.MapDataset.source` and `DataLoader` take.
 
     source: a buffer, a `subset` of one, or a `Dataset`. key: for a view that draws, as `hindsight`.

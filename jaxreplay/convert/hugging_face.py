@@ -1,7 +1,5 @@
 """Hugging Face's data sets, both ways: a row is an episode."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

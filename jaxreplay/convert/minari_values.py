@@ -1,7 +1,5 @@
 """What of a trajectory Minari can hold, and in which form: arrays, spaces, infos, and attributes of episodes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -5,8 +5,6 @@ passes on is kept as the stored values, each once, and their numbers for each it
 mask, an n-step reward, whatever `map` makes) is kept for each item.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import operator

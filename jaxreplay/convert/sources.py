@@ -1,7 +1,5 @@
 """What every converter takes: a JAX buffer, a subset of one, or a data set; read as a table of rows or as episodes."""
 
-from __future__ import annotations
-
 import dataclasses
 import importlib
 from collections.abc import Callable, Mapping, Sequence
@@ -14,9 +12,8 @@ import jaxreplay as replay
 from jaxreplay._core import trees
 from jaxreplay.convert.reading import Column, Table, read_table
 from jaxreplay.datasets import Dataset, Report, Trajectory
-from jaxreplay.datasets.columns import compact
-from jaxreplay.datasets.narrow import narrow_tree
-from jaxreplay.datasets.reading import read_buffer
+from jaxreplay.datasets.buffers import read_buffer
+from jaxreplay.datasets.columns import compact, narrow_tree
 from jaxreplay.datasets.select import summarise
 from jaxreplay.datasets.store import Store
 from jaxreplay.datasets.trajectory import PARTS

@@ -1,7 +1,5 @@
 """To PyTorch: a map-style dataset of steps or windows, its collate function, and arrays as tensors with their bits."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -26,7 +24,7 @@ def to_torch_dataset(
     key: Any = None,
     *,
     narrow: bool = False,
-) -> RowsDataset:
+) -> "RowsDataset":
     """Read a source through a view into a map-style `torch.utils.data.Dataset`, for a `DataLoader` with `collate`.
 
     source: a buffer, a `subset` of one, or a `Dataset`. key: for a view that draws, as `hindsight`.

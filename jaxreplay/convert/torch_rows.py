@@ -1,7 +1,5 @@
 """The map-style dataset of `to_torch_dataset`; a module of its own, because its class needs PyTorch to be defined."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Sequence
 from typing import Any

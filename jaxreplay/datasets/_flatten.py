@@ -1,7 +1,5 @@
 """Trajectories as arrays: one step after the other, padded to one length, or in pieces of one length."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Returns and lengths of episodes, in figures."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable
 from typing import Any

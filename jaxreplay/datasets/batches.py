@@ -1,7 +1,5 @@
 """Batches for training loops on the host, brought to the device ahead of time."""
 
-from __future__ import annotations
-
 import collections
 import concurrent.futures
 import functools
@@ -14,8 +12,7 @@ from flax import struct
 
 from jaxreplay import sampling
 from jaxreplay.buffer import Buffer
-from jaxreplay.datasets.columns import gather
-from jaxreplay.datasets.narrow import narrow_tree
+from jaxreplay.datasets.columns import gather, narrow_tree
 from jaxreplay.datasets.store import Store
 from jaxreplay.types import PyTree
 from jaxreplay.views import View

@@ -1,12 +1,11 @@
-"""Reading the columns of a store: some steps of all episodes, or a column whole."""
-
-from __future__ import annotations
+"""Reading the columns of a store: some steps of all episodes, in types that JAX can hold, or a column whole."""
 
 from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
 
+from jaxreplay._core import trees
 from jaxreplay.datasets.store import Chunk, Store, consecutive
 from jaxreplay.datasets.trajectory import PARTS
 from jaxreplay.types import PyTree, Transition
@@ -89,3 +88,31 @@ def pieces(store: Store, part: str, leaf: int) -> Iterator[np.ndarray]:
     columns = [jax.tree.leaves(getattr(chunk, part))[leaf] for chunk in store.chunks]
     for begin, end in zip(begins, ends):
         yield columns[table.chunk[begin]][first[begin] : last[end]]
+
+
+def narrow_tree(tree: PyTree, narrow: bool) -> PyTree:
+    """Give the tree with every leaf of a dtype that JAX, which holds 32-bit types unless told otherwise, can hold.
+
+    With `narrow`, 64-bit leaves become their 32-bit kin: floats are rounded; a value that does not fit raises
+    ValueError. Without, a 64-bit leaf raises TypeError. Both name the leaf.
+    """
+    leaves = [_narrow(path, leaf, narrow) for path, leaf in trees.paths(tree)]
+    return jax.tree.unflatten(jax.tree.structure(tree), leaves)
+
+
+def _narrow(path: str, leaf: np.ndarray, narrow: bool) -> np.ndarray:
+    dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
+    if dtype == leaf.dtype:
+        return leaf
+    if not narrow:
+        raise TypeError(
+            f"{path}: {leaf.dtype} does not fit JAX's 32-bit types. Nothing is cast silently: pass narrow=True for "
+            f"{dtype}, or set jax_enable_x64."
+        )
+    with np.errstate(over="ignore"):
+        out = leaf.astype(dtype)
+    exact = leaf.dtype.kind in "iu"
+    lost = (out != leaf) if exact else (np.isfinite(leaf) & ~np.isfinite(out))
+    if lost.any():
+        raise ValueError(f"{path}: {leaf[lost].flat[0]} does not fit {dtype}")
+    return out

@@ -1,16 +1,13 @@
 """Running trajectories through a conversion, by several workers for a data set."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from jaxreplay._core import trees
 from jaxreplay.datasets.dataset import Dataset
-from jaxreplay.datasets.progress import with_progress
 from jaxreplay.datasets.trajectory import Trajectory
-from jaxreplay.datasets.workers import check_sendable, run_in_order
+from jaxreplay.datasets.workers import check_sendable, run_in_order, with_progress
 
 Conversion = Callable[[Trajectory], Trajectory]
 Wrap = Callable[[Any], Any]

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxreplay._core import trees
 from jaxreplay.buffer import Buffer
-from jaxreplay.datasets import batches, buffers, columns, joining, reading, split, store
+from jaxreplay.datasets import batches, buffers, columns, joining, split, store
 from jaxreplay.datasets import load as loading
 from jaxreplay.datasets import select as choosing
 from jaxreplay.datasets.batches import Batch
@@ -96,7 +96,7 @@ class Dataset:
         there: `report` counts these rows as dropped. Open episodes, and those that a void row closed, are unfinished.
         Raises TypeError for other steps than `Transition`s.
         """
-        return cls._of(*reading.read_buffer(buffer))
+        return cls._of(*buffers.read_buffer(buffer))
 
     @classmethod
     def from_transitions(cls, steps: Transition) -> Dataset:

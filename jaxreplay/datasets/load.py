@@ -10,10 +10,9 @@ from typing import Any, TypeAlias
 
 from jaxreplay._core import trees
 from jaxreplay.datasets.files import atomic, formats, inside
-from jaxreplay.datasets.progress import with_progress
 from jaxreplay.datasets.report import Report
 from jaxreplay.datasets.store import Store, check_same, concat
-from jaxreplay.datasets.workers import run_in_order
+from jaxreplay.datasets.workers import run_in_order, with_progress
 
 Listed: TypeAlias = tuple[pathlib.Path, ValueError | None]
 """A file or data set folder to read, or why it cannot be."""

@@ -1,7 +1,5 @@
 """What came of making a data set from something else: nothing is left out without being counted here."""
 
-from __future__ import annotations
-
 import dataclasses
 
 
@@ -28,12 +26,12 @@ class Report:
     ignored: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
 
-    def __add__(self, other: Report) -> Report:
+    def __add__(self, other: "Report") -> "Report":
         sums = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in dataclasses.fields(self)}
         sums["ignored"] = tuple(dict.fromkeys(sums["ignored"]))
         return Report(**sums)
 
-    def left_out(self) -> Report:
+    def left_out(self) -> "Report":
         """Give the same without what says which episodes were kept."""
         return dataclasses.replace(self, episodes=0, steps=0, terminated=0, truncated=0, unfinished=0)
 

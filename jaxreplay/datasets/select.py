@@ -1,7 +1,5 @@
 """Which steps and episodes are meant: indices, filters, and episodes without their last steps."""
 
-from __future__ import annotations
-
 import dataclasses
 import operator
 from collections.abc import Callable, Sequence

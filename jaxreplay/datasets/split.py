@@ -1,7 +1,5 @@
 """Parting episodes at random so that each part has as many steps as was wished, as near as whole episodes allow."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A trajectory: one episode, or the part of one that was recorded, as arrays over its steps."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -67,7 +65,7 @@ class Trajectory:
         """Tell whether the last step is the episode's last."""
         return self.terminated or self.truncated
 
-    def map_arrays(self, fn: Any) -> Trajectory:
+    def map_arrays(self, fn: Any) -> "Trajectory":
         """Apply `fn` to every array of observations, actions, rewards and extras; `map_arrays(jnp.asarray)`."""
         return dataclasses.replace(self, **{part: jax.tree.map(fn, getattr(self, part)) for part in PARTS})
 

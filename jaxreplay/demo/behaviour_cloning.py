@@ -4,8 +4,6 @@ The expert plays CartPole; its episodes become a data set on disk; a Flax policy
 that samples from `to_buffer()`, and, where PyTorch is installed, once more from the batches of a torch `DataLoader`.
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import itertools

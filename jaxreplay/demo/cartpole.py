@@ -1,7 +1,5 @@
 """Many CartPoles stepped together: Gymnasium's own JAX implementation, with CartPole-v1's time limit, and resets."""
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 from flax import struct

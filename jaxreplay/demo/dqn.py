@@ -3,8 +3,6 @@
 The replay buffer is part of the training state, so the whole loop is a `lax.scan` that never leaves the accelerator.
 """
 
-from __future__ import annotations
-
 import dataclasses
 
 import flax.linen as nn

@@ -1,7 +1,5 @@
 """The command line: train with a progress bar, report the last policy's return, and save what was learnt."""
 
-from __future__ import annotations
-
 import argparse
 import functools
 import pathlib

@@ -1,7 +1,5 @@
 """What a run leaves behind: metrics as CSV, the learning curve as PNG, and the parameters as plain data."""
 
-from __future__ import annotations
-
 import csv
 import pathlib
 from collections.abc import Sequence

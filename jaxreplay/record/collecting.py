@@ -11,7 +11,7 @@ from gymnasium.vector import VectorEnv
 
 from jaxreplay._core import trees
 from jaxreplay.buffer import Buffer
-from jaxreplay.datasets.progress import progress_bar
+from jaxreplay.datasets.workers import progress_bar
 from jaxreplay.record.transitions.wrapper import RecordTransitions, autoreset_of
 from jaxreplay.types import PyTree
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxreplay as replay
-from jaxreplay.datasets import Dataset, Trajectory, buffers, flatten, reading
+from jaxreplay.datasets import Dataset, Trajectory, buffers, flatten
 from tests.datasets.episodes import all_same, same_tree, simple, trajectories
 
 KEY = jax.random.key(0)
@@ -36,7 +36,7 @@ def test_random_structures_come_back_bit_for_bit(made: list[Trajectory]) -> None
 def test_any_episodes_come_back(ends: list[tuple[int, bool, bool]], num_envs: int | None) -> None:
     """In pieces of a few rows, so that few programs are compiled, and pieces are tried."""
     made = [simple(n, 100.0 * i, terminated=a, truncated=b) for i, (n, a, b) in enumerate(ends)]
-    with mock.patch.multiple(buffers, BLOCK_BYTES=150), mock.patch.multiple(reading, BLOCK_BYTES=150):
+    with mock.patch.multiple(buffers, BLOCK_BYTES=150, READ_BYTES=150):
         back = Dataset.from_buffer(Dataset(made).to_buffer(num_envs, capacity=120, max_episodes=30))
     all_same(sorted(back, key=lambda t: t.observations[0]), made)
     if num_envs is None:

@@ -11,9 +11,8 @@ import numpy as np
 
 from jaxreplay._core.trees import check_count
 from jaxreplay.datasets.dataset import Dataset
-from jaxreplay.datasets.progress import with_progress
 from jaxreplay.datasets.trajectory import Trajectory
-from jaxreplay.datasets.workers import check_sendable, run_in_order
+from jaxreplay.datasets.workers import check_sendable, run_in_order, with_progress
 from jaxreplay.record.actions.replay import require_single
 from jaxreplay.record.playback.env import Form, Playback, PlaybackOver, WrongAction, check_fit, read_form, read_step
 from jaxreplay.types import PyTree
