@@ -6,6 +6,7 @@ that samples from `to_buffer()`, and, where PyTorch is installed, once more from
 
 import argparse
 import dataclasses
+import functools
 import itertools
 import pathlib
 import sys
@@ -26,7 +27,8 @@ from jaxreplay.types import PyTree
 try:
     import optax
 
-    from jaxreplay.demo import cartpole, dqn, report
+    from jaxreplay.demo import cartpole, dqn
+    from jaxreplay.demo.main import load_parameters, train
 except ImportError as error:
     raise ImportError(f"{error}: the demo needs optax, Gymnasium and more: pip install 'jaxreplay[demo]'") from error
 
@@ -72,20 +74,16 @@ def update(state: TrainState, observation: jax.Array, action: jax.Array) -> Trai
     return state.apply_gradients(grads=jax.grad(loss)(state.params))
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def train_from_buffer(settings: Settings, buffer: replay.Buffer, key: jax.Array) -> TrainState:
     """Train in one jitted program: sample, learn, and again."""
+    key, start_key = jax.random.split(key)
 
-    @jax.jit
-    def run(buffer: replay.Buffer, key: jax.Array) -> TrainState:
-        key, start_key = jax.random.split(key)
+    def step(state: TrainState, key: jax.Array) -> tuple[TrainState, None]:
+        batch = replay.sample(buffer, key, settings.batch_size)
+        return update(state, batch.data.observation, batch.data.action), None
 
-        def step(state: TrainState, key: jax.Array) -> tuple[TrainState, None]:
-            batch = replay.sample(buffer, key, settings.batch_size)
-            return update(state, batch.data.observation, batch.data.action), None
-
-        return jax.lax.scan(step, start(settings, start_key), jax.random.split(key, settings.steps))[0]
-
-    return run(buffer, key)
+    return jax.lax.scan(step, start(settings, start_key), jax.random.split(key, settings.steps))[0]
 
 
 def train_from_batches(settings: Settings, batches: Iterable[tuple[Any, Any]], key: jax.Array) -> TrainState:
@@ -137,23 +135,12 @@ def play(choose: Any, key: jax.Array, num_episodes: int) -> Dataset:
 
 def score(state: TrainState, key: jax.Array) -> float:
     """Play fresh episodes with the greedy policy and return their mean return."""
-    played = play(lambda observation: state.apply_fn(state.params, observation).argmax(-1), key, REPORT_EPISODES)
-    return mean_return(played)
+    return mean_return(play(lambda x: state.apply_fn(state.params, x).argmax(-1), key, REPORT_EPISODES))
 
 
 def mean_return(dataset: Dataset) -> float:
     returns = statistics(dataset).returns
     return returns.mean if returns else 0.0
-
-
-def load_expert(path: pathlib.Path | None, seed: int) -> PyTree:
-    """Read the parameters of `python -m jaxreplay`, or train them now."""
-    if path is not None:
-        return report.load_parameters(path)
-    from jaxreplay.demo.main import train
-
-    print("training the expert (python -m jaxreplay saves one, for --expert)")
-    return jax.tree.map(lambda x: x[0], train(dqn.Settings(), [seed])[1])
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -162,9 +149,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--episodes", type=int, default=20, help="of the expert to learn from (default %(default)s)")
     parser.add_argument("--steps", type=int, default=Settings.steps, help="updates (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of all randomness (default %(default)s)")
-    parser.add_argument(
-        "--out", type=pathlib.Path, default=pathlib.Path("runs/behaviour_cloning"), help="output folder"
-    )
+    parser.add_argument("--out", type=pathlib.Path, default="runs/behaviour_cloning", help="output folder")
     args = parser.parse_args(argv)
     for name in ("episodes", "steps"):
         if getattr(args, name) < 1:
@@ -179,18 +164,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     settings = Settings(steps=args.steps)
     record_key, buffer_key, torch_key, score_key = jax.random.split(jax.random.key(args.seed), 4)
-    expert = load_expert(args.expert, args.seed)
-    hidden = dqn.Settings()
-    recorded = play(lambda x: dqn.action_values(hidden, expert, x).argmax(-1), record_key, args.episodes)
+    if args.expert is None:
+        print("training the expert (python -m jaxreplay saves one, for --expert)")
+        expert = jax.tree.map(lambda x: x[0], train(dqn.Settings(), [args.seed])[1])
+    else:
+        expert = load_parameters(args.expert)
+    recorded = play(lambda x: dqn.action_values(dqn.Settings(), expert, x).argmax(-1), record_key, args.episodes)
     args.out.mkdir(parents=True, exist_ok=True)
     recorded.save(args.out / "expert.npz")
     dataset = Dataset.load(args.out / "expert.npz")
     wanted = mean_return(dataset)
     print(f"the expert's episodes, in {args.out / 'expert.npz'}:\n{statistics(dataset)}")
 
-    def report_on(name: str, train: Any) -> bool:
+    def report_on(name: str, learn: Any) -> bool:
         began = time.perf_counter()
-        reached = score(train(), score_key)
+        reached = score(learn(), score_key)
         took = time.perf_counter() - began
         print(f"{name}: mean return {reached:.1f} over {REPORT_EPISODES} fresh episodes, {took:.1f} s in all")
         return reached >= 0.9 * wanted

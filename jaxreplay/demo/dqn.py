@@ -133,14 +133,6 @@ def errors(settings: Settings, params: PyTree, target: PyTree, batch: replay.vie
     return wanted - jnp.take_along_axis(values, batch.action[:, None], axis=-1)[:, 0]
 
 
-def loss(
-    settings: Settings, params: PyTree, target: PyTree, batch: replay.views.NStepTransition, weights: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Compute the Huber loss of the errors, weighed by `[B]`, and the errors."""
-    error = errors(settings, params, target, batch)
-    return jnp.mean(weights * optax.huber_loss(error)), error
-
-
 def train_step(settings: Settings, state: State) -> tuple[State, Metrics]:
     """Step every env once, append what happened, and learn from one batch."""
     key, act_key, env_key, sample_key = jax.random.split(state.key, 4)
@@ -156,8 +148,12 @@ def train_step(settings: Settings, state: State) -> tuple[State, Metrics]:
     weights = jnp.ones(settings.batch_size)  # what importance_weights gives for uniform draws
     if settings.prioritized:
         weights = replay.importance_weights(batch, settings.importance_exponent)
-    learn = jax.value_and_grad(loss, argnums=1, has_aux=True)
-    (value, error), gradient = learn(settings, state.params, state.target, batch.data, weights)
+
+    def loss(params: PyTree) -> tuple[jax.Array, jax.Array]:
+        error = errors(settings, params, state.target, batch.data)
+        return jnp.mean(weights * optax.huber_loss(error)), error
+
+    (value, error), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
     if settings.prioritized:
         buffer = replay.set_priorities(buffer, batch.rows, jnp.abs(error) + 1e-6)
     updates, optimizer_state = optimizer(settings).update(gradient, state.optimizer, state.params)

@@ -1,23 +1,41 @@
 """The command line: train with a progress bar, report the last policy's return, and save what was learnt."""
 
 import argparse
+import csv
 import functools
 import pathlib
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+import flax.serialization
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
 from tqdm import tqdm
 
-from jaxreplay.demo import dqn, report
+from jaxreplay.demo import dqn
 from jaxreplay.types import PyTree
 
 CHUNKS = 25
 TEST_EPISODES = 32
 REPORT_EPISODES = 100
+SOLVED = 475.0
+
+
+class Record(NamedTuple):
+    """A line of the metrics: one seed's mean loss and returns while training, and in a greedy test after `step` steps.
+
+    While training, `[num_seeds]` of each.
+    """
+
+    seed: Any
+    step: Any
+    loss: Any
+    training_return: Any
+    test_return: Any
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -29,7 +47,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=defaults.steps, help="env steps a seed (default %(default)s)")
     parser.add_argument("--num-envs", type=int, default=defaults.num_envs, help="CartPoles stepped together")
     parser.add_argument("--prioritized", action="store_true", help="draw by priorities")
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/cartpole"), help="output folder")
+    parser.add_argument("--out", type=pathlib.Path, default="runs/cartpole", help="output folder")
     args = parser.parse_args(argv)
     for name in ("num_seeds", "steps", "num_envs"):
         if getattr(args, name) < 1:
@@ -58,10 +76,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     report_keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), 2))(jnp.array(seeds))
     play = functools.partial(dqn.evaluate, settings, num_episodes=REPORT_EPISODES)
     returns = np.asarray(jax.jit(jax.vmap(play))(params, report_keys))
-    report.save_metrics(args.out / "metrics.csv", history)
-    report.save_curve(args.out / "learning_curve.png", history)
+    with (args.out / "metrics.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([Record._fields, *history])
+    save_curve(args.out / "learning_curve.png", history)
     for i, seed in enumerate(seeds):
-        report.save_parameters(args.out / f"parameters_seed{seed}.msgpack", jax.tree.map(lambda x, i=i: x[i], params))
+        last = jax.tree.map(lambda x, i=i: np.asarray(x[i]), params)  # as msgpack: arrays and names, no code
+        (args.out / f"parameters_seed{seed}.msgpack").write_bytes(flax.serialization.msgpack_serialize(last))
         mean, low = returns[i].mean(), returns[i].min()
         print(f"seed {seed}: the last policy over {REPORT_EPISODES} fresh episodes: mean {mean:.1f}, lowest {low:.0f}")
     if len(seeds) > 1:
@@ -70,34 +90,56 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def train(settings: dqn.Settings, seeds: Sequence[int]) -> tuple[list[report.Record], PyTree]:
+def train(settings: dqn.Settings, seeds: Sequence[int]) -> tuple[list[Record], PyTree]:
     """Train every seed in one program, chunk by chunk, and test the policy after each.
 
     Return the tests, and the parameters of the last policy, with the axis of seeds first.
     """
     length = settings.num_updates // CHUNKS
 
-    def chunk(state: dqn.State, seed: jax.Array) -> tuple[dqn.State, report.Record]:
+    def chunk(state: dqn.State, seed: jax.Array) -> tuple[dqn.State, Record]:
         state, metrics = dqn.train(settings, state, length)
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), state.updates)
         score = dqn.evaluate(settings, state.target, key, TEST_EPISODES).mean()
         mean_length = metrics.lengths / jnp.maximum(metrics.episodes, 1)  # which is the return: each step's reward is 1
-        return state, report.Record(seed, state.updates * settings.num_envs, metrics.loss, mean_length, score)
+        return state, Record(seed, state.updates * settings.num_envs, metrics.loss, mean_length, score)
 
     seed_array = jnp.array(seeds)
     state = jax.jit(jax.vmap(lambda seed: dqn.start(settings, jax.random.key(seed))))(seed_array)
     run = jax.jit(jax.vmap(chunk), donate_argnums=0)
-    history: list[report.Record] = []
+    history: list[Record] = []
     with tqdm(total=length * CHUNKS * settings.num_envs * len(seeds), unit="step", unit_scale=True) as bar:
         bar.set_description("compiling")
         for _ in range(CHUNKS):
             state, figures = run(state, seed_array)
             figures = jax.tree.map(np.asarray, figures)
-            history += [report.Record(*row) for row in zip(*(x.tolist() for x in figures), strict=True)]
+            history += [Record(*row) for row in zip(*(x.tolist() for x in figures), strict=True)]
             bar.set_description("training")
             bar.set_postfix(test_return=f"{figures.test_return.mean():.0f}", loss=f"{figures.loss.mean():.3f}")
             bar.update(length * settings.num_envs * len(seeds))
     return history, state.target
+
+
+def save_curve(path: pathlib.Path, history: Sequence[Record]) -> None:
+    """Plot the greedy test return against env steps as PNG: a thin line a seed, and their mean."""
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    seeds = sorted({record.seed for record in history})
+    curves = np.array([[r.test_return for r in history if r.seed == seed] for seed in seeds])
+    steps = [r.step for r in history if r.seed == seeds[0]]
+    for seed, curve in zip(seeds, curves, strict=True):
+        axes.plot(steps, curve, linewidth=1, alpha=0.6, label=f"seed {seed}")
+    if len(seeds) > 1:
+        axes.plot(steps, curves.mean(axis=0), color="black", linewidth=2, label="mean")
+    axes.axhline(SOLVED, color="gray", linestyle="--", linewidth=1, label=f"solved ({SOLVED:.0f})")
+    axes.set(xlabel="environment steps", ylabel="return of the greedy policy", title="DQN on CartPole", ylim=(0, 520))
+    axes.legend(loc="lower right")
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def load_parameters(path: pathlib.Path) -> PyTree:
+    """Read the parameters of a policy that a run saved."""
+    return flax.serialization.msgpack_restore(path.read_bytes())
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import jaxreplay as replay
-from jaxreplay.demo import cartpole, dqn, main, report
+from jaxreplay.demo import cartpole, dqn, main
 from jaxreplay.types import PyTree
 
 TINY = dqn.Settings(steps=2000, num_envs=4, capacity=400, batch_size=8, hidden=8)
@@ -107,7 +107,7 @@ def test_the_command_saves_curve_metrics_and_parameters(run: pathlib.Path) -> No
     assert len(lines) == 2 * main.CHUNKS
     assert {line["seed"] for line in lines} == {"3", "4"}
     assert lines[-1]["step"] == "800"
-    params = report.load_parameters(run / "parameters_seed4.msgpack")
+    params = main.load_parameters(run / "parameters_seed4.msgpack")
     returns = dqn.evaluate(dqn.Settings(), params, jax.random.key(0), 3)
     assert returns.shape == (3,)
     assert bool((returns >= 1).all())
@@ -156,7 +156,7 @@ def test_the_last_policy_is_reported_and_saved(
     tests = [float(line["test_return"]) for line in csv.DictReader((tmp_path / "metrics.csv").open())]
     assert len(tests) == main.CHUNKS
     assert (tests[-1], max(tests)) == (1000 - updates, tests[0])
-    for leaf in jax.tree.leaves(report.load_parameters(tmp_path / "parameters_seed0.msgpack")):
+    for leaf in jax.tree.leaves(main.load_parameters(tmp_path / "parameters_seed0.msgpack")):
         np.testing.assert_array_equal(leaf, updates)
 
 
@@ -182,11 +182,11 @@ def test_five_seeds_rise_and_stay(prioritized: bool) -> None:
     history, params = main.train(settings, range(5))
     keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), 2))(jnp.arange(5))
     returns = jax.vmap(functools.partial(dqn.evaluate, settings, num_episodes=100))(params, keys)
-    assert float(returns.mean(axis=1).min()) >= report.SOLVED
+    assert float(returns.mean(axis=1).min()) >= main.SOLVED
     curves = np.array([[record.test_return for record in history if record.seed == seed] for seed in range(5)])
     assert curves.shape == (5, main.CHUNKS)
     late = curves[:, -main.CHUNKS // 4 :]  # the last quarter of the training
-    assert late.mean() >= report.SOLVED
+    assert late.mean() >= main.SOLVED
     assert late.min() >= 400
 
 
