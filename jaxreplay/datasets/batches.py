@@ -2,7 +2,6 @@
 
 import collections
 import concurrent.futures
-import functools
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
@@ -18,6 +17,8 @@ from jaxreplay.types import PyTree
 from jaxreplay.views import View
 
 T = TypeVar("T")
+
+_take = jax.jit(sampling.take, static_argnames="view")
 
 
 class Batch(struct.PyTreeNode):
@@ -61,13 +62,8 @@ def view_batches(
         used = valid >= (batch_size if drop_remainder else 1)  # the rows that can be read come first
         for i in range(int(used.sum())):
             chosen = jax.tree.map(lambda x, i=i: x[i], rows)
-            yield _take(buffer, chosen, view, jax.random.fold_in(view_key, i) if view.num_bits else None)
-
-
-@functools.partial(jax.jit, static_argnames="view")
-def _take(buffer: Buffer, rows: Any, view: View, key: jax.Array | None) -> Batch:
-    sample = sampling.take(buffer, rows, view, key)
-    return Batch(data=sample.data, mask=sample.mask)
+            sample = _take(buffer, chosen, view, jax.random.fold_in(view_key, i) if view.num_bits else None)
+            yield Batch(sample.data, sample.mask)
 
 
 def ahead(items: Iterator[T], count: int) -> Iterator[T]:

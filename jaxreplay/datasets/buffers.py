@@ -194,13 +194,13 @@ def _check_steps(buffer: Any, what: str) -> None:
 
 
 @jax.jit
-def _take_steps(buffer: Buffer, rows: Rows) -> Transition:
-    return sampling.take(buffer, rows).data.replace(next_observation=None)
+def _take_steps(buffer: Buffer, time: jax.Array, env: jax.Array) -> Transition:
+    return sampling.take(buffer, Rows(time, env)).data.replace(next_observation=None)
 
 
 @jax.jit
-def _take_next(buffer: Buffer, rows: Rows) -> PyTree:
-    return sampling.take(buffer, rows).data.next_observation
+def _take_next(buffer: Buffer, time: jax.Array, env: jax.Array) -> PyTree:
+    return sampling.take(buffer, Rows(time, env)).data.next_observation
 
 
 def _read_steps(buffer: Buffer, time: np.ndarray, env: np.ndarray, first: np.ndarray, length: np.ndarray) -> Transition:
@@ -219,7 +219,7 @@ def _read_steps(buffer: Buffer, time: np.ndarray, env: np.ndarray, first: np.nda
     # One compiled program reads all blocks: where the last one is not full, its last row is read again.
     for begin in range(0, count, block):
         at = np.minimum(np.arange(begin, begin + block), count - 1)
-        got = jax.tree.map(np.asarray, _take_steps(buffer, Rows(time[at], env[at])))
+        got = jax.tree.map(np.asarray, _take_steps(buffer, time[at], env[at]))
         if steps is None:
             steps = jax.tree.map(lambda x: np.empty((count, *x.shape[1:]), x.dtype), got)
             longer = jax.tree.map(lambda x: np.empty((count + pieces, *x.shape[1:]), x.dtype), got.observation)
@@ -228,5 +228,5 @@ def _read_steps(buffer: Buffer, time: np.ndarray, env: np.ndarray, first: np.nda
         write(steps.replace(observation=None), at, got.replace(observation=None))
     for begin in range(0, pieces, block):
         at = last[np.minimum(np.arange(begin, begin + block), pieces - 1)]
-        write(steps.observation, shifted[at] + 1, jax.tree.map(np.asarray, _take_next(buffer, Rows(time[at], env[at]))))
+        write(steps.observation, shifted[at] + 1, jax.tree.map(np.asarray, _take_next(buffer, time[at], env[at])))
     return steps

@@ -1,7 +1,7 @@
 """Running trajectories through a conversion, by several workers for a data set."""
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from jaxreplay._core import trees
@@ -50,7 +50,12 @@ def convert(
     if conversion is not None:
         if isinstance(data, Trajectory):
             return _check("the conversion", conversion(data))
-        converted = Dataset(_convert_all(data, conversion, workers, processes, progress))
+        if processes and workers > 1:
+            way_out = "define it with `def` at the top level of a module, or use threads"
+            check_sendable("conversion: it", conversion, way_out)
+        results = run_in_order(conversion, data, workers, processes, "episode")
+        shown = with_progress(results, data.num_episodes, "episode", progress)
+        converted = Dataset(_check(f"episode {i}: the conversion", each) for i, each in enumerate(shown))
     else:
         # By name, when called: recording is above data sets, which know nothing of it but for this.
         record = importlib.import_module("jaxreplay.record")
@@ -58,18 +63,6 @@ def convert(
             return record.convert_trajectory(data, wrap, env_or_spaces)
         converted = record.convert_dataset(data, wrap, env_or_spaces, workers=workers, progress=progress)
     return Dataset._of(converted._store, data.report)
-
-
-def _convert_all(
-    data: Dataset, conversion: Conversion, workers: int, processes: bool, progress: bool | None
-) -> Iterator[Trajectory]:
-    if processes and workers > 1:
-        check_sendable(
-            "conversion: it", conversion, "define it with `def` at the top level of a module, or use threads"
-        )
-    converted = run_in_order(conversion, data, workers, processes, "episode")
-    for i, trajectory in enumerate(with_progress(converted, data.num_episodes, "episode", progress)):
-        yield _check(f"episode {i}: the conversion", trajectory)
 
 
 def _check(what: str, converted: Any) -> Trajectory:

@@ -1,7 +1,6 @@
 """Parting episodes at random so that each part has as many steps as was wished, as near as whole episodes allow."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -25,10 +24,15 @@ def assign(key: jax.Array, lengths: np.ndarray, wished: Sequence[int | float]) -
     target = _targets(wished, int(lengths.sum()))
     best, least = np.zeros(len(lengths), np.int64), np.inf
     for attempt in range(TRIES):
-        owner = _assign_once(jax.random.fold_in(key, attempt), lengths, target)
-        missed = np.abs(_deviation(lengths, owner, target)).sum()
+        order = np.asarray(jax.random.permutation(jax.random.fold_in(key, attempt), len(lengths)))
+        shuffled = lengths[order]
+        middle = np.cumsum(shuffled) - 0.5 * shuffled
+        part = np.searchsorted(np.cumsum(target)[:-1], middle, side="right")
+        while _improve(shuffled, part, target):
+            pass
+        missed = np.abs(_deviation(shuffled, part, target)).sum()
         if missed < least:
-            best, least = owner, missed
+            best[order], least = part, missed
         if least < len(target):
             break
     return best
@@ -37,19 +41,6 @@ def assign(key: jax.Array, lengths: np.ndarray, wished: Sequence[int | float]) -
 def _deviation(lengths: np.ndarray, part: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Count the steps that each part has beyond its wish."""
     return np.bincount(part, weights=lengths, minlength=len(target)) - target
-
-
-def _assign_once(key: jax.Array, lengths: np.ndarray, target: np.ndarray) -> np.ndarray:
-    order = np.asarray(jax.random.permutation(key, len(lengths)))
-    shuffled = lengths[order]
-    middle = np.cumsum(shuffled) - 0.5 * shuffled
-    part = np.searchsorted(np.cumsum(target)[:-1], middle, side="right")
-    while (change := _best_change(shuffled, part, target)) is not None:
-        for episode, to in change:
-            part[episode] = to
-    owner = np.empty(len(lengths), np.int64)
-    owner[order] = part
-    return owner
 
 
 def _targets(wished: Sequence[int | float], total: int) -> np.ndarray:
@@ -70,28 +61,24 @@ def _targets(wished: Sequence[int | float], total: int) -> np.ndarray:
     return values.astype(np.float64) if whole else values / values.sum() * total
 
 
-def _best_change(lengths: np.ndarray, part: np.ndarray, target: np.ndarray) -> list[tuple[int, int]] | None:
-    """Find the move or swap, as `(episode, part)`, that lowers the deviations most; None if none does."""
+def _improve(lengths: np.ndarray, part: np.ndarray, target: np.ndarray) -> bool:
+    """Do the move or swap that lowers the deviations most, and tell whether there was one."""
     deviation = _deviation(lengths, part, target)
-    kinds = [_kinds(lengths, part, p) for p in range(len(target))]
-    best_gain, best = EPSILON, None
+    kinds = []  # the lengths in each part, ascending, and the first episode of each; before them 0, which is no episode
+    for p in range(len(target)):
+        mine = np.flatnonzero(part == p)
+        values, first = np.unique(lengths[mine], return_index=True)
+        kinds.append((np.append(0, values), np.append(-1, mine[first])))
+    best_gain, moves = EPSILON, []
     for p in np.flatnonzero(deviation > EPSILON):
         for q in np.flatnonzero(deviation < -EPSILON):
             given, taken, gain = _best_exchange(kinds[p][0], kinds[q][0], deviation[p], deviation[q])
             if gain > best_gain:
-                best_gain, best = gain, (p, q, given, taken)
-    if best is None:
-        return None
-    p, q, given, taken = best
-    moves = [(kinds[p][1][given], q), (kinds[q][1][taken], p)]
-    return [(int(episode), int(to)) for episode, to in moves if episode >= 0]
-
-
-def _kinds(lengths: np.ndarray, part: np.ndarray, p: Any) -> tuple[np.ndarray, np.ndarray]:
-    """List the lengths in a part, ascending, and the first episode of each; before them 0, which is no episode."""
-    mine = np.flatnonzero(part == p)
-    values, first = np.unique(lengths[mine], return_index=True)
-    return np.concatenate([[0], values]), np.concatenate([[-1], mine[first]])
+                best_gain, moves = gain, [(kinds[p][1][given], q), (kinds[q][1][taken], p)]
+    for episode, to in moves:
+        if episode >= 0:
+            part[episode] = to
+    return bool(moves)
 
 
 def _best_exchange(mine: np.ndarray, theirs: np.ndarray, over: float, under: float) -> tuple[int, int, float]:

@@ -43,7 +43,14 @@ class Trajectory:
     episode_data: PyTree = None
 
     def __post_init__(self) -> None:
-        length = _find_length(self.actions)
+        named = trees.paths({"actions": self.actions})
+        if not named:
+            raise ValueError("actions: expected at least one array [T, ...], got a structure without leaves")
+        path, leaf = named[0]
+        length, *_ = _check_array(path, leaf) or (0,)
+        if not length:
+            came = trees.describe(leaf.shape, leaf.dtype)
+            raise ValueError(f"{path}: expected [T, ...] with at least one step, got {came}")
         _check_leaves("observations", self.observations, length + 1, f"T + 1 = {length + 1}")
         _check_leaves("actions", self.actions, length, f"T = {length}")
         _check_leaves("extras", self.extras, length, f"T = {length}")
@@ -51,7 +58,12 @@ class Trajectory:
             raise ValueError("observations: expected at least one array [T + 1, ...], got a structure without leaves")
         if not jax.tree.leaves(self.extras):
             object.__setattr__(self, "extras", None)
-        _check_rewards(self.rewards, length)
+        if self.rewards is not None:
+            shape, dtype = _check_array("rewards", self.rewards), self.rewards.dtype
+            if not jnp.issubdtype(dtype, np.floating):
+                raise TypeError(f"rewards: expected a floating dtype, got {dtype}; convert them with astype")
+            if shape != (length,):
+                raise ValueError(f"rewards: expected [T] = [{length}], got {trees.describe(shape, dtype)}")
         for name in ("terminated", "truncated"):
             object.__setattr__(self, name, _check_flag(name, getattr(self, name)))
         if self.infos is not None:
@@ -88,17 +100,6 @@ def steps_of(trajectory: Trajectory, first: int, last: int) -> Trajectory:
     )
 
 
-def _find_length(actions: PyTree) -> int:
-    named = trees.paths({"actions": actions})
-    if not named:
-        raise ValueError("actions: expected at least one array [T, ...], got a structure without leaves")
-    path, leaf = named[0]
-    shape = _check_array(path, leaf)
-    if not shape or shape[0] == 0:
-        raise ValueError(f"{path}: expected [T, ...] with at least one step, got {trees.describe(shape, leaf.dtype)}")
-    return shape[0]
-
-
 def _check_leaves(name: str, tree: PyTree, expected: int, rule: str) -> None:
     for path, leaf in trees.paths({name: tree}):
         shape = _check_array(path, leaf)
@@ -117,16 +118,6 @@ def _check_array(path: str, leaf: Any) -> tuple[int, ...]:
     if not trees.is_key_dtype(dtype) and not dtype.isnative:
         raise TypeError(f"{path}: expected the machine's byte order, got dtype {dtype}; convert it with astype")
     return tuple(leaf.shape)
-
-
-def _check_rewards(rewards: Any, length: int) -> None:
-    if rewards is None:
-        return
-    shape = _check_array("rewards", rewards)
-    if not jnp.issubdtype(rewards.dtype, np.floating):
-        raise TypeError(f"rewards: expected a floating dtype, got {rewards.dtype}; convert them with astype")
-    if shape != (length,):
-        raise ValueError(f"rewards: expected [T] = [{length}], got {trees.describe(shape, rewards.dtype)}")
 
 
 def _check_flag(name: str, value: Any) -> bool:

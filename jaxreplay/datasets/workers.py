@@ -11,7 +11,6 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from typing import Any, TypeVar
 
-T = TypeVar("T")
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -85,7 +84,7 @@ def progress_bar(total: int, unit: str, wanted: bool | None) -> Iterator[Callabl
         yield advance
 
 
-def with_progress(items: Iterable[T], total: int, unit: str, wanted: bool | None) -> Iterator[T]:
+def with_progress(items: Iterable[Result], total: int, unit: str, wanted: bool | None) -> Iterator[Result]:
     """Go through items and show how far it is, as `progress_bar` does."""
     with progress_bar(total, unit, wanted) as advance:
         for item in items:
