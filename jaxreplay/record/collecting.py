@@ -13,7 +13,6 @@ from jaxreplay._core import trees
 from jaxreplay.buffer import Buffer
 from jaxreplay.datasets.workers import progress_bar
 from jaxreplay.record.transitions.wrapper import RecordTransitions, autoreset_of
-from jaxreplay.types import PyTree
 
 Policy = Callable[[Any, jax.Array], Any]
 """Gives the action for an observation, batched for a vector environment, and a key of its own each time."""
@@ -69,14 +68,15 @@ def collect(
         if not isinstance(recording, gymnasium.Wrapper | gymnasium.vector.VectorWrapper):
             raise ValueError(f"buffer: expected one to record into, as {env} is no RecordTransitions, nor wraps one")
         recording = recording.env
-    many, by_hand, keys = isinstance(env, VectorEnv), autoreset_of(env) == "disabled", make_keys(key)
+    many, by_hand, keys = isinstance(env, VectorEnv), autoreset_of(env) == "Disabled", make_keys(key)
     count = lambda: getattr(recording._recorder.standing, name)  # noqa: E731
+    to_numpy = lambda x: np.asarray(x)[()] if isinstance(x, jax.Array) else x  # noqa: E731
     try:
         with progress_bar(goal, name.removeprefix("num_").removesuffix("s"), progress) as advance:
             observation, _ = env.reset(seed=seed)
             first = before = count()
             while before < first + goal:
-                action = jax.tree.map(_to_numpy, policy(observation, next(keys)))
+                action = jax.tree.map(to_numpy, policy(observation, next(keys)))
                 observation, _, terminated, truncated, _ = env.step(action)
                 advance(count() - before)
                 before = count()
@@ -100,12 +100,4 @@ def make_keys(key: jax.Array | int) -> Iterator[jax.Array]:
         yield from found
 
 
-@jax.jit
-def _split(key: jax.Array) -> tuple[jax.Array, ...]:
-    keys = jax.random.split(key, KEYS_AT_ONCE + 1)
-    return tuple(keys[i] for i in range(KEYS_AT_ONCE + 1))
-
-
-def _to_numpy(leaf: PyTree) -> Any:
-    """Environments take NumPy's arrays and scalars."""
-    return np.asarray(leaf)[()] if isinstance(leaf, jax.Array) else leaf
+_split = jax.jit(lambda key: tuple(jax.random.split(key, KEYS_AT_ONCE + 1)))

@@ -1,9 +1,8 @@
 """The keeper of a buffer that is written in place from the host, while others may hold what it handed out.
 
-Writes donate the buffer, so nothing is copied. What was handed out and is still held by anyone is never donated: the
-next write then copies the rings once, and goes on in place. Whether anyone holds an array is read off CPython's
-reference counts: a flag "handed out" would copy the rings at each step of a loop that samples from `env.buffer`, and
-would not see who keeps one array out of a buffer.
+Writes donate the buffer, so nothing is copied, unless somebody still holds what was handed out: then the rings are
+copied once. CPython's reference counts tell: a flag "handed out" would copy the rings at each step of a loop that
+samples from `env.buffer`, and would not see who keeps one array out of a buffer.
 """
 
 import contextlib
@@ -43,8 +42,7 @@ EXTEND, CLOSE, SET_DATA = (jax.jit(write, donate_argnums=0) for write in (extend
 @jax.jit
 def _still_open(new: Any, new_time: jax.Array, old: Any, old_time: jax.Array) -> jax.Array:
     """Tell which open episodes of a buffer are those that another had, and not of another stream; `[E]` bool."""
-    same = (new.number == old.number) & (new.start == old.start) & (new_time == old_time)
-    return new.open & old.open & same
+    return new.open & old.open & (new.number == old.number) & (new.start == old.start) & (new_time == old_time)
 
 
 @jax.jit
@@ -58,8 +56,6 @@ def count_lost(stored: Rings) -> jax.Array:
 
 
 class Keeper:
-    """Holds a buffer, writes to it, and hands it out."""
-
     def __init__(self, buffer: Buffer) -> None:
         self._own, self._copied, self._losing = _anew(buffer), 0, False
 
@@ -83,7 +79,6 @@ class Keeper:
             )
 
     def check(self, buffer: Any) -> None:
-        """Raise TypeError or ValueError for what is no buffer, or one of another make."""
         check_buffer("buffer", buffer)
         ours, theirs = self._own.rings, buffer.rings
         if (theirs.layout, theirs.num_envs, buffer.single) != (ours.layout, ours.num_envs, self._own.single):
@@ -92,10 +87,7 @@ class Keeper:
             raise ValueError("buffer: expected one created with the same episode_data as that which was read")
 
     def adopt(self, buffer: Buffer) -> None:
-        """Keep this buffer, which `check` let pass, from now on.
-
-        Its open episodes go on only if they are those of the buffer kept so far, by their numbers and times.
-        """
+        """Keep this buffer, which `check` let pass; its open episodes go on if the buffer kept so far has them too."""
         ours, theirs = self._own.rings, buffer.rings
         before = (ours.envs, ours.clock.time)
         if not _is_donated(before):  # if it is, this one was made of it, in place
@@ -135,8 +127,7 @@ def _is_donated(tree: PyTree) -> bool:
 
 
 def _most_references(tree: PyTree) -> int:
-    """Count the most references to any leaf. NumPy and DLPack views count for nothing here: JAX itself copies what they
-    look at, and leaves it whole."""
+    """Count the most references to a leaf; JAX itself copies what NumPy and DLPack views look at."""
     return max((sys.getrefcount(leaf) for leaf in jax.tree.leaves(tree)), default=0)
 
 

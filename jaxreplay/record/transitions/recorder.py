@@ -6,7 +6,7 @@ It knows nothing of Gymnasium but its words, and the error that it raises where 
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,10 +16,6 @@ from jaxreplay.record.transitions.staging import Staging
 from jaxreplay.record.transitions.totals import Totals, begin_totals, describe_starts
 from jaxreplay.state import Buffer, check_buffer
 from jaxreplay.types import Transition
-
-Autoreset = Literal["next step", "same step", "disabled"]
-"""When an env whose episode ended is reset: by the next step, which does nothing else; by the step that ends it; or by
-the user."""
 
 
 class BufferFull(RuntimeError):
@@ -42,22 +38,22 @@ class Standing(NamedTuple):
     totals: Totals | None
 
 
-class Reset(NamedTuple):
-    """A reset that is under way: which envs, what is known of the episodes that it begins, and the envs awaited."""
-
-    envs: np.ndarray
-    starts: Sequence[dict[str, Any]] | None
-    awaited: np.ndarray
+Reset = tuple[np.ndarray, Sequence[dict[str, Any]] | None, np.ndarray]
+"""A reset that is under way: which envs, what is known of the episodes that it begins, and the envs awaited."""
 
 
 class Recorder:
-    """Records the steps of one env (`num_envs` None) or of E; flags of envs are `[]` or `[E]` bool."""
+    """Records the steps of one env (`num_envs` None) or of E; flags of envs are `[]` or `[E]` bool.
+
+    autoreset: a value of Gymnasium's `AutoresetMode`: when an env whose episode ended is reset: by the next step, which
+        does nothing else; by the step that ends it; or by the user.
+    """
 
     def __init__(
         self,
         buffer: Buffer,
         num_envs: int | None,
-        autoreset: Autoreset,
+        autoreset: str,
         block: int | None,
         on_full: str,
         leave_out: Sequence[str] = (),
@@ -79,14 +75,17 @@ class Recorder:
         self.checked_episodes = 0  # how many had ended when losses were last counted
 
     def begin_step(self, action: Any) -> None:
-        """Make room for a step and stage its action, before the environment sees it.
-
-        Raises BufferFull, ValueError or TypeError, or Gymnasium's ResetNeeded; nothing has happened then.
-        """
+        """Make room for a step and stage its action, before the environment sees it; if it raises, nothing happened."""
         time, staging = self.standing.time, self.staging
         if self.under_way or self.standing.awaited is not None:
-            raise self._reset_needed()
-        if self.on_full == "raise" and time >= self.full_time:
+            from gymnasium.error import ResetNeeded
+
+            envs, masked = np.flatnonzero(self._awaited()).tolist(), "reset(options={'reset_mask': mask})"
+            what = f"envs {envs} must be reset before they are stepped, by reset() or {masked}"
+            what = what if self.lead else "call reset() before step()"
+            why = "no reset was recorded yet, or the episode ended, or the last step or reset failed"
+            raise ResetNeeded(f"{what}: {why}")
+        if time >= self.full_time:
             raise BufferFull(
                 f"the buffer holds all of the {self.num_slots} steps that it has room for in each env; set "
                 "env.buffer to one with room (replay.clear, replay.pop), or record with on_full='overwrite'"
@@ -102,12 +101,12 @@ class Recorder:
         """Record what the environment answered: all of it, or nothing if this raises or is interrupted."""
         staging, now, valid = self.staging, self.standing, self.every
         ended = staging.put_answer(now.time, observation, reward, terminated, truncated)
-        if self.autoreset == "next step":
+        if self.autoreset == "NextStep":
             valid = ~now.ended
             ended = ended & valid
             staging.mask[now.time - staging.first] = valid
         some = bool(ended) if self.lead == () else bool(ended.any())
-        replaced = ended if some and self.autoreset == "same step" else None
+        replaced = ended if some and self.autoreset == "SameStep" else None
         if staging.extras or replaced is not None:
             staging.put_infos(now.time, valid, replaced, info)
         self.standing = Standing(
@@ -116,40 +115,35 @@ class Recorder:
             now.num_episodes + (int(np.count_nonzero(ended)) if some else 0),
             ended,
             valid & ~ended if some else valid,
-            ended if some and self.autoreset == "disabled" else None,
+            ended if some and self.autoreset == "Disabled" else None,
             None if now.totals is None else now.totals.add(valid, reward, ended, some),
         )
         self.under_way = False
 
     def begin_reset(self, seed: Any, options: Mapping[str, Any] | None) -> Reset:
-        """Describe a reset before the environment sees it: Gymnasium gives env i the seed + i.
-
-        Raises ValueError or TypeError where the buffer cannot hold the seed or options; nothing has happened then.
-        """
+        """Describe a reset before the environment sees it; if the buffer cannot hold its seed or options, raise."""
         mask = (options or {}).get("reset_mask") if self.lead else None  # some environments take it out
         envs, starts = self.every if mask is None else np.array(mask, np.bool_), None
         if self.standing.totals is not None:
             if not isinstance(seed, Sequence | np.ndarray):
-                seed = [None if seed is None else seed + i for i in range(math.prod(self.lead))]
-            starts = describe_starts(self.standing.totals.fields, seed, options)
-        reset = Reset(envs, starts, self._awaited())
-        self.under_way = True
-        return reset
+                seed = [None if seed is None else seed + i for i in range(self.every.size)]
+            starts = describe_starts(self.standing.totals.fields, list(seed), options)
+        awaited, self.under_way = self._awaited(), True
+        return envs, starts, awaited
 
     def end_reset(self, reset: Reset, observation: Any) -> None:
         """Record that envs were reset. Running episodes of theirs are truncated at their newest step; no row is added.
 
         If this is interrupted, the next reset truncates them again, which changes nothing.
         """
-        staging, now, envs = self.staging, self.standing, reset.envs
-        cut = now.running & envs
+        staging, now, (envs, starts, awaited) = self.staging, self.standing, reset
+        cut, awaited = now.running & envs, awaited & ~envs
         if cut.any() and now.time > staging.written:
             staging.truncated.array[now.time - 1 - staging.first] |= cut
         elif cut.any():
             with uninterrupted():
-                self.keeper.write(ownership.CLOSE, cut.reshape(self.staging.stored_lead))
+                self.keeper.write(ownership.CLOSE, cut.reshape(staging.stored_lead))
         staging.put_start(now.time, observation, envs)
-        awaited = reset.awaited & ~envs
         self.standing = Standing(
             now.time,
             now.num_steps,
@@ -157,12 +151,11 @@ class Recorder:
             now.ended & ~envs,
             now.running & ~envs,
             awaited if awaited.any() else None,
-            None if now.totals is None else now.totals.restart(cut, envs, reset.starts),
+            None if now.totals is None else now.totals.restart(cut, envs, starts),
         )
         self.under_way = False
 
     def read(self) -> Buffer:
-        """The buffer, with every step in it."""
         self.flush()
         self.read_time, num_episodes = self.standing.time, self.standing.num_episodes
         if self.checked_episodes != num_episodes:  # nothing else loses a row
@@ -171,10 +164,7 @@ class Recorder:
         return self.keeper.hand_out()
 
     def adopt(self, buffer: Buffer) -> None:
-        """Write into this buffer from now on, beginning with the slices that are staged and not yet written.
-
-        Raises ValueError where recorded steps would be lost by that.
-        """
+        """Write into this buffer from now on, unless steps were written into the old one since it was read."""
         time, written = self.standing.time, self.staging.written
         if written > self.read_time:
             raise ValueError(
@@ -183,7 +173,7 @@ class Recorder:
             )
         self.keeper.check(buffer)
         free = self._free_slices(buffer)
-        if self.on_full == "raise" and free < time - written:
+        if free < time - written:
             raise ValueError(
                 f"buffer: {time - written} slices were recorded since `.buffer` was last read, and it has room for "
                 f"{free}; make room in it (replay.pop), or record with on_full='overwrite'"
@@ -200,33 +190,19 @@ class Recorder:
                 self.keeper.write(ownership.SET_DATA, *rows)
                 self.standing = now._replace(totals=now.totals._replace(ended=()))
 
-    def _free_slices(self, buffer: Buffer) -> int:
-        """Count the slices that a buffer has room for, if that is asked for; waits for the device."""
-        return buffer.rings.num_slots - int(buffer.rings.clock.held) if self.on_full == "raise" else 0
+    def _free_slices(self, buffer: Buffer) -> float:
+        """Count the slices that may be recorded into a buffer; waits for the device where that has a bound."""
+        return buffer.rings.num_slots - int(buffer.rings.clock.held) if self.on_full == "raise" else math.inf
 
     def _awaited(self) -> np.ndarray:
-        """Tell which envs must be reset before they are stepped."""
         awaited = self.every if self.under_way else self.standing.awaited
         return ~self.every if awaited is None else awaited
-
-    def _reset_needed(self) -> Exception:
-        from gymnasium.error import ResetNeeded
-
-        why = "no reset was recorded yet, or the episode ended, or the last step or reset failed"
-        if not self.lead:
-            return ResetNeeded(f"call reset() before step(): {why}")
-        awaited = np.flatnonzero(self._awaited()).tolist()
-        return ResetNeeded(
-            f"envs {awaited} must be reset before they are stepped: {why}; call reset(), or "
-            "reset(options={'reset_mask': mask})"
-        )
 
 
 def _check_buffer(buffer: Any, num_envs: int | None) -> None:
     """Raise unless the buffer holds `Transition` steps of so many envs."""
     check_buffer("buffer", buffer)
-    stored = buffer.rings
-    example = stored.layout.one_step()
+    stored, example = buffer.rings, buffer.rings.layout.one_step()
     if not isinstance(example, Transition):
         raise ValueError(
             f"buffer: expected one of Transition steps, got {type(example).__name__}; "
@@ -236,8 +212,6 @@ def _check_buffer(buffer: Any, num_envs: int | None) -> None:
         wanted = "None (or 1)" if num_envs is None else num_envs
         raise ValueError(f"buffer: it was created with num_envs={stored.num_envs}, and the environment needs {wanted}")
     for name in ("reward", "terminated", "truncated"):
-        leaf = getattr(example, name)
-        if getattr(leaf, "shape", None) != () or (name != "reward" and leaf.dtype != np.bool_):
-            raise ValueError(
-                f"buffer: expected {name} to be a scalar{'' if name == 'reward' else ' bool'} for each step"
-            )
+        leaf, kind = getattr(example, name), "" if name == "reward" else " bool"
+        if getattr(leaf, "shape", None) != () or (kind and leaf.dtype != np.bool_):
+            raise ValueError(f"buffer: expected {name} to be a scalar{kind} for each step")

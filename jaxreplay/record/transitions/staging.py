@@ -1,6 +1,7 @@
 """A block of steps on the host: preallocated arrays, a row a slice, on their way into the buffer."""
 
 import collections
+import operator
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -56,10 +57,9 @@ class Staging:
 
     def put_answer(self, time: int, observation: Any, reward: Any, terminated: Any, truncated: Any) -> Any:
         """Put what a step led to, and return where it ended an episode."""
-        row, after = time - self.first, time - self.first + 1
-        leaves = self._list_observation(observation)
+        row, leaves = time - self.first, self._list_observation(observation)
         for now, following, leaf in zip(self.observation, self.next_observation, leaves):
-            now.put(after, leaf)
+            now.put(row + 1, leaf)
             following.put(row, leaf)
         self.reward.put(row, reward)
         self.terminated.put(row, terminated)
@@ -69,23 +69,23 @@ class Staging:
         return self.terminated.array[row] | self.truncated.array[row]
 
     def put_infos(self, time: int, valid: np.ndarray, replaced: np.ndarray | None, info: Mapping[str, Any]) -> None:
-        """Put the fields of the step's info, where it is `valid`.
-
-        Of envs that were reset within the step, those of `info["final_info"]`, and the final observations.
-        """
+        """Put the fields of the step's info where it is `valid`, and what is final of envs reset within the step."""
         row = time - self.first
         now = valid if replaced is None else valid & ~replaced
-        for names, column in self.extras:
-            if now.any():
-                column.put(row, look_up(info, names, now))
-            if replaced is not None:
-                final = look_up(info, ("final_info", *names), replaced)
-                for env in np.flatnonzero(replaced).tolist():
-                    column.put_at(row, env, final[env])
-        for env in () if replaced is None else np.flatnonzero(replaced).tolist():
-            leaves = self._list_observation(final_observation(info, env))
-            for column, leaf in zip(self.next_observation, leaves, strict=True):
-                column.put_at(row, env, leaf)
+        for names, column in self.extras if now.any() else ():
+            column.put(row, look_up(info, names, now))
+        if replaced is None:
+            return
+        finals = [look_up(info, ("final_info", *names), replaced) for names, _ in self.extras]
+        columns = [*(column for _, column in self.extras), *self.next_observation]
+        for env in np.flatnonzero(replaced).tolist():
+            # One observation of each env (an object array, None where nothing ended), or batched like observations.
+            observation = jax.tree.map(operator.itemgetter(env), info.get("final_obs"))
+            if observation is None:
+                raise ValueError(f"env {env} ended and was reset in the same step, yet info has no 'final_obs' of it")
+            leaves = [*(final[env] for final in finals), *self._list_observation(observation)]
+            for column, leaf in zip(columns, leaves, strict=True):
+                column.array[row, env] = fit(column.path, leaf, column.shape[1:], column.dtype)
 
     def put_start(self, time: int, observation: Any, envs: np.ndarray) -> None:
         """Put the first observation of the marked envs' episodes, `envs` in the shape of a flag."""
@@ -99,11 +99,9 @@ class Staging:
         return list_leaves("observation", self.example.observation, observation, self.leave_out)
 
     def hand_on(self, time: int, write: Callable[[PyTree, np.ndarray], None]) -> None:
-        """Write what is staged before a time: a whole block at once, a part of one in lengths that are powers of two.
-
-        So the programs that are compiled are few, and the buffer is exactly as if every slice had been appended.
-        """
+        """Write what is staged before a time, so that the buffer is exactly as if every slice had been appended."""
         while count := time - self.written:
+            # A part of a block goes in lengths that are powers of two, so that few programs are compiled.
             length = count if count == self.block else 1 << (count.bit_length() - 1)
             rows = slice(self.written - self.first, self.written - self.first + length)
             leaves = [
@@ -126,10 +124,7 @@ class Staging:
 
 
 def info_paths(extras: PyTree, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    """List the names that lead to each leaf of the extras (given as ints), and to it in `info`, in the order of JAX.
-
-    Raises ValueError unless extras are dicts all the way.
-    """
+    """List the names that lead to each leaf (an int) of dicts of extras, and to it in `info`, in the order of JAX."""
     if isinstance(extras, dict):
         return [found for name in leaf_order(extras) for found in info_paths(extras[name], (*path, name))]
     if path and isinstance(extras, int):
@@ -159,34 +154,20 @@ def look_up(info: Any, names: tuple[str, ...], envs: np.ndarray) -> Any:
     return info
 
 
-def final_observation(info: Mapping[str, Any], env: int) -> Any:
-    """Find the final observation of an env that was reset within the step, in `info["final_obs"]`.
-
-    It is one of each env (an object array, None where nothing ended), or batched like observations are. Raises
-    ValueError if it is not there.
-    """
-    found = jax.tree.map(lambda finals: finals[env], info.get("final_obs"))
-    if found is None:
-        raise ValueError(f"env {env} ended and was reset in the same step, yet info has no 'final_obs' of it")
-    return found
-
-
 class Column:
-    """Staged values of one leaf: `array` `[rows, *shape]` with the leaf's own dtype, written one row at a time."""
+    """Staged values `array` `[rows, *shape]` of one leaf, with its dtype, written one row at a time."""
 
     def __init__(self, path: str, rows: int, shape: tuple[int, ...], dtype: Any) -> None:
         self.path, self.shape, self.dtype = path, shape, np.dtype(dtype)
         self.array = np.zeros((rows, *shape), dtype)
-        self.is_float = is_floating(dtype)
+        self.is_float = jnp.issubdtype(dtype, jnp.floating)
         # Scalars that NumPy writes without a value changing unseen: of these types, and whole numbers between bounds.
-        self.plain: frozenset[type] = frozenset()
+        self.plain: tuple[type, ...] = ()
         self.least, self.most = 0, -1
-        if shape == () and self.dtype == np.bool_:
-            self.plain = frozenset((bool, np.bool_))
-        elif shape == () and self.is_float:
-            self.plain = frozenset((float, np.float64, np.float32))
+        if shape == () and self.is_float:
+            self.plain = (float, np.float64, np.float32)
         elif shape == ():
-            self.plain = frozenset((self.dtype.type,))
+            self.plain = (bool, np.bool_) if self.dtype == np.bool_ else (self.dtype.type,)
             if jnp.issubdtype(dtype, jnp.integer):
                 self.least, self.most = int(jnp.iinfo(dtype).min), int(jnp.iinfo(dtype).max)
 
@@ -194,24 +175,15 @@ class Column:
         """Copy a value `[*shape]` into a row. Raises ValueError or TypeError where it does not fit."""
         kind = type(value)
         if kind is np.ndarray:
-            known = value.shape == self.shape and (
-                value.dtype == self.dtype or (self.is_float and value.dtype.kind == "f")
-            )
+            same = value.dtype == self.dtype or (self.is_float and value.dtype.kind == "f")
+            known = same and value.shape == self.shape
         else:
             known = kind in self.plain or (kind in WHOLE and self.least <= value <= self.most)
         self.array[row] = value if known else fit(self.path, value, self.shape, self.dtype)
 
-    def put_at(self, row: int, env: int, value: Any) -> None:
-        """Copy the value `[*shape[1:]]` of one env."""
-        self.array[row, env] = fit(self.path, value, self.shape[1:], self.dtype)
-
 
 def fit(path: str, value: Any, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Give a value as an array of the shape and dtype.
-
-    Floats are rounded to a float dtype, as float64 to float32; into any other dtype only what it holds exactly.
-    Raises ValueError or TypeError that names the path.
-    """
+    """Give a value as an array of the shape and dtype: floats are rounded, anything else is held exactly, or raises."""
     came = np.asarray(value)
     if came.dtype.kind in "OUSMm":
         raise TypeError(f"{path}: expected an array of numbers, got dtype {came.dtype} ({type(value).__name__})")
@@ -223,7 +195,7 @@ def fit(path: str, value: Any, shape: tuple[int, ...], dtype: Any) -> np.ndarray
     if came.dtype.kind == "i" and np.dtype(dtype).kind == "i":  # the way of most actions, and cheaper
         out = came.astype(dtype)
         exact = out == came
-    elif is_floating(came.dtype) and is_floating(dtype):
+    elif jnp.issubdtype(came.dtype, jnp.floating) and jnp.issubdtype(dtype, jnp.floating):
         return came.astype(dtype)
     else:
         with np.errstate(invalid="ignore"):
@@ -238,11 +210,6 @@ def fit(path: str, value: Any, shape: tuple[int, ...], dtype: Any) -> np.ndarray
     return out
 
 
-def is_floating(dtype: Any) -> bool:
-    """Tell whether a dtype is of real floats, those of fewer bits included."""
-    return jnp.issubdtype(dtype, jnp.floating)
-
-
 def leaf_order(example: dict[Any, Any]) -> list[Any]:
     """List the names of a dict in the order in which JAX lists its leaves."""
     return list(example) if isinstance(example, collections.OrderedDict) else sorted(example)
@@ -251,8 +218,7 @@ def leaf_order(example: dict[Any, Any]) -> list[Any]:
 def list_leaves(path: str, example: PyTree, value: Any, leave_out: Collection[str] = ()) -> list[Any]:
     """List the leaves of a value structured like `example`, whose leaves are ints, mostly without a call into JAX.
 
-    Any mapping will do for a dict, and any tuple or list for either. leave_out: paths, as `f"{path}.name"`, of entries
-    of dicts that the value may have beside those of the example. Raises ValueError that names the part that differs.
+    Any mapping will do for a dict, and any tuple or list for either. leave_out: paths of what else the value may hold.
     """
     if isinstance(example, int):
         return [value]

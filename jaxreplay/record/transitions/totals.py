@@ -1,7 +1,7 @@
 """What is kept of each episode beside its steps: seed, options, return and length, on their way into the buffer."""
 
 import collections
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -47,7 +47,7 @@ class Totals(NamedTuple):
         )
 
     def rows(self) -> tuple[np.ndarray, np.ndarray, PyTree] | None:
-        """Give `(env, behind, data)` of what ended and of what runs, for `Keeper.set_data`; None if there is nothing.
+        """Give `(env, behind, data)` of what ended and of what runs, for `SET_DATA`; None if there is nothing.
 
         behind: how many later episodes of its env there are. The number of rows is a power of two, so that few programs
         are compiled; env is -1 in those that fill it up.
@@ -85,19 +85,16 @@ def begin_totals(buffer: Buffer, num_envs: int) -> Totals | None:
 
 
 def describe_starts(
-    fields: dict[str, PyTree], seeds: Iterable[Any], options: Mapping[str, Any] | None
+    fields: dict[str, PyTree], seeds: Sequence[Any], options: Mapping[str, Any] | None
 ) -> tuple[dict[str, Any], ...]:
     """Give what to keep of episodes that these would begin. Raises ValueError for what does not fit."""
-    starts = []
-    for seed in seeds:
-        start = {}
-        if "seed" in fields:
-            start["seed"] = _fit("seed", fields["seed"], NO_SEED if seed is None else seed)
-        if "options" in fields:
-            leaves = fields["options"]
-            start["options"] = _keep("options", leaves, options) if options else _zeros(leaves)
-        starts.append(start)
-    return tuple(starts)
+    start = {}
+    if "options" in fields:
+        start["options"] = _keep("options", fields["options"], options) if options else _zeros(fields["options"])
+    if "seed" not in fields:
+        return (start,) * len(seeds)
+    seeds = [NO_SEED if seed is None else seed for seed in seeds]
+    return tuple(start | {"seed": _fit("seed", fields["seed"], seed)} for seed in seeds)
 
 
 def _keep(path: str, fields: PyTree, given: Any) -> PyTree:

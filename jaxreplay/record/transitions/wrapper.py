@@ -11,14 +11,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from jaxreplay._core import trees
 from jaxreplay.buffer import Buffer
-from jaxreplay.record.transitions.recorder import Autoreset, Recorder
+from jaxreplay.record.transitions.recorder import Recorder
 from jaxreplay.spaces import check_paths, example_transition
-
-MODES: dict[AutoresetMode, Autoreset] = {
-    AutoresetMode.NEXT_STEP: "next step",
-    AutoresetMode.SAME_STEP: "same step",
-    AutoresetMode.DISABLED: "disabled",
-}
 
 
 class RecordTransitions:
@@ -114,7 +108,7 @@ class RecordTransitions:
         """Step the environment and record it."""
         self._recorder.begin_step(action)
         answer = self.env.step(action)
-        if self._recorder.autoreset == "same step" and "final_obs" in answer[4]:
+        if self._recorder.autoreset == "SameStep" and "final_obs" in answer[4]:
             _check_finals(self.env.unwrapped, answer[4]["final_obs"])
         self._recorder.end_step(*answer)
         return answer
@@ -144,17 +138,17 @@ class RecordVectorTransitions(RecordTransitions, gymnasium.vector.VectorWrapper)
         return super().step(actions)
 
 
-def autoreset_of(env: Any) -> Autoreset:
-    """When the env resets itself. Raises ValueError for a vector environment that does not say."""
+def autoreset_of(env: Any) -> str:
+    """Tell when the env resets itself, as a value of `AutoresetMode`."""
     if not isinstance(env, VectorEnv):
         while isinstance(env, gymnasium.Wrapper):
             if isinstance(env, gymnasium.wrappers.Autoreset):
-                return "next step"
+                return AutoresetMode.NEXT_STEP.value
             env = env.env
-        return "disabled"
+        return AutoresetMode.DISABLED.value
     mode = env.metadata.get("autoreset_mode")
     try:
-        return MODES[AutoresetMode(mode)]
+        return AutoresetMode(mode).value
     except ValueError:
         raise ValueError(
             f"metadata['autoreset_mode'] of {env} is {mode!r}; set it to the gymnasium.vector.AutoresetMode that the "
@@ -163,10 +157,7 @@ def autoreset_of(env: Any) -> Autoreset:
 
 
 def _check_finals(vector: Any, finals: Any) -> None:
-    """Raise ValueError where a final observation lies in the array that the reset wrote to just after.
-
-    Seen in `SyncVectorEnv`, which keeps what each env gave last.
-    """
+    """Raise where a final observation lies in an array of `SyncVectorEnv` that the reset wrote to just after."""
     for env, (final, now) in enumerate(zip(finals, getattr(vector, "_env_obs", ()), strict=False)):
         pairs = [] if final is None else zip(jax.tree.leaves(final), jax.tree.leaves(now), strict=False)
         if any(isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and np.may_share_memory(a, b) for a, b in pairs):
