@@ -12,7 +12,7 @@ from jaxreplay.convert.sources import need, read_rows
 from jaxreplay.types import PyTree
 from jaxreplay.views import View, transition
 
-SAMPLE = 4096  # rows of each array that the fingerprint looks at
+SAMPLE = 4096  # rows of each array, evenly spaced, that the fingerprint looks at
 
 
 def to_grain_source(
@@ -46,7 +46,12 @@ class GrainSource:
 
     def __init__(self, table: Table):
         self.table = table
-        self._fingerprint = _fingerprint(table)
+        number = zlib.crc32(repr(table.structure).encode())
+        for array in (table.time, table.env, *(column.values for column in table.columns)):
+            some = array[:: max(1, len(array) // SAMPLE)]
+            number = zlib.crc32(f"{array.dtype}{array.shape}".encode(), number)
+            number = zlib.crc32(np.ascontiguousarray(some).tobytes(), number)
+        self._fingerprint = number  # it tells sources of other structures, rows or values apart
 
     def __len__(self) -> int:
         return len(self.table)
@@ -64,13 +69,3 @@ class GrainSource:
 
     def __repr__(self) -> str:
         return f"GrainSource({len(self)} items, {self._fingerprint:08x})"
-
-
-def _fingerprint(table: Table) -> int:
-    """Make a number that tells sources apart: of the structure, the rows, and evenly spaced values of every array."""
-    number = zlib.crc32(repr(table.structure).encode())
-    for array in (table.time, table.env, *(column.values for column in table.columns)):
-        some = array[:: max(1, len(array) // SAMPLE)]
-        number = zlib.crc32(f"{array.dtype}{array.shape}".encode(), number)
-        number = zlib.crc32(np.ascontiguousarray(some).tobytes(), number)
-    return number

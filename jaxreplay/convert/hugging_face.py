@@ -43,7 +43,9 @@ def to_hugging_face(source: Any) -> Any:
     schema = library.Features(features).arrow_schema
     for i, (row, episode) in enumerate(zip(rows, episodes, strict=True)):
         row |= {name: getattr(episode, name) for name in FLAGS}
-        row |= {name: _text(f"episode {i}: {name}", getattr(episode, name)) for name in TEXTS}
+        for name in TEXTS:
+            value = values.copy_value(f"to_hugging_face: episode {i}: {name}", getattr(episode, name))
+            row[name] = None if value is None else json.dumps(values.describe(value, values.write_leaf))
     return library.Dataset(_table(schema, rows))
 
 
@@ -133,35 +135,25 @@ def _feature(library: Any, name: str, value: np.ndarray) -> Any:
     return getattr(library, f"Array{value.ndim}D")((None, *value.shape[1:]), kind)
 
 
-def _text(path: str, value: Any) -> str | None:
-    """Write data as JSON: what JSON has no word for is a list that begins with its kind."""
-    if value is None:
-        return None
-    return json.dumps(values.describe(values.copy_value(f"to_hugging_face: {path}", value), values.write_leaf))
-
-
 def _table(schema: Any, rows: list[dict[str, Any]]) -> Any:
     """Make an Arrow table of the arrays' memory, in pieces of bounded size: Python's numbers lose bits of NaN."""
     import pyarrow
+
+    def column(kind: Any, values: list[Any]) -> Any:
+        if not isinstance(values[0], np.ndarray):
+            return pyarrow.array(values, kind)
+        nested = pyarrow.array(np.concatenate([value.ravel() for value in values]))
+        for size in reversed(values[0].shape[1:]):
+            nested = pyarrow.ListArray.from_arrays(np.arange(0, len(nested) + 1, size, dtype=np.int32), nested)
+        ends = np.cumsum([0] + [len(value) for value in values], dtype=np.int32)
+        nested = pyarrow.ListArray.from_arrays(ends, nested)
+        return pyarrow.ExtensionArray.from_storage(kind, nested) if hasattr(kind, "storage_type") else nested
 
     largest = [max(x.size for x in row.values() if isinstance(x, np.ndarray)) for row in rows]
     piece = np.cumsum(largest, dtype=np.int64) // MOST_NUMBERS
     tables = []
     for number in np.unique(piece):
         mine = [rows[i] for i in np.flatnonzero(piece == number)]
-        columns = [_column(field.type, [row[field.name] for row in mine]) for field in schema]
+        columns = [column(field.type, [row[field.name] for row in mine]) for field in schema]
         tables.append(pyarrow.Table.from_arrays(columns, schema=schema))
     return pyarrow.concat_tables(tables)
-
-
-def _column(kind: Any, values: list[Any]) -> Any:
-    import pyarrow
-
-    if not isinstance(values[0], np.ndarray):
-        return pyarrow.array(values, kind)
-    nested = pyarrow.array(np.concatenate([value.ravel() for value in values]))
-    for size in reversed(values[0].shape[1:]):
-        nested = pyarrow.ListArray.from_arrays(np.arange(0, len(nested) + 1, size, dtype=np.int32), nested)
-    ends = np.cumsum([0] + [len(value) for value in values], dtype=np.int32)
-    nested = pyarrow.ListArray.from_arrays(ends, nested)
-    return pyarrow.ExtensionArray.from_storage(kind, nested) if hasattr(kind, "storage_type") else nested

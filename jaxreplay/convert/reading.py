@@ -38,19 +38,18 @@ class Column:
     """One leaf of N items: item i is `values[index[i]]`, so rows that items share are kept once.
 
     values: `[M, ...]`. index: `[N]`, or `[N, W]` for items `[W, ...]`; None where M is N and item i is `values[i]`.
-    stack, axis, single: how the W make the leaf, as in `Read`.
+    how: `stack`, `axis` and `single` of the `Read`, by which the W make the leaf.
     """
 
     values: np.ndarray
     index: np.ndarray | None = None
-    stack: int = 0
-    axis: int = 0
-    single: bool = False
+    how: tuple[int, int, bool] = (0, 0, False)
 
     def read(self, items: np.ndarray) -> np.ndarray:
         """Read the leaf of some items `[B]`: a new array `[B, ...]`."""
-        got = self.values.take(items if self.index is None else self.index[items], axis=0)
-        return arrange(got, self.stack, self.axis, self.single) if self.index is not None else got
+        if self.index is None:
+            return self.values.take(items, axis=0)
+        return arrange(self.values.take(self.index[items], axis=0), *self.how)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,13 +95,21 @@ def read_table(source: replay.Buffer | Subset, view: View, key: Any = None) -> T
         size = int(replay.size(source))
         raise ValueError(f"{view} can start from none of the {size} rows" if size else "the source is empty")
 
+    bits = None
+    if key is not None:
+        trees.check_key(key)
+        if view.num_bits:  # the same random words as `take` draws for these rows
+            bits = np.asarray(jax.random.bits(jax.random.fold_in(key, VIEW), (count, view.num_bits), jnp.uint32))
+    elif view.num_bits:
+        raise ValueError(f"{view} draws at random: give a key for it")
+
     treedef, made_of, num_bytes = _trace_batch(stored, view)
     passed = [read for read in made_of if read is not None]
     groups = tuple(dict.fromkeys(read.places for read in passed))
     computed = tuple(i for i, read in enumerate(made_of) if read is None)
     where, values = _in_chunks(
         lambda part: _read_rows(stored, *part, view, groups, computed),
-        (rows, _draw_bits(view, key, count)),
+        (rows, bits),
         max(1, min(CHUNK, VIEW_BYTES // num_bytes)),
     )
     as_stored, as_computed = iter(_stored_columns(stored, passed, dict(zip(groups, where)))), map(Column, values)
@@ -115,17 +122,6 @@ def _usable_rows(source: Source, view: View) -> tuple[Rows, jax.Array]:
     """List every row in order of time, then env, and say which to read."""
     rows, mask = source.every_row()
     return rows, mask & source.starts(rows, view)
-
-
-def _draw_bits(view: View, key: Any, count: int) -> np.ndarray | None:
-    """Draw the random words of a view that draws, the same as `take` draws for these rows."""
-    if key is None:
-        if view.num_bits:
-            raise ValueError(f"{view} draws at random: give a key for it")
-        return None
-    trees.check_key(key)
-    bits = jax.random.bits(jax.random.fold_in(key, VIEW), (count, view.num_bits), jnp.uint32)
-    return np.asarray(bits) if view.num_bits else None
 
 
 def _read_step(stored: Rings, rows: Rows, bits: Any, view: View) -> tuple[PyTree, Span]:
@@ -166,12 +162,15 @@ def _stored_columns(stored: Rings, reads: list[Read], where: dict[Any, np.ndarra
     asked = {read.source: tuple(dict.fromkeys(r.places for r in reads if r.source == read.source)) for read in reads}
     # Leaves that are read at the same places share the numbers of these.
     numbered = {groups: _number([where[places] for places in groups]) for groups in set(asked.values())}
-    values = {source: _read_values(stored, source, numbered[groups][0]) for source, groups in asked.items()}
+    values = {}
+    for leaf, groups in asked.items():
+        size = min(2**20, LEAF_BYTES // max(1, stored.layout.leaves[leaf].num_bytes))
+        values[leaf] = _in_chunks(lambda at, leaf=leaf: _read_leaf(stored, at, leaf), numbered[groups][0], max(1, size))
     columns = []
     for read in reads:
         groups = asked[read.source]
         index = numbered[groups][1][groups.index(read.places)]
-        columns.append(Column(values[read.source], index, read.stack, read.axis, read.single))
+        columns.append(Column(values[read.source], index, (read.stack, read.axis, read.single)))
     return columns
 
 
@@ -182,11 +181,6 @@ def _number(where: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
         mark[places] = True
     number = np.cumsum(mark, dtype=np.int32) - 1
     return np.flatnonzero(mark).astype(np.int32), [number[places] for places in where]
-
-
-def _read_values(stored: Rings, leaf: int, where: np.ndarray) -> np.ndarray:
-    size = LEAF_BYTES // max(1, stored.layout.leaves[leaf].num_bytes)
-    return _in_chunks(lambda places: _read_leaf(stored, places, leaf), where, max(1, min(size, 2**20)))
 
 
 @functools.partial(jax.jit, static_argnames="leaf")

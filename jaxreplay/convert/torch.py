@@ -98,10 +98,9 @@ def _convert(
             raise TypeError(f"collate: {path or 'the items'}: expected one type, got {', '.join(kinds)}")
         return None if first is None else keep(nodes)
     every = [_children(node) for node in nodes]
-    parts = every[0]
+    parts, converted = every[0], {}
     if parts is None:
         return leaf(path, nodes)
-    converted = {}
     for name in parts:
         values = [other[name] for other in every if other is not None and other.keys() == parts.keys()]
         if len(values) < len(nodes):
@@ -109,7 +108,10 @@ def _convert(
             raise ValueError(f"collate: {path or 'the items'}: expected the parts of the first in all: {known}")
         below = f"{path}.{name}" if path else str(name)
         converted[name] = keep(values) if name == INFOS else _convert(below, values, leaf, keep)
-    return _rebuild(first, converted)
+    if isinstance(first, list | tuple):
+        values = converted.values()
+        return type(first)(*values) if hasattr(first, "_fields") else type(first)(values)
+    return converted if isinstance(first, Mapping) else dataclasses.replace(first, **converted)
 
 
 def _children(node: Any) -> dict[Any, Any] | None:
@@ -122,15 +124,6 @@ def _children(node: Any) -> dict[Any, Any] | None:
         fields = [field for field in dataclasses.fields(node) if field.metadata.get("pytree_node", True)]
         return {field.name: getattr(node, field.name) for field in fields}
     return None
-
-
-def _rebuild(node: Any, parts: dict[Any, Any]) -> Any:
-    if isinstance(node, Mapping):
-        return parts
-    if isinstance(node, list | tuple):
-        values = list(parts.values())
-        return type(node)(*values) if hasattr(node, "_fields") else type(node)(values)
-    return dataclasses.replace(node, **parts)
 
 
 def _stack(path: str, leaves: list[Any]) -> Any:

@@ -78,19 +78,13 @@ def make_buffer(
 
 
 def _place_episodes(store: Store, num_envs: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Give each env `(episodes, first)`: which are its own, in order, in which slot each begins, and where all end.
-
-    An episode that did not end is followed by a void row, which closes it. The longest go first, each to the env with
-    the fewest rows, so that all have about as many.
-    """
+    """Give each env `(episodes, first)`: which are its own, in order, in which slot each begins, and where all end."""
     table = store.table
-    rows = table.length + ~(table.terminated | table.truncated)
-    owner = np.zeros(len(rows), np.int64)
-    if num_envs > 1:
-        filled = np.zeros(num_envs, np.int64)
-        for i in np.argsort(-rows, kind="stable"):
-            owner[i] = np.argmin(filled)
-            filled[owner[i]] += rows[i]
+    rows = table.length + ~(table.terminated | table.truncated)  # a void row closes an episode that did not end
+    owner, filled = np.zeros(len(rows), np.int64), np.zeros(num_envs, np.int64)
+    for i in np.argsort(-rows, kind="stable") if num_envs > 1 else ():  # the longest first, to the emptiest env
+        owner[i] = np.argmin(filled)
+        filled[owner[i]] += rows[i]
     mine = [np.flatnonzero(owner == env) for env in range(num_envs)]
     return [(each, np.concatenate([[0], np.cumsum(rows[each])])) for each in mine]
 

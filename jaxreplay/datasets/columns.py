@@ -96,23 +96,19 @@ def narrow_tree(tree: PyTree, narrow: bool) -> PyTree:
     With `narrow`, 64-bit leaves become their 32-bit kin: floats are rounded; a value that does not fit raises
     ValueError. Without, a 64-bit leaf raises TypeError. Both name the leaf.
     """
-    leaves = [_narrow(path, leaf, narrow) for path, leaf in trees.paths(tree)]
-    return jax.tree.unflatten(jax.tree.structure(tree), leaves)
-
-
-def _narrow(path: str, leaf: np.ndarray, narrow: bool) -> np.ndarray:
-    dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
-    if dtype == leaf.dtype:
-        return leaf
-    if not narrow:
-        raise TypeError(
-            f"{path}: {leaf.dtype} does not fit JAX's 32-bit types. Nothing is cast silently: pass narrow=True for "
-            f"{dtype}, or set jax_enable_x64."
-        )
-    with np.errstate(over="ignore"):
-        out = leaf.astype(dtype)
-    exact = leaf.dtype.kind in "iu"
-    lost = (out != leaf) if exact else (np.isfinite(leaf) & ~np.isfinite(out))
-    if lost.any():
-        raise ValueError(f"{path}: {leaf[lost].flat[0]} does not fit {dtype}")
-    return out
+    leaves, treedef = jax.tree.flatten(tree)
+    for i, (path, leaf) in enumerate(trees.paths(tree)):
+        dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
+        if dtype == leaf.dtype:
+            continue
+        if not narrow:
+            raise TypeError(
+                f"{path}: {leaf.dtype} does not fit JAX's 32-bit types. Nothing is cast silently: pass narrow=True for "
+                f"{dtype}, or set jax_enable_x64."
+            )
+        with np.errstate(over="ignore"):
+            leaves[i] = out = leaf.astype(dtype)
+        lost = (out != leaf) if leaf.dtype.kind in "iu" else (np.isfinite(leaf) & ~np.isfinite(out))
+        if lost.any():
+            raise ValueError(f"{path}: {leaf[lost].flat[0]} does not fit {dtype}")
+    return jax.tree.unflatten(treedef, leaves)

@@ -202,8 +202,12 @@ class Dataset:
         max_length: int | None = None,
     ) -> Dataset:
         """Keep episodes for which all that is given holds; bounds are inclusive. Raises ValueError without rewards."""
-        chosen = choosing.choose(self._store, predicate, (min_return, max_return), (min_length, max_length))
-        return self._of(self._store.take(chosen), self.report)
+        keep = choosing.within(self._store.table.length, min_length, max_length)
+        if min_return is not None or max_return is not None:
+            keep &= choosing.within(choosing.returns(self._store, "filter by return"), min_return, max_return)
+        if predicate is not None:
+            keep[keep] = [bool(predicate(self._store.trajectory(i))) for i in np.flatnonzero(keep)]
+        return self._of(self._store.take(keep), self.report)
 
     def clip(self, k: int, kinds: Sequence[str] = ("terminated", "truncated")) -> Dataset:
         """Leave out the last `k` steps of the episodes that ended in one of these ways: their dead ends.

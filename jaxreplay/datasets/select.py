@@ -2,7 +2,7 @@
 
 import dataclasses
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,8 @@ import numpy as np
 from jaxreplay._core import trees
 from jaxreplay.datasets.report import Report
 from jaxreplay.datasets.store import Store
-from jaxreplay.datasets.trajectory import Trajectory
 
 KINDS = ("terminated", "truncated")
-Bounds = tuple[float | None, float | None]  # the least and the most, None where there is none
 
 
 def is_single(chosen: Any) -> bool:
@@ -57,19 +55,8 @@ def indices(chosen: Any, count: int, what: str, most_axes: int = 1) -> np.ndarra
     return np.arange(count)[array]
 
 
-def choose(
-    store: Store, predicate: Callable[[Trajectory], bool] | None, return_bounds: Bounds, length_bounds: Bounds
-) -> np.ndarray:
-    """Tell which episodes are within inclusive bounds and satisfy the predicate, `[N]` bool."""
-    keep = _within(store.table.length, *length_bounds)
-    if return_bounds != (None, None):
-        keep &= _within(returns(store, "filter by return"), *return_bounds)
-    if predicate is not None:
-        keep[keep] = [bool(predicate(store.trajectory(i))) for i in np.flatnonzero(keep)]
-    return keep
-
-
-def _within(values: np.ndarray, least: float | None, most: float | None) -> np.ndarray:
+def within(values: np.ndarray, least: float | None, most: float | None) -> np.ndarray:
+    """Tell which values are within inclusive bounds, None where there is none."""
     return (values >= (-np.inf if least is None else least)) & (values <= (np.inf if most is None else most))
 
 

@@ -65,7 +65,13 @@ class Trajectory:
             if shape != (length,):
                 raise ValueError(f"rewards: expected [T] = [{length}], got {trees.describe(shape, dtype)}")
         for name in ("terminated", "truncated"):
-            object.__setattr__(self, name, _check_flag(name, getattr(self, name)))
+            flag: Any = getattr(self, name)
+            if not isinstance(flag, bool | np.bool_) and not (
+                getattr(flag, "shape", None) == () and flag.dtype == bool
+            ):
+                came = trees.describe(flag.shape, flag.dtype) if hasattr(flag, "shape") else type(flag).__name__
+                raise TypeError(f"{name}: expected one bool, about the last step, got {came}")
+            object.__setattr__(self, name, bool(flag))
         if self.infos is not None:
             object.__setattr__(self, "infos", _check_infos(self.infos, length))
 
@@ -118,13 +124,6 @@ def _check_array(path: str, leaf: Any) -> tuple[int, ...]:
     if not trees.is_key_dtype(dtype) and not dtype.isnative:
         raise TypeError(f"{path}: expected the machine's byte order, got dtype {dtype}; convert it with astype")
     return tuple(leaf.shape)
-
-
-def _check_flag(name: str, value: Any) -> bool:
-    if not isinstance(value, bool | np.bool_) and not (getattr(value, "shape", None) == () and value.dtype == np.bool_):
-        came = trees.describe(value.shape, value.dtype) if hasattr(value, "shape") else f"{type(value).__name__}"
-        raise TypeError(f"{name}: expected one bool, about the last step, got {came}")
-    return bool(value)
 
 
 def _check_infos(infos: Any, length: int) -> list[dict[str, Any]]:
