@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -102,7 +102,7 @@ def _rollout(
 ) -> tuple[Buffer, RolloutState]:
     is_static = lambda x: isinstance(x, _Static)  # noqa: E731
     act = jax.tree.map(lambda x: x.value if is_static(x) else x, policy, is_leaf=is_static)
-    functional, lead = as_functional(env, params), () if buffer.single else (buffer.rings.num_envs,)
+    functional, lead = _as_functional(env, params), () if buffer.single else (buffer.rings.num_envs,)
     over = (lambda f: f) if buffer.single else jax.vmap
     keys_of = lambda key: jax.random.split(key, lead) if lead else key  # noqa: E731
     reset_key, key = jax.random.split(key)
@@ -113,26 +113,18 @@ def _rollout(
 
     def one(step_key: jax.Array, again_key: jax.Array, state: RolloutState, action: PyTree) -> Any:
         """Step one env, and begin the next episode where this one ended."""
-        stepped, elapsed = functional.step(step_key, state.env, action), state.elapsed + 1
-        terminated, truncated = (jnp.asarray(x).astype(jnp.bool_) for x in (stepped.terminated, stepped.truncated))
-        late = jnp.zeros_like(terminated)
+        going, final, reward, terminated, truncated, info = functional.step(step_key, state.env, action)
+        terminated, truncated = (jnp.asarray(x).astype(jnp.bool_) for x in (terminated, truncated))
+        late, elapsed = jnp.zeros_like(terminated), state.elapsed + 1
         if time_limit is not None:
             late = (elapsed >= time_limit) & ~terminated & ~truncated
-        transition = Transition(
-            observation=state.observation,
-            action=action,
-            reward=stepped.reward,
-            terminated=terminated,
-            truncated=truncated | late,
-            next_observation=stepped.final_observation,
-            extras=_keep("extras", buffer.rings.layout.one_step().extras, stepped.info),
-        )
+        extras = _keep("extras", buffer.rings.layout.one_step().extras, info)
+        steps = Transition(state.observation, action, reward, terminated, truncated | late, final, extras)
         ended = terminated | truncated | late
-        again = late if stepped.reset else ended
-        going = (stepped.state, stepped.observation)
+        again = late if functional.resets_itself else ended
         fresh = functional.reset(again_key)
         env_state, observation = jax.tree.map(lambda a, b: jnp.where(again, a, b), fresh, going)
-        return RolloutState(env_state, observation, jnp.where(ended, 0, elapsed)), _cast(transition, buffer)
+        return RolloutState(env_state, observation, jnp.where(ended, 0, elapsed)), _cast(steps, buffer)
 
     def body(state: RolloutState, key: jax.Array) -> tuple[RolloutState, Transition]:
         act_key, step_key, again_key = jax.random.split(key, 3)
@@ -166,25 +158,10 @@ def _cast(transition: Transition, buffer: Buffer) -> Transition:
     return jax.tree.unflatten(layout.treedef, cast)
 
 
-class Stepped(NamedTuple):
-    """What a step of one env led to, before any reset but the environment's own.
-
-    state, observation: to go on with. final_observation: what the step itself led to. terminated, truncated: bool.
-    reset: whether `state` and `observation` are those of the next episode already where this one ended; static.
-    """
-
-    state: PyTree
-    observation: PyTree
-    final_observation: PyTree
-    reward: jax.Array
-    terminated: jax.Array
-    truncated: jax.Array
-    info: Any
-    reset: bool
-
-
 class OfFuncEnv:
-    """`gymnasium.experimental.functional.FuncEnv`: it never truncates and never resets itself."""
+    """`gymnasium.experimental.functional.FuncEnv`: it never truncates."""
+
+    resets_itself = False
 
     def __init__(self, env: Any, params: PyTree) -> None:
         self.env, self.more = env, {} if params is None else {"params": params}
@@ -194,24 +171,27 @@ class OfFuncEnv:
         state = self.env.initial(state_key, **self.more)
         return state, self.env.observation(state, seen_key, **self.more)
 
-    def step(self, key: jax.Array, state: PyTree, action: PyTree) -> Stepped:
+    def step(self, key: jax.Array, state: PyTree, action: PyTree) -> tuple[Any, ...]:
+        """Give `(state, observation)` to go on with, final observation, reward, terminated, truncated, and info."""
         keys = jax.random.split(key, 4)
         after = self.env.transition(state, action, keys[0], **self.more)
         seen = self.env.observation(after, keys[1], **self.more)
         reward = self.env.reward(state, action, after, keys[2], **self.more)
         terminated = self.env.terminal(after, keys[3], **self.more)
         info = self.env.transition_info(state, action, after, **self.more)
-        return Stepped(after, seen, seen, reward, terminated, jnp.zeros_like(terminated), info, reset=False)
+        return (after, seen), seen, reward, terminated, jnp.zeros_like(terminated), info
 
 
 class OfGymnax:
     """gymnax from 1.0: `step` resets, tells termination from truncation, and gives `info["final_observation"]`."""
 
+    resets_itself = True
+
     def __init__(self, env: Any, params: PyTree) -> None:
         given, params = params is not None, getattr(env, "default_params", None) if params is None else params
         self.env = env
-        self.of_reset = (params,) if takes_params(env.reset, 1) else ()
-        self.of_step = (params,) if takes_params(env.step, 3) else ()
+        self.of_reset = (params,) if _takes(env.reset, 2) else ()
+        self.of_step = (params,) if _takes(env.step, 4) else ()
         if given and not (self.of_reset or self.of_step):
             raise TypeError(f"params: given, but neither reset nor step of {type(env).__name__} takes them")
 
@@ -219,23 +199,22 @@ class OfGymnax:
         observation, state = self.env.reset(key, *self.of_reset)
         return state, observation
 
-    def step(self, key: jax.Array, state: PyTree, action: PyTree) -> Stepped:
+    def step(self, key: jax.Array, state: PyTree, action: PyTree) -> tuple[Any, ...]:
         answer = self.env.step(key, state, action, *self.of_step)
         if len(answer) != 6:
             raise TypeError(
                 f"env: step gives {len(answer)} values, expected the 6 of gymnax 1.0; gymnax before 1.0 gives 5, and "
                 "loses the final observation: pip install 'gymnax>=1.0'"
             )
-        observation, state, reward, terminated, truncated, info = answer
+        observation, state, *ends, info = answer
         if "final_observation" not in info:
             raise ValueError(f"{self.env}: its step resets itself, and gives no info['final_observation']")
-        return Stepped(state, observation, info["final_observation"], reward, terminated, truncated, info, reset=True)
+        return (state, observation), info["final_observation"], *ends, info
 
 
-def takes_params(function: Callable[..., Any], count: int) -> bool:
-    """Tell whether a function takes one argument more than `count`."""
+def _takes(function: Callable[..., Any], count: int) -> bool:
     try:
-        inspect.signature(function).bind(*range(count + 1))
+        inspect.signature(function).bind(*range(count))
     except TypeError:
         return False
     except ValueError:  # of some callables the signature cannot be known
@@ -243,8 +222,7 @@ def takes_params(function: Callable[..., Any], count: int) -> bool:
     return True
 
 
-def as_functional(env: Any, params: PyTree) -> OfFuncEnv | OfGymnax:
-    """Find out what an environment is. Raises TypeError for neither of the two."""
+def _as_functional(env: Any, params: PyTree) -> OfFuncEnv | OfGymnax:
     if all(hasattr(env, name) for name in ("initial", "transition", "observation", "terminal")):
         return OfFuncEnv(env, params)
     if not (hasattr(env, "reset") and hasattr(env, "step")):

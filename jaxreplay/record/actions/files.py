@@ -31,15 +31,13 @@ def load_actions(path: str | os.PathLike[str]) -> ActionRecord | list[ActionReco
     warning, if its writer is dead. Nothing in a file is run.
     Raises ValueError naming the file where it is no whole, unaltered action record, or a link out of the directory.
     """
-    path = os.fspath(path)
-    if not os.path.isdir(path):
-        atomic.remove_leftovers(os.path.dirname(path) or ".")
+    path = pathlib.Path(path)
+    atomic.remove_leftovers(path if path.is_dir() else path.parent)
+    if not path.is_dir():
         return _load_file(path)
-    atomic.remove_leftovers(path)
-    names = sorted(name for name in os.listdir(path) if name.endswith(".npz") and not name.startswith("."))
-    files = [os.path.join(path, name) for name in names]
+    files = sorted(file for file in path.glob("*.npz") if not file.name.startswith("."))
     for file in files:
-        inside.check_entry(pathlib.Path(file), pathlib.Path(path))
+        inside.check_entry(file, path)
     return [_load_file(file) for file in files]
 
 
@@ -56,7 +54,7 @@ class ActionDirectory:
     """A directory, made if need be, that records are added to, each under a number above those already there."""
 
     def __init__(self, directory: str | os.PathLike[str]):
-        self.path = os.path.abspath(os.fspath(directory))
+        self.path = os.path.abspath(directory)
         self._next_number, self._seen = 0, -1
         with self._naming("action records cannot be written to"):
             os.makedirs(self.path, exist_ok=True)
@@ -71,12 +69,12 @@ class ActionDirectory:
                 matches = map(NUMBERED.fullmatch, os.listdir(self.path))
                 self._next_number = max([self._next_number, *(int(match[1]) + 1 for match in matches if match)])
             # A random word makes the name one that no other process writes to.
-            path = os.path.join(self.path, f"episode-{self._next_number:09d}-{secrets.token_hex(4)}.npz")
-            with atomic.new_file(pathlib.Path(path)) as file:
+            path = pathlib.Path(self.path, f"episode-{self._next_number:09d}-{secrets.token_hex(4)}.npz")
+            with atomic.new_file(path) as file:
                 file.write(data)
             self._next_number += 1
             self._seen = os.stat(self.path).st_mtime_ns
-        return path
+        return str(path)
 
     @contextlib.contextmanager
     def _naming(self, what: str) -> Iterator[None]:
@@ -94,8 +92,8 @@ def to_bytes(record: ActionRecord) -> bytes:
     return stream.getvalue()
 
 
-def _load_file(path: str) -> ActionRecord:
-    data = pathlib.Path(path).read_bytes()
+def _load_file(path: pathlib.Path) -> ActionRecord:
+    data = path.read_bytes()
     try:
         return from_bytes(data)
     except Exception as error:  # whatever the content makes go wrong, the file is at fault
@@ -103,7 +101,7 @@ def _load_file(path: str) -> ActionRecord:
 
 
 def from_bytes(data: bytes) -> ActionRecord:
-    """Decode a record; raises some exception where the bytes are not those of one."""
+    """Decode a record; raise some exception where the bytes are not those of one."""
     content, arrays = archive.read(io.BytesIO(data), KIND)
     record = _decode("", content, arrays)
     if arrays:

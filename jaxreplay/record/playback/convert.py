@@ -58,8 +58,8 @@ def convert_trajectory(
     require_single("wrap", env)
     if env.unwrapped is not playback:
         raise ValueError("wrap: it must wrap the environment that it is given, and return it wrapped")
-    count = math.inf
-    if agent_actions is not None:
+    count, given = math.inf, agent_actions is not None
+    if given:
         check_fit("agent_actions", env.action_space, agent_actions, same_dtype=False)
         count = len(jax.tree.leaves(agent_actions)[0])
     observation, _ = env.reset(seed=seed)
@@ -67,7 +67,6 @@ def convert_trajectory(
     observations, steps, terminated, truncated = [jax.tree.map(np.array, observation)], [], False, False
     try:
         while len(steps) < count and not (playback.is_over or terminated or truncated):
-            given = agent_actions is not None
             action = read_step(env.action_space, agent_actions, len(steps)) if given else playback.next_action
             before = playback.position
             observation, reward, terminated, truncated, info = env.step(action)
@@ -76,11 +75,7 @@ def convert_trajectory(
             observations.append(jax.tree.map(np.array, observation))
             steps.append((jax.tree.map(np.array, action), reward, info, playback.position))
     except WrongAction as error:
-        hint = (
-            "give the agent's own, as agent_actions"
-            if agent_actions is None
-            else "agent_actions are of another recording"
-        )
+        hint = "agent_actions are of another recording" if given else "give the agent's own, as agent_actions"
         raise ValueError(f"the wrappers do not give the recorded actions: {error}; {hint}") from error
     except PlaybackOver:  # in the middle of a step that takes several: it is left out
         pass

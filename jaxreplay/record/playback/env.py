@@ -71,10 +71,8 @@ class Playback(gymnasium.Env):
 
     def __init__(self, trajectory: Trajectory, env_or_spaces: Any = None, *, truncate_cut: bool = True):
         if env_or_spaces is None:
-            recorded = {"observations": trajectory.observations, "actions": trajectory.actions}
-            form = Form(*(infer_space(path, tree) for path, tree in recorded.items()))
-        else:
-            form = read_form(env_or_spaces)
+            env_or_spaces = tuple(infer_space(path, getattr(trajectory, path)) for path in ("observations", "actions"))
+        form = read_form(env_or_spaces)
         self.observation_space, self.action_space, self.spec = form.observation_space, form.action_space, form.spec
         self.trajectory = trajectory.map_arrays(np.asarray)
         check_fit("observations", self.observation_space, self.trajectory.observations, same_dtype=True)
@@ -139,9 +137,9 @@ class Playback(gymnasium.Env):
 
 def read_form(env_or_spaces: Any) -> Form:
     """Take the spaces of an environment (of one of them, for a vector environment), or those given as a pair."""
-    if isinstance(env_or_spaces, Form):
-        return env_or_spaces
     env: Any = env_or_spaces
+    if isinstance(env, Form):
+        return env
     if isinstance(env, gymnasium.vector.VectorEnv):
         return Form(env.single_observation_space, env.single_action_space, env.spec)
     if isinstance(env, gymnasium.Env):
@@ -171,10 +169,7 @@ def list_leaves(path: str, space: Any, value: Any) -> list[tuple[str, Any, Any]]
 
 
 def check_fit(path: str, space: Any, tree: PyTree, same_dtype: bool) -> None:
-    """Raise ValueError or TypeError naming the leaf, unless a tree of `[T, ...]` holds elements of the space.
-
-    same_dtype: ask also for the dtype of the space, or for what is `NARROW` of it.
-    """
+    """Raise unless a tree of `[T, ...]` holds elements of the space; `same_dtype`: of its dtype, or `NARROW` of it."""
     for name, inner, leaf in list_leaves(path, space, tree):
         if not isinstance(inner, (*ARRAYS, spaces.Discrete)):
             raise TypeError(f"{name}: {type(inner).__name__} has elements of no fixed shape: no trajectory holds them")
@@ -201,9 +196,7 @@ def read_step(space: Any, tree: PyTree, step: int, as_space: bool = False) -> An
 def infer_space(path: str, tree: PyTree) -> Any:
     """Make a Gymnasium space of the shape and dtype of one step of `[T, ...]`: dicts, tuples and lists of boxes.
 
-    A Box has the bounds of its dtype, and none for floats, because what an environment allows cannot be told from what
-    happened in it: whole numbers do not become Discrete. Raises TypeError naming the leaf of any other dtype than bool,
-    whole numbers, and float16 to float64.
+    What an environment allows cannot be told from what happened in it: whole numbers do not become Discrete.
 
     >>> import numpy as np
     >>> infer_space("observations", {"camera": np.zeros((3, 2, 2), np.uint8), "speed": np.zeros(3)})
@@ -217,9 +210,6 @@ def infer_space(path: str, tree: PyTree) -> Any:
     if not isinstance(dtype, np.dtype) or dtype.kind not in "biuf" or dtype.itemsize > 8:
         came = type(tree).__name__ if dtype is None else dtype
         raise TypeError(f"{path}: no Gymnasium space can be told from {came}; give the spaces, or convert it")
-    if dtype.kind == "f":
-        low, high = -np.inf, np.inf
-    else:
-        low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-    shape = tree.shape[1:]
+    bounds, shape = {"f": (-np.inf, np.inf), "b": (0, 1)}.get(dtype.kind), tree.shape[1:]
+    low, high = bounds or (np.iinfo(dtype).min, np.iinfo(dtype).max)
     return spaces.Box(np.full(shape, low, dtype), np.full(shape, high, dtype), shape, dtype.type)
