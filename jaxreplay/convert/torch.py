@@ -147,27 +147,23 @@ def _stack(path: str, leaves: list[Any]) -> Any:
 
 
 def _to_tensor(path: str, leaf: Any) -> Any:
-    """Make a tensor of a leaf. Raises TypeError naming it for what cannot be one."""
     import torch
 
     if isinstance(leaf, torch.Tensor):
         return leaf
-    if isinstance(leaf, jax.Array):
-        leaf = jax.random.key_data(leaf) if trees.is_key_dtype(leaf.dtype) else leaf
-        try:
-            return torch.from_dlpack(leaf)
-        except Exception as error:  # of several kinds, and other ones in other versions
-            raise TypeError(_no_dtype(path, leaf.dtype)) from error
-    array = _as_array(path, leaf)
-    if not array.flags.writeable or min(array.strides, default=0) < 0:
-        array = array.copy()  # PyTorch has no read-only tensors, and no steps backwards
+    array = leaf if isinstance(leaf, jax.Array) else _as_array(path, leaf)
     try:
+        if isinstance(array, jax.Array):
+            return torch.from_dlpack(jax.random.key_data(array) if trees.is_key_dtype(array.dtype) else array)
+        if not array.flags.writeable or min(array.strides, default=0) < 0:
+            array = array.copy()  # PyTorch has no read-only tensors, and no steps backwards
         if array.dtype.name != "bfloat16" and not array.dtype.name.startswith("float8"):
             return torch.from_numpy(array)
         dtype = getattr(torch, array.dtype.name)  # NumPy has it from ml_dtypes, which PyTorch does not know
         return torch.from_numpy(array.view(np.int16 if dtype.itemsize == 2 else np.uint8)).view(dtype)
-    except (TypeError, AttributeError) as error:
-        raise TypeError(_no_dtype(path, array.dtype)) from error
+    except Exception as error:  # of several kinds, and other ones in other versions
+        no_dtype = f"PyTorch has no tensors of {array.dtype}; convert it first, as with views.map"
+        raise TypeError(f"{path or 'the item'}: {no_dtype}") from error
 
 
 def _as_array(path: str, leaf: Any) -> np.ndarray:
@@ -176,7 +172,3 @@ def _as_array(path: str, leaf: Any) -> np.ndarray:
     if isinstance(leaf, bool | int | float | complex | np.generic | jax.Array):
         return np.asarray(leaf)
     raise TypeError(f"{path or 'the item'}: expected an array, a tensor or a number, got {type(leaf).__name__}")
-
-
-def _no_dtype(path: str, dtype: Any) -> str:
-    return f"{path or 'the item'}: PyTorch has no tensors of {dtype}; convert it first, as with views.map"

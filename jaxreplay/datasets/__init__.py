@@ -1,7 +1,15 @@
 """Trajectories, and data sets of them: in memory, on disk, and into a buffer."""
 
-from jaxreplay.datasets._flatten import Padded, flatten, pad, segment
-from jaxreplay.datasets._statistics import Statistics, Summary, discounted_returns, statistics
+from jaxreplay.datasets._arrays import (
+    Padded,
+    Statistics,
+    Summary,
+    discounted_returns,
+    flatten,
+    pad,
+    segment,
+    statistics,
+)
 from jaxreplay.datasets.batches import Batch
 from jaxreplay.datasets.conversion import convert
 from jaxreplay.datasets.dataset import Dataset, Episodes

@@ -115,7 +115,6 @@ def _check_leaves(name: str, tree: PyTree, expected: int, rule: str) -> None:
 
 
 def _check_array(path: str, leaf: Any) -> tuple[int, ...]:
-    """Return the shape of an array of numbers, or raise TypeError."""
     if not isinstance(leaf, np.ndarray | jax.Array):
         raise TypeError(f"{path}: expected a NumPy or JAX array, got {type(leaf).__name__}; np.asarray it")
     dtype = leaf.dtype

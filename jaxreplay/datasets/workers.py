@@ -60,12 +60,11 @@ def check_sendable(name: str, value: Any, way_out: str) -> None:
 
 
 @contextlib.contextmanager
-def progress_bar(total: int, unit: str, wanted: bool | None) -> Iterator[Callable[[int], None]]:
+def progress_bar(total: int, unit: str, wanted: bool | None) -> Iterator[Callable[[int], Any]]:
     """Show a bar, and give the function that moves it on. None: if tqdm is installed and there is more than one.
 
     Raises ModuleNotFoundError where a bar is wanted, and tqdm is not installed.
     """
-    tqdm = None
     if wanted or (wanted is None and total > 1):
         try:
             from tqdm import tqdm
@@ -73,15 +72,11 @@ def progress_bar(total: int, unit: str, wanted: bool | None) -> Iterator[Callabl
             if wanted:
                 message = "a progress bar needs tqdm: pip install tqdm, or pass progress=False"
                 raise ModuleNotFoundError(message) from error
-    if tqdm is None:
-        yield lambda count: None
-        return
-    with tqdm(total=total, unit=unit, unit_scale=unit == "step") as bar:
-
-        def advance(count: int) -> None:
-            bar.update(min(count, total - bar.n))
-
-        yield advance
+        else:
+            with tqdm(total=total, unit=unit, unit_scale=unit == "step") as bar:
+                yield lambda count: bar.update(min(count, total - bar.n))
+            return
+    yield lambda count: None
 
 
 def with_progress(items: Iterable[Result], total: int, unit: str, wanted: bool | None) -> Iterator[Result]:
