@@ -1,5 +1,6 @@
 """What of a trajectory Minari can hold, and in which form: arrays, spaces, infos, and attributes of episodes."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -58,11 +59,8 @@ def join_infos(what: str, extras: PyTree, infos: Sequence[dict[str, Any]] | None
     if infos is None and isinstance(extras, dict) and not extras.keys() <= WRAPPED:
         if reset_infos is None:
             return extras
-        reset, first = (
-            jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), np.asarray(x).dtype), tree)
-            for tree in (reset_infos, jax.tree.map(lambda x: x[0], extras))
-        )
-        if reset == first:  # Minari's own form: T + 1
+        form = functools.partial(jax.tree.map, lambda x: jax.ShapeDtypeStruct(np.shape(x), np.asarray(x).dtype))
+        if form(reset_infos) == form(jax.tree.map(lambda x: x[0], extras)):  # Minari's own form: T + 1
             return jax.tree.map(lambda x, rest: np.concatenate([np.asarray(x)[None], rest]), reset_infos, extras)
     groups = {
         "extras": extras,

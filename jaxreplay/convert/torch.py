@@ -51,9 +51,7 @@ def to_torch_dataset(
     if not isinstance(structure, dict):
         infos = None
     elif infos is not None and INFOS in structure:
-        raise ValueError(
-            "to_torch_dataset: the items have infos of their own beside those of the episodes; rename them"
-        )
+        raise ValueError("to_torch_dataset: the items have infos of their own beside the episodes'; rename them")
     return RowsDataset(dataclasses.replace(table, structure=structure, infos=infos))
 
 

@@ -97,11 +97,6 @@ def clip(store: Store, k: int, kinds: Sequence[str]) -> tuple[Store, Report]:
 
 def summarise(store: Store) -> Report:
     """Make the part of a report that says what there is."""
-    terminated, truncated = store.table.terminated, store.table.truncated
-    return Report(
-        episodes=store.num_episodes,
-        steps=store.num_steps,
-        terminated=int(terminated.sum()),
-        truncated=int(truncated.sum()),
-        unfinished=int((~terminated & ~truncated).sum()),
-    )
+    ended = {kind: int(getattr(store.table, kind).sum()) for kind in KINDS}
+    unfinished = int((~store.table.terminated & ~store.table.truncated).sum())
+    return Report(episodes=store.num_episodes, steps=store.num_steps, **ended, unfinished=unfinished)
