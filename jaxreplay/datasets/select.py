@@ -97,6 +97,6 @@ def clip(store: Store, k: int, kinds: Sequence[str]) -> tuple[Store, Report]:
 
 def summarise(store: Store) -> Report:
     """Make the part of a report that says what there is."""
-    ended = {kind: int(getattr(store.table, kind).sum()) for kind in KINDS}
-    unfinished = int((~store.table.terminated & ~store.table.truncated).sum())
-    return Report(episodes=store.num_episodes, steps=store.num_steps, **ended, unfinished=unfinished)
+    flags = store.table.terminated, store.table.truncated
+    terminated, truncated, neither = (int(np.sum(each)) for each in (*flags, ~flags[0] & ~flags[1]))
+    return Report(store.num_episodes, store.num_steps, terminated, truncated, unfinished=neither)
