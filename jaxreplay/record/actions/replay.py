@@ -96,20 +96,15 @@ def replay_actions(env: Any, record: ActionRecord, *, tolerance: float = 0.0, ba
         got, ended, last = float(reward), (bool(terminated), bool(truncated)), step == len(record) - 1
         recorded_sum, got_sum = recorded_sum + recorded, got_sum + got
         expected = (record.terminated, record.truncated) if last else (False, False)
-        if difference is None and not _is_near(recorded, got, tolerance):
-            difference = Difference(step, "reward", recorded, got, got - recorded)
-        if difference is None and not _is_near(recorded_sum, got_sum, tolerance):
-            difference = Difference(step, "return", recorded_sum, got_sum, got_sum - recorded_sum)
+        for what, a, b in (("reward", recorded, got), ("return", recorded_sum, got_sum)):
+            is_near = a == b or (math.isnan(a) and math.isnan(b)) or abs(b - a) <= tolerance
+            difference = difference or (None if is_near else Difference(step, what, a, b, b - a))
         if difference is None and ended != expected:
             stood, stands = (end_words(*flags).replace("cut", "going on") for flags in (expected, ended))
             difference = Difference(step, "end", stood, stands, 0.0)
         if any(ended):
             break
     return ReplayReport(step + 1, got_sum, record.episode_return, difference)
-
-
-def _is_near(a: float, b: float, tolerance: float) -> bool:
-    return a == b or (math.isnan(a) and math.isnan(b)) or abs(b - a) <= tolerance
 
 
 def describe_environment(env: Any) -> Environment:

@@ -57,9 +57,7 @@ def insert_spy(outer: Any) -> BaseSpy:
     spy = BaseSpy(innermost.env)
     innermost.env = spy
     if innermost.env is not spy:
-        raise TypeError(
-            f"base_actions: the wrapper {type(innermost).__name__} does not let its environment be replaced"
-        )
+        raise TypeError(f"base_actions: {type(innermost).__name__} does not let its environment be replaced")
     return spy
 
 
@@ -192,9 +190,8 @@ class RecordActions(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
 
     def _finish(self) -> None:
         """Write the record of an episode that has steps and was not yet written, and those that failed before."""
-        if self._episode is not None and not self._is_finished and self._episode.actions:
-            record = self.record
-            assert record is not None
+        record = None if self._is_finished else self.record
+        if record is not None and len(record):
             self._unwritten.append(record)
         self._is_finished = True
         while self._unwritten:

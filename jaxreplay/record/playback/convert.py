@@ -54,8 +54,7 @@ def convert_trajectory(
     ((6, 4, 3), True)
     """
     playback = Playback(trajectory, env_or_spaces, truncate_cut=False)
-    env = wrap(playback)
-    require_single("wrap", env)
+    require_single("wrap", env := wrap(playback))
     if env.unwrapped is not playback:
         raise ValueError("wrap: it must wrap the environment that it is given, and return it wrapped")
     count, given = math.inf, agent_actions is not None

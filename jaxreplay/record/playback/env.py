@@ -1,7 +1,6 @@
 """An environment that plays a recorded trajectory back, and accepts only its actions."""
 
 import copy
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,13 +25,8 @@ class PlaybackOver(ValueError):
     """A playback was stepped behind its last step."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Form:
-    """The form of an environment's steps: its spaces, and its spec if it has one, which some wrappers ask for."""
-
-    observation_space: Any
-    action_space: Any
-    spec: Any = None
+Form = tuple[Any, Any, Any]
+"""The form of an environment's steps: its two spaces, and its spec or None, which some wrappers ask for."""
 
 
 class Playback(gymnasium.Env):
@@ -72,8 +66,7 @@ class Playback(gymnasium.Env):
     def __init__(self, trajectory: Trajectory, env_or_spaces: Any = None, *, truncate_cut: bool = True):
         if env_or_spaces is None:
             env_or_spaces = tuple(infer_space(path, getattr(trajectory, path)) for path in ("observations", "actions"))
-        form = read_form(env_or_spaces)
-        self.observation_space, self.action_space, self.spec = form.observation_space, form.action_space, form.spec
+        self.observation_space, self.action_space, self.spec = read_form(env_or_spaces)
         self.trajectory = trajectory.map_arrays(np.asarray)
         check_fit("observations", self.observation_space, self.trajectory.observations, same_dtype=True)
         check_fit("actions", self.action_space, self.trajectory.actions, same_dtype=False)
@@ -100,8 +93,19 @@ class Playback(gymnasium.Env):
     def step(self, action: Any) -> Any:
         """Go on by one step, if this is its action."""
         self._check_position()
-        played, step = self.trajectory, self.position
-        self._check_action(action)
+        played, step, space = self.trajectory, self.position, self.action_space
+        try:
+            given = list_leaves("action", space, action)
+        except ValueError as error:
+            raise WrongAction(f"step {step}: {error}") from error
+        for (path, inner, came), (_, _, recorded) in zip(given, list_leaves("", space, played.actions)):
+            wanted, came = recorded[step], np.asarray(came)
+            if came.dtype == inner.dtype == np.float64 and wanted.dtype == np.float32:
+                came = came.astype(wanted.dtype)
+            if came.dtype.kind not in "biufc" or not np.array_equal(came, wanted, equal_nan=True):
+                raise WrongAction(
+                    f"step {step} was recorded with {path} {wanted}, got {came}; a playback takes its own actions"
+                )
         self.position += 1
         info = {} if played.infos is None else copy.deepcopy(played.infos[step])
         terminated, truncated = (played.terminated, played.truncated) if self.is_over else (False, False)
@@ -113,21 +117,6 @@ class Playback(gymnasium.Env):
     def _observation(self) -> Any:
         return read_step(self.observation_space, self.trajectory.observations, self.position, as_space=True)
 
-    def _check_action(self, action: Any) -> None:
-        step, space = self.position, self.action_space
-        try:
-            given = list_leaves("action", space, action)
-        except ValueError as error:
-            raise WrongAction(f"step {step}: {error}") from error
-        for (path, inner, came), (_, _, recorded) in zip(given, list_leaves("", space, self.trajectory.actions)):
-            wanted, came = recorded[step], np.asarray(came)
-            if came.dtype == inner.dtype == np.float64 and wanted.dtype == np.float32:
-                came = came.astype(wanted.dtype)
-            if came.dtype.kind not in "biufc" or not np.array_equal(came, wanted, equal_nan=True):
-                raise WrongAction(
-                    f"step {step} was recorded with {path} {wanted}, got {came}; a playback takes its own actions"
-                )
-
     def _check_position(self) -> None:
         if self.position < 0:
             raise gymnasium.error.ResetNeeded("Playback: call reset before the first step")
@@ -138,14 +127,12 @@ class Playback(gymnasium.Env):
 def read_form(env_or_spaces: Any) -> Form:
     """Take the spaces of an environment (of one of them, for a vector environment), or those given as a pair."""
     env: Any = env_or_spaces
-    if isinstance(env, Form):
-        return env
     if isinstance(env, gymnasium.vector.VectorEnv):
-        return Form(env.single_observation_space, env.single_action_space, env.spec)
+        return env.single_observation_space, env.single_action_space, env.spec
     if isinstance(env, gymnasium.Env):
-        return Form(env.observation_space, env.action_space, env.spec)
-    if isinstance(env, tuple) and len(env) == 2 and all(isinstance(space, gymnasium.Space) for space in env):
-        return Form(*env)
+        return env.observation_space, env.action_space, env.spec
+    if isinstance(env, tuple) and len(env) in (2, 3) and all(isinstance(x, gymnasium.Space) for x in env[:2]):
+        return env[0], env[1], None if len(env) == 2 else env[2]
     came = type(env).__name__
     raise TypeError(f"env_or_spaces: expected a gymnasium.Env or (observation_space, action_space), got {came}")
 

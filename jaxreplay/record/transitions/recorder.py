@@ -56,7 +56,7 @@ class Recorder:
         autoreset: str,
         block: int | None,
         on_full: str,
-        leave_out: Sequence[str] = (),
+        leave_out: Sequence[str],
     ) -> None:
         _check_buffer(buffer, num_envs)
         if on_full not in ("overwrite", "raise"):
@@ -144,14 +144,12 @@ class Recorder:
             with uninterrupted():
                 self.keeper.write(ownership.CLOSE, cut.reshape(staging.stored_lead))
         staging.put_start(now.time, observation, envs)
-        self.standing = Standing(
-            now.time,
-            now.num_steps,
-            now.num_episodes + int(np.count_nonzero(cut)),
-            now.ended & ~envs,
-            now.running & ~envs,
-            awaited if awaited.any() else None,
-            None if now.totals is None else now.totals.restart(cut, envs, starts),
+        self.standing = now._replace(
+            num_episodes=now.num_episodes + int(np.count_nonzero(cut)),
+            ended=now.ended & ~envs,
+            running=now.running & ~envs,
+            awaited=awaited if awaited.any() else None,
+            totals=None if now.totals is None else now.totals.restart(cut, envs, starts),
         )
         self.under_way = False
 

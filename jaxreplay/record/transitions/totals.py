@@ -12,11 +12,7 @@ from jaxreplay.buffer import Buffer
 from jaxreplay.record.transitions.staging import fit
 from jaxreplay.types import PyTree
 
-KINDS = {
-    "seed": (jnp.signedinteger, "a signed whole number"),
-    "return": (jnp.floating, "a float"),
-    "length": (jnp.integer, "a whole number"),
-}
+KINDS = {"seed": jnp.signedinteger, "return": jnp.floating, "length": jnp.integer}
 NO_SEED = -1
 
 
@@ -65,10 +61,8 @@ class Totals(NamedTuple):
         return np.array(envs + [-1] * spare, np.int32), np.array(behind + [0] * spare, np.int32), stacked
 
     def _data(self, env: int) -> dict[str, Any]:
-        data, counted = dict(self.starts[env]), {"return": self.returns[env], "length": self.lengths[env]}
-        for name in counted.keys() & self.fields:
-            data[name] = _fit(name, self.fields[name], counted[name])
-        return data
+        counted = {"return": self.returns[env], "length": self.lengths[env]}
+        return self.starts[env] | {x: _fit(x, self.fields[x], counted[x]) for x in counted.keys() & self.fields}
 
 
 def begin_totals(buffer: Buffer, num_envs: int) -> Totals | None:
@@ -77,9 +71,11 @@ def begin_totals(buffer: Buffer, num_envs: int) -> Totals | None:
     fields = example if isinstance(example, dict) else {}
     fields = {name: fields[name] for name in (*KINDS, "options") if name in fields}
     for name in fields.keys() & KINDS:
-        leaf, (kind, wanted) = fields[name], KINDS[name]
+        leaf, kind = fields[name], KINDS[name]
         if getattr(leaf, "shape", None) != () or not jnp.issubdtype(leaf.dtype, kind):
-            raise ValueError(f"episode_data.{name}: expected {wanted}, a scalar, in the buffer's example, got {leaf}")
+            raise ValueError(
+                f"episode_data.{name}: expected a scalar of a {kind.__name__} dtype in the buffer's example, got {leaf}"
+            )
     starts = describe_starts(fields, [None], None) * num_envs
     return Totals(fields, starts, np.zeros(num_envs), np.zeros(num_envs, np.int64)) if fields else None
 
