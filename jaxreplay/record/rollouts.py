@@ -215,10 +215,8 @@ class OfGymnax:
 def _takes(function: Callable[..., Any], count: int) -> bool:
     try:
         inspect.signature(function).bind(*range(count))
-    except TypeError:
-        return False
-    except ValueError:  # of some callables the signature cannot be known
-        return True
+    except (TypeError, ValueError) as error:  # ValueError: of some callables the signature cannot be known
+        return isinstance(error, ValueError)
     return True
 
 

@@ -190,8 +190,7 @@ class RecordActions(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
 
     def _finish(self) -> None:
         """Write the record of an episode that has steps and was not yet written, and those that failed before."""
-        record = None if self._is_finished else self.record
-        if record is not None and len(record):
+        if self._episode is not None and not self._is_finished and self._episode.actions and (record := self.record):
             self._unwritten.append(record)
         self._is_finished = True
         while self._unwritten:

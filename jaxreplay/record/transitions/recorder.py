@@ -38,10 +38,6 @@ class Standing(NamedTuple):
     totals: Totals | None
 
 
-Reset = tuple[np.ndarray, Sequence[dict[str, Any]] | None, np.ndarray]
-"""A reset that is under way: which envs, what is known of the episodes that it begins, and the envs awaited."""
-
-
 class Recorder:
     """Records the steps of one env (`num_envs` None) or of E; flags of envs are `[]` or `[E]` bool.
 
@@ -120,8 +116,11 @@ class Recorder:
         )
         self.under_way = False
 
-    def begin_reset(self, seed: Any, options: Mapping[str, Any] | None) -> Reset:
-        """Describe a reset before the environment sees it; if the buffer cannot hold its seed or options, raise."""
+    def begin_reset(self, seed: Any, options: Mapping[str, Any] | None) -> tuple[np.ndarray, Any, np.ndarray]:
+        """Give, before the environment sees it, which envs a reset is of, what it begins, and the envs awaited.
+
+        Raises ValueError or TypeError where the buffer cannot hold the seed or options; nothing has happened then.
+        """
         mask = (options or {}).get("reset_mask") if self.lead else None  # some environments take it out
         envs, starts = self.every if mask is None else np.array(mask, np.bool_), None
         if self.standing.totals is not None:
@@ -131,7 +130,7 @@ class Recorder:
         awaited, self.under_way = self._awaited(), True
         return envs, starts, awaited
 
-    def end_reset(self, reset: Reset, observation: Any) -> None:
+    def end_reset(self, reset: tuple[np.ndarray, Any, np.ndarray], observation: Any) -> None:
         """Record that envs were reset. Running episodes of theirs are truncated at their newest step; no row is added.
 
         If this is interrupted, the next reset truncates them again, which changes nothing.
