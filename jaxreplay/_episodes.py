@@ -40,7 +40,7 @@ def _episodes(buffer: Buffer) -> Episodes:
     followed = rings.layout.followed
     step = jax.tree.unflatten(
         rings.layout.treedef,
-        [gather_leaf(rings, i, slot, env) if i in followed else None for i in range(len(rings.layout.leaves))],
+        [gather_leaf(rings, i, slot, env, "both") if i in followed else None for i in range(len(rings.layout.leaves))],
     )
     parts = {source: trees.get_part(step, source) for source in rings.layout.sources}
     found = found.replace(final_observation=next(iter(parts.values())) if len(parts) == 1 else parts)

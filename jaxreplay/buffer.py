@@ -88,13 +88,19 @@ def create(
     elif max_episodes is not None or episode_data is not None:
         raise ValueError("max_episodes and episode_data need episode_end: without it, rows are independent items")
     return Buffer(
-        rings=make_rings(layout, num_slots, envs, num_records),
+        rings=make_rings(layout, num_slots, envs, num_records, _platform()),
         sampler_state=sampler.init(num_slots, envs),
         episode_data=make_data(episode_data, num_records, envs),
         sampler=sampler,
         episode_end=episode_end,
         single=num_envs is None,
     )
+
+
+def _platform() -> str:
+    """Name the platform that arrays are made for where the caller does not say: JAX's default device's."""
+    device = jax.config.jax_default_device
+    return jax.default_backend() if device is None else getattr(device, "platform", device)
 
 
 def _default_records(layout: Layout, num_slots: int, num_envs: int, episode_data: PyTree) -> int:

@@ -143,10 +143,8 @@ def _part_bytes(tree: Any) -> list[int]:
 def _double(buffer: Buffer) -> Buffer:
     """Give an abstract buffer twice the slots; the axis of slots follows those of vmap."""
     rings, lead = buffer.rings, buffer.rings.clock.time.shape
-    all_slots, num_envs, _ = rings.arrays[0].shape[len(lead) :]
-    slots = all_slots - 1 - rings.num_records
-    shapes = [(*lead, all_slots + slots, *array.shape[len(lead) + 1 :]) for array in rings.arrays]
-    arrays = tuple(jax.ShapeDtypeStruct(shape, x.dtype) for shape, x in zip(shapes, rings.arrays, strict=True))
-    state = jax.eval_shape(lambda: buffer.sampler.init(2 * slots, num_envs))
-    state = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype), state)
-    return buffer.replace(rings=rings.replace(arrays=arrays), sampler_state=state)
+    slots, num_envs = rings.memory.sizes(rings.arrays)[len(lead) :]
+    memory = rings.memory.resized(2 * slots)
+    made = lambda: (memory.allocate(rings.layout, 2 * slots, num_envs), buffer.sampler.init(2 * slots, num_envs))  # noqa: E731
+    arrays, state = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype), jax.eval_shape(made))
+    return buffer.replace(rings=rings.replace(arrays=arrays, memory=memory), sampler_state=state)

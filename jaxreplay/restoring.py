@@ -56,11 +56,12 @@ def from_state(buffer: Buffer, state: dict[str, Any]) -> Buffer:
 def _facts(buffer: Buffer) -> dict[str, dict[str, Any]]:
     """Tell all that decides what the arrays mean, by the words of `create`."""
     stored, batch = buffer.rings, buffer.rings.clock.time.ndim
-    slots, num_envs = stored.arrays[0].shape[batch : batch + 2]
+    num_slots, num_envs = stored.memory.sizes(stored.arrays)[batch:]
     options = {
         "batch of buffers": list(stored.clock.time.shape),
-        "capacity": (slots - 1 - stored.num_records) * num_envs,
+        "capacity": num_slots * num_envs,
         "num_envs": num_envs,
+        "platform's layout": type(stored.memory).__name__,
         "max_episodes": stored.num_records * num_envs,
         "sampler": type(buffer.sampler).__name__,
         "episode_data": "none" if buffer.episode_data is None else "some",

@@ -41,9 +41,8 @@ def _sizes(buffer: Buffer) -> dict[str, Any]:
     first: Any = buffer.rings.arrays[0] if isinstance(buffer.rings.arrays, tuple) else None
     if not hasattr(first, "shape"):
         return {}
-    *batch, slots, num_envs, _ = first.shape
-    capacity = (slots - 1 - buffer.rings.num_records) * num_envs
-    sizes = {"capacity": capacity, "num_envs": None if buffer.single else num_envs}
+    *batch, num_slots, num_envs = buffer.rings.memory.sizes(buffer.rings.arrays)
+    sizes = {"capacity": num_slots * num_envs, "num_envs": None if buffer.single else num_envs}
     if buffer.rings.num_records:
         sizes["max_episodes"] = buffer.rings.num_records * num_envs
     return {"batch": tuple(batch), **sizes} if batch else sizes

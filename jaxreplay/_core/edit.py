@@ -22,26 +22,22 @@ def overwrite(rings: Rings, rows: Rows, values: Mapping[int, jax.Array]) -> Ring
     rows = jax.tree.map(jnp.ravel, rows)
     slot, env, held = find_slots(rings, rows)
     held &= is_last_of_equals(flat_index(rings, slot, env))
-    slot = jnp.where(held, slot, nowhere(rings.arrays[0].shape[0], slot.shape[0]))
-    arrays = list(rings.arrays)
+    slot = jnp.where(held, slot, nowhere(rings.num_slots + 1 + rings.num_records, slot.shape[0]))
+    arrays = rings.arrays
     for index, value in values.items():
         leaf = rings.layout.leaves[index]
         value = jnp.asarray(value)
         value = value.reshape(*slot.shape, *value.shape[lead:])
-        if leaf.array:
-            at, raw = arrays[leaf.array].at[slot, env], to_raw(value)
-        else:
-            at = arrays[0].at[slot, env, leaf.word : leaf.word + leaf.num_words]
-            raw = to_words(leaf, value)
-        arrays[leaf.array] = at.set(raw, mode="drop", unique_indices=True, wrap_negative_indices=False)
-    return rings.replace(arrays=tuple(arrays))
+        raw = to_raw(value) if leaf.array else to_words(leaf, value)
+        arrays = rings.memory.put(arrays, rings.layout, index, slot, env, raw)
+    return rings.replace(arrays=arrays)
 
 
 def remove(rings: Rings, rows: Rows) -> Rings:
     """Mark rows `[B]` as removed, and count the ordinals of those after them anew: one pass over the own words."""
     slot, env, _ = find_slots(rings, rows)
     chosen = jnp.zeros((rings.num_slots + 1, rings.num_envs), jnp.bool_).at[slot, env].set(True)[:-1]
-    own = lax.bitcast_convert_type(rings.arrays[0][: rings.num_slots, :, :2], jnp.int32)
+    own = lax.bitcast_convert_type(rings.memory.own_words(rings.arrays, rings.layout), jnp.int32)
     number, ordinal = own[..., 0], own[..., 1]
     gone = chosen & (number >= 0)
     if rings.num_records:
@@ -50,6 +46,7 @@ def remove(rings: Rings, rows: Rows) -> Rings:
     gone_before = jnp.cumsum(gone[order], axis=0, dtype=jnp.int32)
     before = jnp.zeros_like(ordinal).at[order].set(gone_before) - gone.astype(jnp.int32)
     own = jnp.stack([jnp.where(gone, removed_word(number), number), ordinal - before], axis=-1)
-    records = rings.arrays[0].at[: rings.num_slots, :, :2].set(lax.bitcast_convert_type(own, jnp.uint32))
+    own = lax.bitcast_convert_type(own, jnp.uint32)
+    arrays = rings.memory.set_own_words(rings.arrays, rings.layout, own)
     envs = rings.envs.replace(recorded=rings.envs.recorded - jnp.sum(gone, axis=0, dtype=jnp.int32))
-    return rings.replace(arrays=(records, *rings.arrays[1:]), envs=envs)
+    return rings.replace(arrays=arrays, envs=envs)

@@ -14,8 +14,8 @@ import numpy as np
 
 from jaxreplay._core import trees
 from jaxreplay._core.clock import age, slot_of_age
-from jaxreplay._core.layout import Layout, arrange, decode_leaf
-from jaxreplay._core.lookup import gather_rows
+from jaxreplay._core.layout import Layout, arrange, decode_leaf, from_raw, from_words
+from jaxreplay._core.memory import Ring
 from jaxreplay._core.rings import Rings, Span
 from jaxreplay.types import PyTree
 
@@ -156,13 +156,26 @@ def gather(rings: Rings, span: Span, plan: Plan) -> PyTree:
     """Read what a plan says: the user's structure, None where nothing was asked. Rows that are not valid give zeros."""
     out: list[jax.Array | None] = [None] * len(plan.reads)
     for one in plan.gathers:
-        rows = gather_rows(rings, one.array, *find_places(rings, span, one.places))
+        rows = _read(rings, one.array, one.places, *find_places(rings, span, one.places))
         for take in one.takes:
             read = plan.reads[take.leaf]
             assert read is not None
             leaf = decode_leaf(rings.layout, read.source, rows, take.places)
             out[take.leaf] = arrange(leaf, read.stack, read.axis, read.single)
     return jax.tree.unflatten(rings.layout.treedef, out)
+
+
+def _read(rings: Rings, array: int, places: tuple[Place, ...], slot: jax.Array, env: jax.Array) -> jax.Array:
+    """Read rows of an array at slots and envs of places, `[B, W]`: only some places may be in an episode's record."""
+    memory, layout = rings.memory, rings.layout
+    if array:
+        return memory.read_leaf(rings.arrays, layout, array, slot, env)
+    beyond = tuple(place.beyond for place in places)
+    every = functools.partial(memory.read_words, rings.arrays, layout, first=0, count=layout.num_words)
+    if memory.joined or len(set(beyond)) == 1:
+        return every(slot, env, "both" if any(beyond) else "steps")
+    parts = [every(slot[:, i : i + 1], env[:, i : i + 1], "both" if b else "steps") for i, b in enumerate(beyond)]
+    return jnp.concatenate(parts, axis=1)
 
 
 def find_places(rings: Rings, span: Span, places: tuple[Place, ...]) -> tuple[jax.Array, jax.Array]:
@@ -210,7 +223,9 @@ def _steps(span: Span, places: tuple[Place, ...]) -> tuple[jax.Array, float, flo
     return jnp.stack(each, axis=-1), -math.inf, math.inf
 
 
-def gather_leaf(rings: Rings, index: int, slot: jax.Array, env: jax.Array) -> jax.Array:
+def gather_leaf(rings: Rings, index: int, slot: jax.Array, env: jax.Array, ring: Ring = "steps") -> jax.Array:
     """Read one stored leaf at slots and envs of any one shape `[...]`: `[..., *shape]`."""
-    rows = gather_rows(rings, rings.layout.leaves[index].array, slot, env)
-    return decode_leaf(rings.layout, index, rows)
+    leaf, memory = rings.layout.leaves[index], rings.memory
+    if leaf.array:
+        return from_raw(memory.read_leaf(rings.arrays, rings.layout, leaf.array, slot, env), leaf.dtype)
+    return from_words(leaf, memory.read_words(rings.arrays, rings.layout, slot, env, ring, leaf.word, leaf.num_words))

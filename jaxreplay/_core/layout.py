@@ -88,6 +88,11 @@ class Layout:
         """What the record of one episode of one env takes: its words, and the final value of large leaves."""
         return 4 * self.num_words + sum(self.leaves[i].num_bytes for i in self.followed if self.leaves[i].array)
 
+    @functools.cached_property
+    def large(self) -> list[tuple[int, Leaf]]:
+        """The leaves that have an array of their own, in the order of these, with their indices."""
+        return [(i, leaf) for i, leaf in enumerate(self.leaves) if leaf.array]
+
     def array_leaf(self, array: int) -> int:
         """Return the index of the leaf that array number `array` > 0 stores."""
         return next(i for i, leaf in enumerate(self.leaves) if leaf.next_of is None and leaf.array == array)

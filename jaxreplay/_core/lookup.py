@@ -9,14 +9,15 @@ from jax import lax
 
 from jaxreplay._core.clock import age, all_times, oldest, slot_of_age, slot_of_time
 from jaxreplay._core.episode_numbers import number_limit
-from jaxreplay._core.loops import vary_as
+from jaxreplay._core.loops import bisect
+from jaxreplay._core.memory import Ring
 from jaxreplay._core.rings import Rings, Span
 from jaxreplay.types import Rows
 
 
 def flat_index(rings: Rings, slot: jax.Array, env: jax.Array) -> jax.Array:
     """Return the index of a slot and env once both are one axis: `[T + 1 + K, E]` as `[(T + 1 + K) * E]`."""
-    return slot * rings.arrays[0].shape[1] + env
+    return slot * rings.num_envs + env
 
 
 def has_record(newest: jax.Array, number: jax.Array, num_records: int) -> jax.Array:
@@ -40,18 +41,10 @@ def record_slot(rings: Rings, number: jax.Array) -> jax.Array:
     return rings.num_slots + 1 + number % rings.num_records
 
 
-def own_word(rings: Rings, slot: jax.Array, env: jax.Array, word: int) -> jax.Array:
+def own_word(rings: Rings, slot: jax.Array, env: jax.Array, word: int, ring: Ring = "steps") -> jax.Array:
     """Read one of the library's own words of records, int32, in the shape of `slot` and `env`."""
-    flat = rings.arrays[0].reshape(-1, rings.layout.num_words)
-    column = jnp.full_like(slot, word)
-    words = flat.at[flat_index(rings, slot, env), column].get(mode="promise_in_bounds", wrap_negative_indices=False)
-    return lax.bitcast_convert_type(words, jnp.int32)
-
-
-def gather_rows(rings: Rings, array: int, slot: jax.Array, env: jax.Array) -> jax.Array:
-    """Read rows of a stored array as they are stored, the axes of `slot` first; `layout.decode_leaf` makes values."""
-    flat = lax.collapse(rings.arrays[array], 0, 2)
-    return flat.at[flat_index(rings, slot, env)].get(mode="promise_in_bounds", wrap_negative_indices=False)
+    words = rings.memory.read_words(rings.arrays, rings.layout, slot, env, ring, word, 1)
+    return lax.bitcast_convert_type(words[..., 0], jnp.int32)
 
 
 def find_slots(rings: Rings, rows: Rows) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -86,8 +79,8 @@ def find(rings: Rings, rows: Rows) -> Span:
     newest_number = rings.envs.number[env]
     valid = held & has_record(newest_number, number, rings.num_records)
     record = jnp.where(valid, record_slot(rings, number), zero_slot)
-    index = jnp.where(valid, rows.time - own_word(rings, record, env, 0), 0)
-    after = jnp.where(valid, own_word(rings, record, env, 1) - rows.time, 0)
+    index = jnp.where(valid, rows.time - own_word(rings, record, env, 0, "episodes"), 0)
+    after = jnp.where(valid, own_word(rings, record, env, 1, "episodes") - rows.time, 0)
     return Span(
         valid=valid,
         time=rows.time,
@@ -122,7 +115,7 @@ def oldest_recorded(rings: Rings) -> jax.Array:
         return held
     number, some_lost = oldest_number(rings.envs.number, rings.num_records)
     env = jnp.arange(rings.num_envs, dtype=jnp.int32)
-    start = own_word(rings, record_slot(rings, number), env, 0)
+    start = own_word(rings, record_slot(rings, number), env, 0, "episodes")
     return jnp.where(some_lost, jnp.clip(age(rings.clock, start), 0, held), held)
 
 
@@ -146,14 +139,9 @@ def nth_rows(rings: Rings, nth: jax.Array, env: jax.Array) -> Rows:
     """
     target = rings.envs.recorded[env] - counts(rings)[env] + nth
 
-    def halve(_, bounds):
-        newer, older = bounds  # ages; the answer lies in [newer, older]
-        middle = (newer + older) // 2
-        slot = slot_of_age(rings.clock, jnp.maximum(middle, 1), rings.num_slots)
-        fits = own_word(rings, slot, env, 1) - target <= 0
-        return jnp.where(fits, newer, middle + 1), jnp.where(fits, middle, older)
+    def is_newer(age_: jax.Array) -> jax.Array:
+        slot = slot_of_age(rings.clock, jnp.maximum(age_, 1), rings.num_slots)
+        return (age_ < rings.clock.held) & (own_word(rings, slot, env, 1) - target > 0)
 
-    older = jnp.broadcast_to(jnp.maximum(rings.clock.held, 1), nth.shape)
-    bounds = vary_as((jnp.ones_like(older), older), (target, target))
-    ages, _ = lax.fori_loop(0, rings.num_slots.bit_length(), halve, bounds)
+    ages = 1 + bisect(rings.num_slots, is_newer, target, unroll=rings.memory.at_once)
     return Rows(time=rings.clock.time - ages, env=env)

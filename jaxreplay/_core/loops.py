@@ -41,7 +41,21 @@ def vary_as(new: C, old: C) -> C:
     Inside `jax.shard_map` a type says over which axes of the mesh a value may vary, and what takes the place of another
     in a carry must vary as it does. The compiler folds this away.
     """
-    return jax.tree.map(lambda x, y: jnp.where(False, y, x), new, old)
+    return jax.tree.map(lambda x, y: jnp.where(False, y.astype(x.dtype), x), new, old)
+
+
+def bisect(most: int, holds: Callable[[jax.Array], jax.Array], like: jax.Array, unroll: bool = True) -> jax.Array:
+    """Find the largest number `[B]` in `[0, most]` for which `holds`, which does from 1 up to it, and not beyond.
+
+    like: `[B]`, which varies over a mesh as what `holds` returns does. unroll: without a loop, for accelerators.
+    """
+    steps = most.bit_length()
+
+    def halve(i: jax.Array | int, number: jax.Array) -> jax.Array:
+        more = number + (jnp.int32(1) << (steps - 1 - i))
+        return jnp.where((more <= most) & holds(jnp.minimum(more, most)), more, number)
+
+    return lax.fori_loop(0, steps, halve, vary_as(jnp.zeros(like.shape, jnp.int32), like), unroll=unroll)
 
 
 def find_interval(ends: jax.Array, number: jax.Array) -> jax.Array:
@@ -49,5 +63,5 @@ def find_interval(ends: jax.Array, number: jax.Array) -> jax.Array:
 
     Inside `jax.shard_map` either may vary over a mesh and the other not.
     """
-    ends, number = vary_as(ends, number[:1]), vary_as(number, ends[:1])
-    return jnp.searchsorted(ends, number, side="right").astype(jnp.int32)
+    like = vary_as(number, ends[:1])
+    return bisect(ends.shape[0], lambda count: ends[count - 1] <= number, like)

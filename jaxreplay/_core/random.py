@@ -18,6 +18,15 @@ def bounded(key: jax.Array, shape: tuple[int, ...], below: jax.Array) -> tuple[j
     return high.astype(jnp.int32), (low >= threshold) & (below > 0)
 
 
+def nearly_bounded(key: jax.Array, count: int, below: jax.Array) -> jax.Array:
+    """Draw whole numbers `[count]` in `[0, below)`, int32, of 64 random bits each: none is favoured by over 2**-33."""
+    below = below.astype(jnp.uint32)
+    high, low = jax.random.bits(key, (2, count), jnp.uint32)
+    number, rest = multiply(high, below)
+    more, _ = multiply(low, below)
+    return (number + (rest + more < rest).astype(jnp.uint32)).astype(jnp.int32)
+
+
 def multiply(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return the high and low words of the 64-bit product of two uint32 arrays, by halves of words."""
     half, mask = jnp.uint32(16), jnp.uint32(0xFFFF)

@@ -44,7 +44,7 @@ def live_records(rings: Rings) -> Episodes:
     number = rings.envs.number[None] - (count - 1) + order
     slot = record_slot(rings, jnp.maximum(number, 0)) if count else number
     env = jnp.broadcast_to(jnp.arange(rings.num_envs, dtype=jnp.int32), slot.shape)
-    start, newest = own_word(rings, slot, env, 0), own_word(rings, slot, env, 1)
+    start, newest = (own_word(rings, slot, env, word, "episodes") for word in (0, 1))
     mask = (number >= 0) & is_held(rings.clock, newest)
     keep = lambda x: jnp.where(mask, x, 0)  # noqa: E731
     return Episodes(

@@ -17,6 +17,7 @@ from flax import struct
 from jaxreplay._core.clock import Clock, start_clock
 from jaxreplay._core.episode_numbers import Envs, start_envs
 from jaxreplay._core.layout import Layout
+from jaxreplay._core.memory import Arrays, Memory, make_memory
 
 MAX_INDEX = 2**31 - 1
 
@@ -28,32 +29,37 @@ class Rings(struct.PyTreeNode):
     begins with (episode, ordinal): its episode's number, VOID, or a removed row's code; and how many rows of its env
     were recorded and not removed before it. An episode's record begins with (start, newest): the times of its first and
     newest step.
-    num_records: K, 0 for independent items.
+    memory: how the arrays lie.
     """
 
-    arrays: tuple[jax.Array, ...]
+    arrays: Arrays
     clock: Clock
     envs: Envs
     layout: Layout = struct.field(pytree_node=False)
-    num_records: int = struct.field(pytree_node=False)
+    memory: Memory = struct.field(pytree_node=False)
+
+    @property
+    def num_records(self) -> int:
+        """K, 0 for independent items."""
+        return self.memory.num_records
 
     @functools.cached_property
     def num_slots(self) -> int:
         """T."""
-        return self._shape[0] - 1 - self.num_records
+        return self._sizes[0]
 
     @functools.cached_property
     def num_envs(self) -> int:
         """E."""
-        return self._shape[1]
+        return self._sizes[1]
 
     @property
-    def _shape(self) -> tuple[int, int]:
-        """All slots and E. Raises ValueError for a batch of buffers, which only vmap can take apart."""
-        *batch, slots, num_envs, _ = self.arrays[0].shape
+    def _sizes(self) -> tuple[int, int]:
+        """T and E. Raises ValueError for a batch of buffers, which only vmap can take apart."""
+        *batch, num_slots, num_envs = self.memory.sizes(self.arrays)
         if batch:
             raise ValueError(f"a batch of buffers {tuple(batch)} came where one is expected; use jax.vmap over them")
-        return slots, num_envs
+        return num_slots, num_envs
 
 
 class Span(struct.PyTreeNode):
@@ -79,23 +85,18 @@ class Span(struct.PyTreeNode):
     bits: jax.Array | None = None
 
 
-def make_rings(layout: Layout, num_slots: int, num_envs: int, num_records: int) -> Rings:
+def make_rings(layout: Layout, num_slots: int, num_envs: int, num_records: int, platform: str) -> Rings:
     """Allocate empty rings, every array its own. Raises ValueError where 32-bit indices do not reach."""
     slots = num_slots + 1 + num_records
     if slots * num_envs > MAX_INDEX:
         raise ValueError(f"capacity: {slots * num_envs} rows, those of episodes included, do not fit in 31-bit indices")
-    arrays = [jnp.zeros((slots, num_envs, layout.num_words), jnp.uint32)]
-    for array in range(1, layout.num_arrays):
-        index = layout.array_leaf(array)
-        leaf = layout.leaves[index]
-        kept = slots if index in layout.followed else num_slots + 1
-        arrays.append(jnp.zeros((kept, num_envs, *leaf.raw.shape), leaf.raw.dtype))
+    memory = make_memory(platform, layout, num_slots, num_envs, num_records)
     return Rings(
-        arrays=tuple(arrays),
+        arrays=memory.allocate(layout, num_slots, num_envs),
         clock=start_clock(),
         envs=start_envs(num_envs),
         layout=layout,
-        num_records=num_records,
+        memory=memory,
     )
 
 

@@ -41,19 +41,11 @@ def write(rings: Rings, leaves: list[jax.Array], valid: jax.Array, ended: jax.Ar
 
 def _write_slots(rings: Rings, leaves: list[jax.Array], own: jax.Array, slots: jax.Array) -> tuple[jax.Array, ...]:
     """Write the last slices of a block to slots of the ring of steps, `[min(L, T)]`."""
-    kept, stored = slots.shape[0], rings.layout
-    values = {i: x[-kept:] for i, x in enumerate(leaves) if stored.leaves[i].next_of is None}
-    blocks = [layout.pack(stored, own[-kept:], values)]
-    blocks += [layout.to_raw(values[stored.array_leaf(array)]) for array in range(1, stored.num_arrays)]
-    if kept == 1:  # one contiguous write
-        return tuple(
-            lax.dynamic_update_slice(array, block, (slots[0], *[jnp.int32(0)] * (array.ndim - 1)))
-            for array, block in zip(rings.arrays, blocks, strict=True)
-        )
-    return tuple(
-        array.at[slots].set(block, mode="promise_in_bounds", unique_indices=True, wrap_negative_indices=False)
-        for array, block in zip(rings.arrays, blocks, strict=True)
-    )
+    kept, described = slots.shape[0], rings.layout
+    values = {i: x[-kept:] for i, x in enumerate(leaves) if described.leaves[i].next_of is None}
+    blocks = [layout.pack(described, own[-kept:], values)]
+    blocks += [layout.to_raw(values[index]) for index, _ in described.large]
+    return rings.memory.write_slots(rings.arrays, described, slots, blocks)
 
 
 def _write_records(
@@ -79,7 +71,4 @@ def _write_records(
     blocks = {0: layout.pack(rings.layout, own, packed)}
     for index in finals.keys() - packed.keys():
         blocks[rings.layout.leaves[index].array] = layout.to_raw(finals[index])
-    out = list(arrays)
-    for array, block in blocks.items():
-        out[array] = out[array].at[slot, env].set(block, mode="drop", unique_indices=True, wrap_negative_indices=False)
-    return tuple(out)
+    return rings.memory.write_records(arrays, rings.layout, slot, env, blocks)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,7 @@ from jaxreplay._core.lookup import flat_index
 from jaxreplay._core.rings import Rings, Span
 from jaxreplay.samplers import sum_tree
 from jaxreplay.samplers.drawable import can_start, forget_lost, leaf_index, may_wait, weigh_startable
-from jaxreplay.samplers.redraw import redraw, rounds
+from jaxreplay.samplers.redraw import CANDIDATES, ROUNDS, draw_until
 from jaxreplay.samplers.sum_tree import Tree
 from jaxreplay.types import Rows
 from jaxreplay.views import View
@@ -146,9 +145,11 @@ class Prioritized:
             span = view.find(rings, Rows(time=time, env=index % rings.num_envs))
             return (span, weight), span.valid & (weight > 0)
 
-        # What is drawn again is drawn from all, not from its own part, so that each row keeps its probability.
-        first = functools.partial(propose, stratified=self.stratified)
-        (span, weight), found = redraw(key, first, (rounds(view), propose))
+        (span, weight), found = propose(key, self.stratified)
+        if view.refuses and view != self.view:  # else every row with a weight can be read, and the view can start there
+            # What is drawn again is drawn from all, not from its own part, so that each row keeps its probability.
+            again = lambda i: propose(jax.random.fold_in(key, i))  # noqa: E731
+            (span, weight), found = draw_until(ROUNDS * CANDIDATES, again, (span, weight), found)
         # The weight comes from the draw: read anew, it could be read after the leaves are next written, and XLA would
         # copy them to be safe.
         return span.replace(valid=found), _share(state.tree, weight)

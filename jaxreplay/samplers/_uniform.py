@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -50,11 +49,11 @@ class Uniform:
     ) -> tuple[Span, jax.Array]:
         readable = readable_rows(rings)
         if self.replacement:
-            find = functools.partial(view.find, rings)
-            span, found = draw_uniform(key, batch_size, held_rows(rings), readable, find, view)
+            can_start = lambda rows: view.find(rings, rows).valid  # noqa: E731
+            rows = draw_uniform(key, batch_size, held_rows(rings), readable, can_start, view, rings.memory.at_once)
         else:
-            span, found = draw_distinct(key, batch_size, rings, view)
-        return span.replace(valid=found), jnp.broadcast_to(one_over(readable.total), found.shape)
+            rows = draw_distinct(key, batch_size, rings, view, readable)
+        return view.find(rings, rows), jnp.broadcast_to(one_over(readable.total), (batch_size,))
 
     def probability(self, state: tuple[()], rings: Rings, span: Span) -> jax.Array:
         return jnp.broadcast_to(one_over(readable_rows(rings).total), span.time.shape)

@@ -2,60 +2,80 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxreplay._core import lookup
 from jaxreplay._core.clock import is_last_of_equals
 from jaxreplay._core.lookup import flat_index
 from jaxreplay._core.random import bounded
-from jaxreplay._core.rings import Rings, Span
-from jaxreplay.samplers.numbered import held_rows
-from jaxreplay.samplers.redraw import FEW_ROUNDS, redraw_after
-from jaxreplay.types import Rows
+from jaxreplay._core.rings import Rings
+from jaxreplay.samplers.numbered import Numbered, held_rows
+from jaxreplay.types import Rows, out_of_range_unless
 from jaxreplay.views import View
 
+SPARSE = 4  # a batch of B is drawn from a stream of numbers where there are at least 4 B
 
-def draw_distinct(key: jax.Array, batch_size: int, rings: Rings, view: View) -> tuple[Span, jax.Array]:
-    """Draw rows uniformly, none twice: those that were drawn before are drawn again, which is fair; then by a shuffle.
 
-    In a stream of fair draws, the first B different ones are a uniform set; a few rounds make the stream long enough
-    where B is small against the rows there are. Else all rows are shuffled, and what is open takes the first of them
-    that can be drawn and are not in the batch yet.
+def draw_distinct(key: jax.Array, batch_size: int, rings: Rings, view: View, readable: Numbered) -> Rows:
+    """Draw rows uniformly, none twice: every set of B rows that the view can start from has the same probability.
+
+    What was not found is out of range.
     """
-    num_rows, proposed, find = rings.num_slots * rings.num_envs, held_rows(rings), functools.partial(view.find, rings)
-    places = jnp.arange(batch_size, dtype=jnp.int32)
+    if view.refuses:
+        return _draw_refusing(key, batch_size, rings, view)
+    number, found = distinct_numbers(key, batch_size, readable.total)
+    return out_of_range_unless(found, readable.at(jnp.where(found, number, 0)))
 
-    def place(span: Span, valid: jax.Array) -> jax.Array:
-        return jnp.where(valid, flat_index(rings, span.slot, span.env), num_rows + rings.num_envs + places)
 
-    def propose(key: jax.Array) -> tuple[Span, jax.Array]:
-        number, fair = bounded(key, (batch_size,), proposed.total)
-        span = find(proposed.at(number))
-        return span, fair & span.valid
+def distinct_numbers(key: jax.Array, count: int, below: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Draw whole numbers `[count]` in `[0, below)`, none twice, and say which there are: all, if `below` is enough.
 
-    def propose_new(key: jax.Array, before: Span, found: jax.Array) -> tuple[Span, jax.Array]:
-        span, valid = propose(key)
-        both = jnp.concatenate([place(before, found), place(span, valid) + jnp.where(valid, 0, batch_size)])
-        first = is_last_of_equals(both[::-1])[::-1]
-        return span, valid & first[batch_size:]
+    In a stream of fair draws, the first different ones are a uniform set. The stream is long enough where numbers are
+    many (its chance to be too short is below 1e-20); else all of them are shuffled.
+    """
+    stream_key, shuffle_key = jax.random.split(key)
+    number, fair = bounded(stream_key, (2 * count + 64,), below)
+    stream, enough = _first_different(number, fair, count)
+    shuffled = jax.random.permutation(shuffle_key, SPARSE * count).astype(jnp.int32)
+    shuffled = shuffled[jnp.argsort(shuffled >= below, stable=True)][:count]
+    is_many = below >= SPARSE * count
+    return jnp.where(is_many, stream, shuffled), jnp.where(is_many, enough, jnp.arange(count) < below)
 
-    def shuffle(key: jax.Array, before: Span, found: jax.Array) -> tuple[Span, jax.Array]:
+
+def _first_different(number: jax.Array, usable: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+    """Take the first `count` different ones of the usable numbers `[N]`, and say which of them there are."""
+    others = -1 - jnp.arange(number.shape[0], dtype=jnp.int32)
+    first = usable & is_last_of_equals(jnp.where(usable, number, others)[::-1])[::-1]
+    order = jnp.argsort(~first, stable=True)[:count]
+    return number[order], first[order]
+
+
+def _draw_refusing(key: jax.Array, batch_size: int, rings: Rings, view: View) -> Rows:
+    """Draw by a stream of rows; where it is too short, shuffle all rows once, a pass over the ring."""
+    num_rows, proposed = rings.num_slots * rings.num_envs, held_rows(rings)
+    stream_key, shuffle_key = jax.random.split(key)
+    number, fair = bounded(stream_key, (SPARSE * batch_size + 64,), proposed.total)
+    usable = fair & view.find(rings, proposed.at(number)).valid
+    number, found = _first_different(number, usable, batch_size)
+    rows = proposed.at(number)
+
+    def shuffle(carry: tuple[Rows, jax.Array, jax.Array]) -> tuple[Rows, jax.Array, jax.Array]:
+        rows, found, _ = carry
         every = lookup.all_rows(rings)
-        order = jax.random.permutation(key, num_rows)
+        order = jax.random.permutation(shuffle_key, num_rows)
         every = jax.tree.map(lambda x: x[order], every)
-        spans = find(every)
-        taken = jnp.zeros((num_rows + rings.num_envs,), jnp.bool_).at[place(before, found)].set(True, mode="drop")
-        free = spans.valid & ~taken[flat_index(rings, spans.slot, spans.env)]
+        span, mine = view.find(rings, every), view.find(rings, rows)
+        place = jnp.where(found, flat_index(rings, mine.slot, mine.env), num_rows + rings.num_envs)
+        taken = jnp.zeros((num_rows + rings.num_envs,), jnp.bool_).at[place].set(True, mode="drop")
+        free = span.valid & ~taken[flat_index(rings, span.slot, span.env)]
         order = jnp.argsort(~free, stable=True)
         nth = jnp.cumsum(~found, dtype=jnp.int32) - 1
         chosen = order[jnp.clip(nth, 0, num_rows - 1)]
-        rows = jax.tree.map(lambda x: x[chosen], every)
-        return find(rows), (nth < jnp.sum(free, dtype=jnp.int32)) & ~found
+        rows = jax.tree.map(lambda new, old: jnp.where(found, old, new[chosen]), every, rows)
+        return rows, found | (nth < jnp.sum(free, dtype=jnp.int32)), jnp.ones_like(found)
 
-    none = find(Rows(time=jnp.zeros_like(places), env=jnp.full_like(places, -1)))
-    nothing = jnp.zeros((batch_size,), jnp.bool_)
-    first = propose_new(key, none, nothing)
-    return redraw_after(key, first, (FEW_ROUNDS - 1, propose_new), (1, shuffle))
+    once = (rows, found, jnp.zeros_like(found) & found)
+    rows, found, _ = lax.while_loop(lambda carry: ~jnp.all(carry[1] | carry[2]), shuffle, once)
+    return out_of_range_unless(found, rows)

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxreplay._core import lookup
 from jaxreplay._core.loops import find_interval
-from jaxreplay._core.random import bounded
+from jaxreplay._core.random import bounded, nearly_bounded
 from jaxreplay._core.rings import Rings
-from jaxreplay.samplers.redraw import first_found, redraw, rounds
-from jaxreplay.types import Rows
+from jaxreplay.samplers.redraw import redraw
+from jaxreplay.types import Rows, out_of_range_unless
 from jaxreplay.views import View
-
-TRIES = 4  # a row and round, under a view that refuses rows: a round costs more than they do
-RANKED_TRIES = 16  # none of them is fair one time in 2**32 at most, for up to 2**30 rows
-
-
-class Found(Protocol):
-    """What says of rows whether they can be read, as a `Span`: any pytree with leaves `[B, ...]`."""
-
-    @property
-    def valid(self) -> jax.Array: ...
-
-
-D = TypeVar("D", bound=Found)
 
 
 class Numbered(NamedTuple):
@@ -64,28 +51,27 @@ def draw_uniform(
     batch_size: int,
     proposed: Numbered,
     ranked: Numbered,
-    find: Callable[[Any], D],
+    can_start: Callable[[Any], jax.Array],
     view: View,
-) -> tuple[D, jax.Array]:
-    """Draw rows uniformly among those that `find` finds; return what it says of them, and which were found `[B]`.
+    at_once: bool,
+) -> Any:
+    """Draw rows `[B]` uniformly among those that the view can start from; what was not found is out of range.
 
     proposed: rows that are cheap to name, drawn until found. ranked: a smaller set with all that can be found, whose
-    rows cost more to name; used for what a few rounds leave open.
+    rows cost more to name; used for what a few candidates leave open.
     """
-    tries = TRIES if view.refuses else 1
 
-    def propose(key: jax.Array) -> tuple[D, jax.Array]:
-        number, fair = bounded(key, (tries * batch_size,), proposed.total)
-        drawn = find(proposed.at(number))
-        return first_found(tries, drawn, fair & drawn.valid)
+    def propose(key: jax.Array) -> tuple[Any, jax.Array]:
+        number, fair = bounded(key, (batch_size,), proposed.total)
+        rows = proposed.at(number)
+        return rows, fair & can_start(rows)
 
-    def propose_ranked(key: jax.Array) -> tuple[D, jax.Array]:
-        numbers, fairs = bounded(key, (RANKED_TRIES, batch_size), ranked.total)
-        number = jnp.take_along_axis(numbers, jnp.argmax(fairs, axis=0)[None], axis=0)[0]
-        drawn = find(ranked.at(number))
-        return drawn, jnp.any(fairs, axis=0) & drawn.valid
+    def propose_ranked(key: jax.Array) -> tuple[Any, jax.Array]:
+        rows = ranked.at(nearly_bounded(key, batch_size, ranked.total))
+        return rows, (ranked.total > 0) & can_start(rows)
 
-    return redraw(key, propose, (rounds(view) // tries - 1, propose), (1, propose_ranked))
+    rows, found = redraw(key, propose, view, at_once, propose_ranked)
+    return out_of_range_unless(found, rows)
 
 
 def one_over(count: jax.Array) -> jax.Array:

@@ -1,8 +1,12 @@
-"""Drawing again until found, in loops that cost nothing where the first draw finds everything."""
+"""Drawing again what cannot be used, in the way that costs the platform least; the rows drawn are the same on each.
+
+Each place of a batch takes the first of its candidates that can be used. On a CPU they are drawn in turn, in a loop
+that mostly does not begin. On a GPU the host waits for the device at every loop whose end only the data decide, so
+there, and on a TPU, all candidates are drawn at once. Under a view that refuses rows one loop goes on from there.
+"""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -11,75 +15,78 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxreplay._core import trees
-from jaxreplay._core.rings import Span
+from jaxreplay._core.rings import Rings, Span
 from jaxreplay.views import View
 
-FEW_ROUNDS = 8
-MANY_ROUNDS = 256
+CANDIDATES = 4
+ROUNDS = 64  # of so many candidates, under a view that refuses rows
 
 D = TypeVar("D")
 Propose = Callable[[jax.Array], tuple[D, jax.Array]]
-"""Draws with a key: anything with leaves `[B, ...]`, and which of them are to be kept, `[B]` bool."""
-
-ProposeAfter = Callable[[jax.Array, D, jax.Array], tuple[D, jax.Array]]
-"""The same, given what was drawn and found before."""
+"""Draws with a key: anything with leaves `[B, ...]`, and which of them can be used, `[B]` bool."""
 
 
-def rounds(view: View) -> int:
-    """Say how often to draw for a view: more often where it refuses rows that can be read."""
-    return MANY_ROUNDS if view.refuses else FEW_ROUNDS
-
-
-def redraw(key: jax.Array, first: Propose[D], *others: tuple[int, Propose[D]]) -> tuple[D, jax.Array]:
-    """Draw with `first`, and with others for some rounds each until all is found; return what was drawn and found."""
-
-    def alone(propose: Propose[D]) -> ProposeAfter[D]:
-        return lambda key, drawn, found: propose(key)
-
-    return redraw_after(key, first(key), *((count, alone(propose)) for count, propose in others))
-
-
-def redraw_after(
-    key: jax.Array, first: tuple[D, jax.Array], *others: tuple[int, ProposeAfter[D]]
+def redraw(
+    key: jax.Array, propose: Propose[D], view: View, at_once: bool, last: Propose[D] | None = None
 ) -> tuple[D, jax.Array]:
-    """Draw as `redraw` does, with draws that depend on what was found before.
+    """Draw with `propose` until all is found: up to `CANDIDATES` times, or `ROUNDS` as often if the view refuses rows.
 
-    Loops rather than branches: under vmap a branch is always taken, a loop only while some batch needs it.
+    at_once: draw all candidates together, without a loop. last: draws what is still missing then, once.
+    Returns what was drawn, and which of it was found, `[B]`.
     """
 
-    def again(propose: ProposeAfter[D], carry: tuple[jax.Array, D, jax.Array]) -> tuple[jax.Array, D, jax.Array]:
+    def candidates(first: jax.Array | int) -> tuple[D, jax.Array]:
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(first + jnp.arange(CANDIDATES, dtype=jnp.int32))
+        return _first_found(*jax.vmap(propose)(keys))
+
+    if view.refuses:
+        drawn, found = candidates(0)
+        drawn, found = draw_until(ROUNDS, lambda i: candidates(i * CANDIDATES), drawn, found)
+    elif at_once:
+        drawn, found = candidates(0)
+    else:
+        again = lambda i: propose(jax.random.fold_in(key, i))  # noqa: E731
+        drawn, found = draw_until(CANDIDATES, again, *again(0))
+    if last is None:
+        return drawn, found
+    end = ROUNDS * CANDIDATES
+    if at_once:
+        other, other_found = last(jax.random.fold_in(key, end))
+        return trees.choose(found, drawn, other), found | other_found
+    return draw_until(2, lambda i: last(jax.random.fold_in(key, end)), drawn, found)
+
+
+def draw_until(end: int, draw: Callable[[jax.Array], tuple[D, jax.Array]], drawn: D, found: jax.Array) -> tuple[D, Any]:
+    """Draw rounds 1 to `end` until all is found. A loop, not a branch: under vmap a branch is always taken."""
+
+    def again(carry: tuple[jax.Array, D, jax.Array]) -> tuple[jax.Array, D, jax.Array]:
         round_, drawn, found = carry
-        other, other_found = propose(jax.random.fold_in(key, round_), drawn, found)
+        other, other_found = draw(round_)
         return round_ + 1, trees.choose(found, drawn, other), found | other_found
 
-    def unfinished(end: int, carry: tuple[jax.Array, D, jax.Array]) -> jax.Array:
-        return (carry[0] < end) & ~jnp.all(carry[2])
-
-    drawn, found = first
     drawn = trees.choose(found, drawn, drawn)  # inside shard_map it varies from the start, as every later draw does
-    carry, end = (jnp.int32(1), drawn, found), 1
-    for count, propose in others:
-        end += count
-        carry = lax.while_loop(functools.partial(unfinished, end), functools.partial(again, propose), carry)
+    carry = lax.while_loop(lambda carry: (carry[0] < end) & ~jnp.all(carry[2]), again, (jnp.int32(1), drawn, found))
     return carry[1], carry[2]
 
 
-def first_found(tries: int, drawn: D, found: jax.Array) -> tuple[D, jax.Array]:
-    """Keep the first found of several draws a row, leaves `[tries * B, ...]` with the draws of a row B apart."""
-    each = jax.tree.map(lambda x: x.reshape(tries, -1, *x.shape[1:]), (drawn, found))
-    kept, kept_found = jax.tree.map(lambda x: x[0], each)
-    for i in range(1, tries):
-        other, other_found = jax.tree.map(lambda x: x[i], each)  # noqa: B023
-        kept, kept_found = trees.choose(kept_found, kept, other), kept_found | other_found
+def _first_found(drawn: D, found: jax.Array) -> tuple[D, jax.Array]:
+    """Keep for each place the first of its candidates that was found; leaves `[N, B, ...]`."""
+    kept, kept_found = jax.tree.map(lambda x: x[0], drawn), found[0]
+    for i in range(1, found.shape[0]):
+        kept = trees.choose(kept_found, kept, jax.tree.map(lambda x: x[i], drawn))  # noqa: B023
+        kept_found |= found[i]
     return kept, kept_found
 
 
-def redraw_rows(key: jax.Array, propose: Callable[[jax.Array], Span], view: View) -> Span:
-    """Draw rows with `propose`, a function of a key, again and again until all can be read: for a simple sampler."""
+def redraw_rows(key: jax.Array, propose: Callable[[jax.Array], Span], view: View, rings: Rings | None = None) -> Span:
+    """Draw rows with `propose`, a function of a key, again and again until all can be read: for a simple sampler.
 
-    def drawn(key: jax.Array) -> tuple[Any, jax.Array]:
+    rings: those that the rows are of, so that no loop waits for the data where that is dear.
+    """
+
+    def drawn(key: jax.Array) -> tuple[Span, jax.Array]:
         span = propose(key)
         return span, span.valid
 
-    span, found = redraw(key, drawn, (rounds(view), drawn))
+    span, found = redraw(key, drawn, view, rings is not None and rings.memory.at_once)
     return span.replace(valid=found)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from jaxreplay._core import trees
 from jaxreplay._core.loops import find_interval
@@ -60,24 +59,21 @@ class Concat(Source):
         return jax.tree.map(lambda *parts: jnp.concatenate(parts), *found)
 
     def starts(self, rows: SourceRows, view: View) -> jax.Array:
-        return self._find(rows, view).valid
+        each = [part.starts(rows.of(i), view) for i, part in enumerate(self.sources)]
+        return functools.reduce(jnp.logical_or, each)
 
     def sample(self, key: jax.Array, batch_size: int, view: View) -> Sample:
         held, readable = (
             self._joined([getattr(part, name)() for part in self.sources]) for name in ("held", "readable")
         )
-        find = functools.partial(self._find, view=view)
-        spans, found = draw_uniform(key, batch_size, held, readable, find, view)
-        each = tuple(span.replace(valid=span.valid & found) for span in spans.each)
-        return self._read(each, one_over(readable.total), view, key)
+        at_once, can_start = self.buffers[0].rings.memory.at_once, functools.partial(self.starts, view=view)
+        rows = draw_uniform(key, batch_size, held, readable, can_start, view, at_once)
+        spans = tuple(view.find(part.buffer.rings, rows.of(i)) for i, part in enumerate(self.sources))
+        return self._read(spans, one_over(readable.total), view, key)
 
     def take(self, rows: SourceRows, view: View, key: jax.Array | None) -> Sample:
         spans = tuple(part.find(rows.of(i), view) for i, part in enumerate(self.sources))
         return self._read(spans, one_over(self.size()), view, key)
-
-    def _find(self, rows: SourceRows, view: View) -> Spans:
-        """Find in each buffer the rows that are of the sources."""
-        return Spans(tuple(view.find(part.buffer.rings, rows.of(i)) for i, part in enumerate(self.sources)))
 
     def _read(self, spans: tuple[Span, ...], probability: jax.Array, view: View, key: jax.Array | None) -> Sample:
         each = zip(self.buffers, spans, strict=True)
@@ -95,13 +91,3 @@ class Concat(Source):
             return chosen
 
         return Numbered(ends[-1], at)
-
-
-class Spans(struct.PyTreeNode):
-    """Where rows are in each of several buffers; each row is valid in at most one."""
-
-    each: tuple[Span, ...]
-
-    @property
-    def valid(self) -> jax.Array:
-        return functools.reduce(jnp.logical_or, [span.valid for span in self.each])

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from jaxreplay._core import lookup, trees
 from jaxreplay._core.clock import age, is_last_of_equals
 from jaxreplay._core.lookup import flat_index, own_word
-from jaxreplay._core.loops import vary_as
+from jaxreplay._core.loops import bisect, vary_as
 from jaxreplay._core.rings import MAX_INDEX, Rings, Span
 from jaxreplay.buffer import check_rows
 from jaxreplay.samplers.numbered import Numbered, draw_uniform, one_over
@@ -69,9 +68,10 @@ class Subset(Source):
 
     def sample(self, key: jax.Array, batch_size: int, view: View) -> Sample:
         rings, mine = self.buffer.rings, self.readable()
-        find = functools.partial(view.find, rings)
-        span, found = draw_uniform(key, batch_size, mine, mine, find, view)
-        return read(rings, span.replace(valid=found), one_over(self.count), view, key)
+        rows = draw_uniform(
+            key, batch_size, mine, mine, functools.partial(self.starts, view=view), view, rings.memory.at_once
+        )
+        return read(rings, view.find(rings, rows), one_over(self.count), view, key)
 
     def take(self, rows: Rows, view: View, key: jax.Array | None) -> Sample:
         return read(self.buffer.rings, self.find(rows, view), one_over(self.count), view, key)
@@ -85,19 +85,14 @@ class Subset(Source):
             mine = jax.tree.map(lambda x: x[jnp.clip(index, 0, last)], self.rows)
             return rows.time - mine.time, rows.env - mine.env
 
-        def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-            low, high = bounds  # the first row that does not come before lies in [low, high]
-            middle = low + (high - low) // 2
-            time, env = behind(middle)
-            before = (low < high) & ((time > 0) | ((time == 0) & (env > 0)))
-            return jnp.where(before, middle + 1, low), jnp.where(before, high, middle)
+        def comes_before(count: jax.Array) -> jax.Array:
+            time, env = behind(self.first + count - 1)
+            return (count <= self.count) & ((time > 0) | ((time == 0) & (env > 0)))
 
-        low = jnp.broadcast_to(self.first, rows.time.shape)
-        bounds = vary_as((low, low + self.count), (rows.time, rows.time))
-        bounds = vary_as(bounds, (self.rows.time[:1], self.rows.time[:1]))
-        low, _ = lax.fori_loop(0, (last + 1).bit_length(), halve, bounds)
-        time, env = behind(low)
-        return (low < self.first + self.count) & (time == 0) & (env == 0)
+        like = vary_as(vary_as(rows.time, self.rows.time[:1]), self.count)
+        index = bisect(last + 1, comes_before, like, unroll=self.buffer.rings.memory.at_once)
+        time, env = behind(self.first + index)
+        return (index < self.count) & (time == 0) & (env == 0)
 
 
 def subset(buffer: Buffer, rows: Rows | Episodes) -> Subset:
