@@ -71,6 +71,8 @@ def create(
         raise ValueError(f"capacity: {capacity} is not a multiple of num_envs={envs}; the nearest that are: {valid}")
     if isinstance(sampler, type) or not callable(getattr(sampler, "draw", None)):
         raise TypeError(f"sampler: expected a sampler, as samplers.uniform() with its parentheses, got {sampler!r}")
+    if made_for := getattr(sampler, "made_for", None):
+        sampler = made_for(_platform())
     if isinstance(example, Transition):
         next_of = {"next_observation": "observation"} if next_of is None else next_of
     episode_end = ends.resolve(example, episode_end)

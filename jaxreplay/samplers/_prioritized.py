@@ -16,7 +16,7 @@ from jaxreplay._core.rings import Rings, Span
 from jaxreplay.samplers import sum_tree
 from jaxreplay.samplers.drawable import can_start, forget_lost, leaf_index, may_wait, weigh_startable
 from jaxreplay.samplers.redraw import CANDIDATES, ROUNDS, draw_until
-from jaxreplay.samplers.sum_tree import Tree
+from jaxreplay.samplers.sums import Tree, unit
 from jaxreplay.types import Rows
 from jaxreplay.views import View
 from jaxreplay.views.base import check_view
@@ -85,11 +85,16 @@ class Prioritized:
     new_priority: float | None
     stratified: bool
     view: View | None
+    tiled: bool = False
+
+    def made_for(self, platform: str) -> Prioritized:
+        """Return this sampler with a state that lies as the platform wants it."""
+        return dataclasses.replace(self, tiled=platform == "tpu")
 
     def init(self, num_slots: int, num_envs: int) -> Priorities:
         count = num_slots * num_envs
         return Priorities(
-            tree=sum_tree.make_tree(count),
+            tree=sum_tree.make_tree(count, self.tiled),
             kept=jnp.zeros((count,), jnp.float32) if may_wait(self.view) else None,
             largest=jnp.ones((), jnp.float32),
             lost=jnp.zeros((num_envs,), jnp.int32),
@@ -136,7 +141,7 @@ class Prioritized:
     ) -> tuple[Span, jax.Array]:
         def propose(key: jax.Array, stratified: bool = False) -> tuple[tuple[Span, jax.Array], jax.Array]:
             bits = jax.random.bits(key, (2, batch_size), jnp.uint32)
-            position = sum_tree.unit(bits[0])
+            position = unit(bits[0])
             if stratified:
                 position = (jnp.arange(batch_size, dtype=jnp.float32) + position) / batch_size
             index, weight = sum_tree.draw(state.tree, position, bits[1])

@@ -15,7 +15,7 @@ from jaxreplay._core.lookup import flat_index
 from jaxreplay._core.loops import while_needed
 from jaxreplay._core.rings import Rings, Span
 from jaxreplay.samplers import sum_tree
-from jaxreplay.samplers.sum_tree import Tree
+from jaxreplay.samplers.sums import Tree
 from jaxreplay.types import Rows
 from jaxreplay.views import View
 
