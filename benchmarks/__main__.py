@@ -1,7 +1,8 @@
 """`python -m benchmarks [part ...]`: time this library against its peers in one process, and keep the figures.
 
 `python -m benchmarks compare OLD.json NEW.json` shows what changed between two runs, and
-`python -m benchmarks plot FILE.json` draws the picture of one anew.
+`python -m benchmarks plot FILE.json` draws the picture of one anew. `python -m benchmarks programs` compiles the
+programs for CPUs, TPUs and GPUs, without a device, and says what they would do.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from benchmarks import machine, picture, results
+from benchmarks import machine, picture, programs, results
 from benchmarks.workloads import PARTS
 
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -24,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return compare(arguments[1:])
     if arguments[:1] == ["plot"]:
         return plot(arguments[1:])
+    if arguments[:1] == ["programs"]:
+        return programs.main(arguments[1:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Time jaxreplay against its peers.")
     parser.add_argument("parts", nargs="*", metavar="part", help=f"one or more of {', '.join(PARTS)}; default all")
     parser.add_argument("--quick", action="store_true", help="few rounds, for a first look")

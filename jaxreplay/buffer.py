@@ -22,6 +22,7 @@ from jaxreplay.state import Buffer, check_buffer
 from jaxreplay.types import PyTree, Rows, SourceRows, Transition
 
 MAX_INT32 = 2**31 - 1
+PLATFORMS = ("cpu", "gpu", "cuda", "rocm", "tpu")
 FREE_BYTES = 64 * 2**20  # what records of episodes may take by default, so that no row of a short episode is lost
 
 
@@ -35,6 +36,7 @@ def create(
     next_of: Mapping[str, str] | None = None,
     episode_end: str | Sequence[str] | Callable[[PyTree], Any] | None = None,
     episode_data: PyTree = None,
+    platform: str | None = None,
 ) -> Buffer:
     """Make an empty buffer for steps like `example`.
 
@@ -54,6 +56,9 @@ def create(
         of two structures. A `Transition` ends by `("terminated", "truncated")`. Without `episode_end`, the steps of
         another structure are independent items.
     episode_data: an example of what to keep for each episode (seed, goal, return), see `set_episode_data`.
+    platform: the kind of device that the buffer will live on, as JAX names it ("cpu", "gpu", "tpu"). It decides how
+        the arrays lie in memory, never what comes out, and the buffer works on every other platform as well. The
+        default is the platform of JAX's default device.
 
     Allocates once; nothing else in the library does. Raises ValueError or TypeError for what cannot be stored.
 
@@ -63,6 +68,7 @@ def create(
     >>> replay.capacity(buffer)
     1000
     """
+    platform = _check_platform(platform)
     capacity = trees.check_count("capacity", capacity)
     envs = 1 if num_envs is None else trees.check_count("num_envs", num_envs)
     if capacity % envs:
@@ -72,7 +78,7 @@ def create(
     if isinstance(sampler, type) or not callable(getattr(sampler, "draw", None)):
         raise TypeError(f"sampler: expected a sampler, as samplers.uniform() with its parentheses, got {sampler!r}")
     if made_for := getattr(sampler, "made_for", None):
-        sampler = made_for(_platform())
+        sampler = made_for(platform)
     if isinstance(example, Transition):
         next_of = {"next_observation": "observation"} if next_of is None else next_of
     episode_end = ends.resolve(example, episode_end)
@@ -90,7 +96,7 @@ def create(
     elif max_episodes is not None or episode_data is not None:
         raise ValueError("max_episodes and episode_data need episode_end: without it, rows are independent items")
     return Buffer(
-        rings=make_rings(layout, num_slots, envs, num_records, _platform()),
+        rings=make_rings(layout, num_slots, envs, num_records, platform),
         sampler_state=sampler.init(num_slots, envs),
         episode_data=make_data(episode_data, num_records, envs),
         sampler=sampler,
@@ -99,10 +105,14 @@ def create(
     )
 
 
-def _platform() -> str:
-    """Name the platform that arrays are made for where the caller does not say: JAX's default device's."""
-    device = jax.config.jax_default_device
-    return jax.default_backend() if device is None else getattr(device, "platform", device)
+def _check_platform(platform: str | None) -> str:
+    """Return a kind of device, by default that of JAX's default device; raise ValueError for an unknown one."""
+    if platform is None:
+        device = jax.config.jax_default_device
+        return jax.default_backend() if device is None else getattr(device, "platform", device)
+    if platform not in PLATFORMS:
+        raise ValueError(f"platform: expected one of {', '.join(PLATFORMS)}, got {platform!r}")
+    return platform
 
 
 def _default_records(layout: Layout, num_slots: int, num_envs: int, episode_data: PyTree) -> int:

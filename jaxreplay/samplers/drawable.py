@@ -61,7 +61,7 @@ def forget_lost(tree: Tree, rings: Rings, lost: jax.Array) -> tuple[Tree, jax.Ar
     Returns the tree and the new `lost`. Each row is visited once in its life, some slices of all envs at a time. Mostly
     there are none, and the loop does nothing.
     """
-    if not rings.num_records:
+    if not rings.num_records or rings.num_records >= rings.num_slots:  # then no row ever loses its record
         return tree, lost
     first_held = oldest(rings.clock)
     first = rings.clock.time - lookup.oldest_recorded(rings)  # times are compared by distance
