@@ -261,9 +261,7 @@ def table(found: dict[str, Facts]) -> str:
 
 def main(arguments: list[str]) -> int:
     """Compile for each platform that is asked for, or whose compiler is there, and save the tables."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks programs", description="Compile and read programs."
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks programs", description="Compile and read programs.")
     parser.add_argument("platforms", nargs="*", metavar="platform", help="cpu, tpu, gpu; default all")
     parser.add_argument("--only", default="", help="programs whose name contains this; nothing is saved")
     args = parser.parse_args(arguments)

@@ -285,7 +285,7 @@ class Tiled:
     def set_own_words(self, arrays: Arrays, layout: Layout, words: jax.Array) -> Arrays:
         slices = jnp.arange(self.num_slots, dtype=jnp.int32)[:, None]
         row, part = self._step_place(slices, jnp.arange(self.num_envs, dtype=jnp.int32)[None])
-        lane = part[..., None] * self.num_words + jnp.arange(OWN_WORDS, dtype=jnp.int32)
+        lane = part[..., None] * self.num_words + jnp.arange(OWN_WORDS, dtype=jnp.int32)[None, None]
         index = jnp.broadcast_arrays(row[..., None], lane)
         return (arrays[0].at[*index].set(words, unique_indices=True), *arrays[1:])
 

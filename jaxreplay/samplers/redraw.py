@@ -35,25 +35,27 @@ def redraw(
     Returns what was drawn, and which of it was found, `[B]`.
     """
 
-    def candidates(first: jax.Array | int) -> tuple[D, jax.Array]:
-        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(first + jnp.arange(CANDIDATES, dtype=jnp.int32))
+    def candidates(keys: jax.Array) -> tuple[D, jax.Array]:
         return _first_found(*jax.vmap(propose)(keys))
 
-    if view.refuses:
-        drawn, found = candidates(0)
-        drawn, found = draw_until(ROUNDS, lambda i: candidates(i * CANDIDATES), drawn, found)
-    elif at_once:
-        drawn, found = candidates(0)
+    def next_keys(first: jax.Array | int, count: int) -> jax.Array:
+        return jax.vmap(lambda i: jax.random.fold_in(key, i))(first + jnp.arange(count, dtype=jnp.int32))
+
+    if at_once or view.refuses:
+        drawn, found = candidates(jnp.concatenate([key[None], next_keys(1, CANDIDATES - 1)]))
     else:
         again = lambda i: propose(jax.random.fold_in(key, i))  # noqa: E731
-        drawn, found = draw_until(CANDIDATES, again, *again(0))
+        drawn, found = draw_until(CANDIDATES, again, *propose(key))
+    if view.refuses:
+        more = lambda i: candidates(next_keys(i * CANDIDATES, CANDIDATES))  # noqa: E731
+        drawn, found = draw_until(ROUNDS, more, drawn, found)
     if last is None:
         return drawn, found
-    end = ROUNDS * CANDIDATES
-    if at_once:
-        other, other_found = last(jax.random.fold_in(key, end))
-        return trees.choose(found, drawn, other), found | other_found
-    return draw_until(2, lambda i: last(jax.random.fold_in(key, end)), drawn, found)
+    last_key = jax.random.fold_in(key, ROUNDS * CANDIDATES)
+    if not at_once:
+        return draw_until(2, lambda _: last(last_key), drawn, found)
+    other, other_found = last(last_key)
+    return trees.choose(found, drawn, other), found | other_found
 
 
 def draw_until(end: int, draw: Callable[[jax.Array], tuple[D, jax.Array]], drawn: D, found: jax.Array) -> tuple[D, Any]:

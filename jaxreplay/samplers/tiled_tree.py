@@ -36,8 +36,9 @@ def get_leaves(tree: Tree, index: jax.Array) -> jax.Array:
     """Read leaves at `[...]`; zero past the end."""
     row, lane = index // LANES, index % LANES
     rows = tree[0].at[row].get(mode="fill", fill_value=0, wrap_negative_indices=False)
-    chosen = jnp.arange(LANES, dtype=jnp.int32) == lane[..., None]
-    return jnp.sum(jnp.where(chosen, rows, 0.0), axis=-1)
+    return jnp.sum(
+        jnp.where(lax.broadcasted_iota(jnp.int32, rows.shape, rows.ndim - 1) == lane[..., None], rows, 0.0), -1
+    )
 
 
 def set_leaves(tree: Tree, index: jax.Array, values: jax.Array) -> Tree:

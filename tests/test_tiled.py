@@ -1,0 +1,99 @@
+"""The laws under the layout of a TPU: the same bits come out, whatever the arrays look like.
+
+The first tests are those of `test_laws.py`, on buffers made for a TPU. The others compare such a buffer with one made
+for a CPU after the same calls, leaf by leaf: with few and many envs, so that slices share rows or take several.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxreplay as replay
+from jaxreplay import views
+from jaxreplay.samplers import prioritized, uniform
+from tests.test_laws import (  # noqa: F401  (collected here once more)
+    test_a_buffer_gives_back_exactly_what_the_plain_model_holds,
+    test_extend_equals_folding_append,
+    test_scan_and_jit_change_no_result,
+    test_vmap_over_buffers_changes_no_result,
+)
+
+extend = jax.jit(replay.extend)
+sample = jax.jit(replay.sample, static_argnames=("batch_size", "view"))
+take = jax.jit(replay.take, static_argnames="view")
+
+
+@pytest.fixture(autouse=True)
+def _made_for_a_tpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what the laws create be made as by default on a TPU."""
+    monkeypatch.setattr("jaxreplay.buffer._check_platform", lambda platform: platform or "tpu")
+
+
+def example() -> replay.Transition:
+    flag = jnp.bool_(False)
+    observation = {"vector": jnp.zeros(3), "image": jnp.zeros((9, 40), jnp.uint8)}
+    return replay.Transition(observation, jnp.int32(0), jnp.float32(0), flag, flag, observation)
+
+
+def steps(rng: np.random.Generator, lead: tuple[int, ...]) -> replay.Transition:
+    def some(x: jax.Array) -> jax.Array:
+        values = rng.random((*lead, *x.shape))
+        return jnp.asarray(values < 0.1) if x.dtype == jnp.bool_ else jnp.asarray((200 * values).astype(x.dtype))
+
+    return jax.tree.map(some, example())
+
+
+def history(platform: str, num_envs: int | None, length: int, sampler: Any, view: views.View) -> list[Any]:
+    """All that can be read after each of some calls."""
+    envs = num_envs or 1
+    buffer = replay.create(example(), 20 * envs, num_envs, max_episodes=5 * envs, sampler=sampler, platform=platform)
+    rng, seen = np.random.default_rng(0), []
+    for i in range(6):
+        lead = (length,) if num_envs is None else (length, envs)
+        buffer = extend(buffer, steps(rng, lead), jnp.asarray(rng.random(lead) < 0.9))
+        rows, mask = replay.rows(buffer)
+        batch = sample(buffer, jax.random.key(i), 32, view)
+        seen += [mask, take(buffer, rows), take(buffer, rows, view), batch, replay.episodes(buffer)]
+        if isinstance(sampler, type(prioritized())):
+            buffer = replay.set_priorities(buffer, batch.rows, jnp.asarray(rng.random(32) ** 4, jnp.float32))
+        if i % 3 == 1:
+            buffer = replay.remove(buffer, jax.tree.map(lambda x: x[::7], rows))
+            some = jax.tree.map(lambda x: x[::5], rows)
+            new = steps(rng, some.time.shape)
+            part = {"vector": new.observation["vector"], "image": new.observation["image"]}
+            buffer = replay.put(buffer, some, replay.Transition(part, None, new.reward, None, None, None, None))
+            buffer = replay.end_episodes(buffer)
+    return [*seen, replay.stats(buffer)]
+
+
+@pytest.mark.parametrize(
+    ("num_envs", "length", "sampler", "view"),
+    [
+        (None, 1, uniform(), views.frame_stack(3)),
+        (3, 25, uniform(), views.compose(views.frame_stack(3), views.n_step(3, 0.9))),
+        (3, 1, prioritized(0.7), views.transition()),
+        (30, 2, uniform(replacement=False), views.n_step(2, 0.9, complete=True)),
+        (30, 7, prioritized(0.7, view=views.sequence(3)), views.sequence(3)),
+    ],
+)
+def test_what_comes_out_does_not_depend_on_the_layout(
+    num_envs: int | None, length: int, sampler: Any, view: views.View
+) -> None:
+    wanted, came = (history(platform, num_envs, length, sampler, view) for platform in ("cpu", "tpu"))
+    jax.tree.map(np.testing.assert_array_equal, came, wanted)
+
+
+def test_arrays_are_rows_of_whole_tiles() -> None:
+    """A TPU copies arrays whose last axis is no multiple of 128 before it can index their rows."""
+    for num_envs in (None, 3, 200):
+        buffer = replay.create(example(), 600, num_envs, sampler=prioritized())
+        tree, envs = buffer.sampler_state.tree, num_envs or 1
+        assert all(x.ndim == 2 and x.shape[1] % 128 == 0 for x in (*buffer.rings.arrays, *tree))
+        stored = sum(x.nbytes for x in buffer.rings.arrays)
+        payload = (600 // envs + 1 + buffer.rings.num_records) * envs * (4 * buffer.rings.layout.num_words + 360)
+        assert stored <= 1.35 * payload  # mostly the image's: 384 bytes for 360
