@@ -51,14 +51,15 @@ def redraw(
         drawn, found = draw_until(ROUNDS, more, drawn, found)
     if last is None:
         return drawn, found
-    last_key = jax.random.fold_in(key, ROUNDS * CANDIDATES)
+    # The round is part of the loop's state. With a constant in its place XLA would draw before the loop, and always.
+    finish = lambda i: last(jax.random.fold_in(key, ROUNDS * CANDIDATES + i))  # noqa: E731
     if not at_once:
-        return draw_until(2, lambda _: last(last_key), drawn, found)
-    other, other_found = last(last_key)
+        return draw_until(2, finish, drawn, found)
+    other, other_found = finish(1)
     return trees.choose(found, drawn, other), found | other_found
 
 
-def draw_until(end: int, draw: Callable[[jax.Array], tuple[D, jax.Array]], drawn: D, found: jax.Array) -> tuple[D, Any]:
+def draw_until(end: int, draw: Callable[[Any], tuple[D, jax.Array]], drawn: D, found: jax.Array) -> tuple[D, Any]:
     """Draw rounds 1 to `end` until all is found. A loop, not a branch: under vmap a branch is always taken."""
 
     def again(carry: tuple[jax.Array, D, jax.Array]) -> tuple[jax.Array, D, jax.Array]:
