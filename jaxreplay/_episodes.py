@@ -1,7 +1,5 @@
 """Episodes: which there are, how each went, the user's data for each, and drawing whole ones."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The buffer, and what changes it: `create`, `append`, `extend`, `put`, `remove`, `clear`."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any

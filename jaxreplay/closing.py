@@ -1,7 +1,5 @@
 """Ending episodes after their last step was appended: `end_episodes`."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Which step ends its episode: flags of the step, named by path, or a function of the user's."""
 
-from __future__ import annotations
-
 import functools
 import operator
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """A check that a compiled step writes to its buffers in place."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math

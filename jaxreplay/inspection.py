@@ -1,7 +1,5 @@
 """What a buffer says of itself: its size and capacity, its rows, and counts of all it holds."""
 
-from __future__ import annotations
-
 import functools
 import math
 

@@ -1,7 +1,5 @@
 """Priorities of stored rows, and the weights that make up for drawing by them (Schaul et al. 2016)."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

@@ -3,8 +3,6 @@
 The arrays alone do not: a ring of 64 slots with 8 records and one of 56 with 16 have the same shapes.
 """
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

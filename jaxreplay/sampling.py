@@ -1,7 +1,5 @@
 """Reading rows through views: `sample`, `take`, `pop` and `epoch`."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Examples of transitions from an environment's spaces."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

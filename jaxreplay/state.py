@@ -1,7 +1,5 @@
 """The buffer as a pytree, how it shows itself, and the check that what a function was given is one."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from flax import struct

@@ -19,8 +19,6 @@ leaf, part  an array of a step; a subtree of it, named by its path, as `observat
 Axes: T slots, E envs, L the length of a block, B batch, W window, K records of episodes an env, R words of a row.
 """
 
-from __future__ import annotations
-
 from typing import Any, TypeAlias
 
 import jax

@@ -16,12 +16,7 @@ import pytest
 import jaxreplay as replay
 from jaxreplay import views
 from jaxreplay.samplers import prioritized, uniform
-from tests.test_laws import (  # noqa: F401  (collected here once more)
-    test_a_buffer_gives_back_exactly_what_the_plain_model_holds,
-    test_extend_equals_folding_append,
-    test_scan_and_jit_change_no_result,
-    test_vmap_over_buffers_changes_no_result,
-)
+from tests import test_laws as laws
 
 extend = jax.jit(replay.extend)
 sample = jax.jit(replay.sample, static_argnames=("batch_size", "view"))
@@ -32,6 +27,25 @@ take = jax.jit(replay.take, static_argnames="view")
 def _made_for_a_tpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let what the laws create be made as by default on a TPU."""
     monkeypatch.setattr("jaxreplay.buffer._check_platform", lambda platform: platform or "tpu")
+
+
+@pytest.mark.parametrize("shape", [laws.SHAPES[1], *(pytest.param(x, marks=pytest.mark.slow) for x in laws.SHAPES)])
+def test_a_buffer_gives_back_exactly_what_the_plain_model_holds(shape: Any) -> None:
+    laws.test_a_buffer_gives_back_exactly_what_the_plain_model_holds(shape)
+
+
+@pytest.mark.parametrize(
+    "length", [5, pytest.param(1, marks=pytest.mark.slow), pytest.param(13, marks=pytest.mark.slow)]
+)
+def test_extend_equals_folding_append(length: int) -> None:
+    laws.test_extend_equals_folding_append(laws.SHAPES[1], length)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", laws.SHAPES)
+def test_jit_scan_and_vmap_change_no_result(shape: Any) -> None:
+    laws.test_scan_and_jit_change_no_result(shape)
+    laws.test_vmap_over_buffers_changes_no_result(shape)
 
 
 def example() -> replay.Transition:

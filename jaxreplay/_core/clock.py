@@ -4,8 +4,6 @@ Times are int32 and compared by their distance to the clock: int32 subtraction w
 times that are less than 2**31 slices apart is right also where one of them has passed 2**31.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 from flax import struct

@@ -1,7 +1,5 @@
 """Changing what is stored: other values for some leaves of a row, and rows taken out."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import jax

@@ -4,8 +4,6 @@ Episodes are numbered per env from 0. The record of episode n is in slot `n % K`
 episodes have one. Numbers wrap after the largest multiple of K below 2**31, so that the slots follow on.
 """
 
-from __future__ import annotations
-
 import functools
 
 import jax

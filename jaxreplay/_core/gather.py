@@ -1,7 +1,5 @@
 """The reading plan: what a view reads of each stored leaf, worked out once, and one gather an array that follows it."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math

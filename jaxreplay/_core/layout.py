@@ -6,8 +6,6 @@ comes out is what went in, bit for bit. A leaf that follows from another one (`n
 not stored at all.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math

@@ -1,7 +1,5 @@
 """Every question about rows, in O(1) of the capacity: where they are, which can be read, and how many there are."""
 
-from __future__ import annotations
-
 import chex
 import jax
 import jax.numpy as jnp

@@ -1,7 +1,5 @@
 """A loop that copies nothing under vmap, and what keeps the types of a carry inside `jax.shard_map`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import TypeVar
 

@@ -1,7 +1,5 @@
 """Random whole numbers below a bound that is known only when the program runs, with integers alone."""
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 

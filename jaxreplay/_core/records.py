@@ -1,7 +1,5 @@
 """The records of episodes: which live, and the user's data for each."""
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 from flax import struct

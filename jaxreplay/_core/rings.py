@@ -6,8 +6,6 @@ so a step's next observation is one index into the same array as its observation
 step's slot) or not (the episode's slot), and what must read as zeros is an index too (the zero slot).
 """
 
-from __future__ import annotations
-
 import functools
 
 import jax

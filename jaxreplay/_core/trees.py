@@ -1,7 +1,5 @@
 """Pytrees by path: names for error messages, and checks of what the caller passes, before anything is written."""
 
-from __future__ import annotations
-
 import math
 import numbers
 from collections.abc import Iterable, Mapping, Sequence

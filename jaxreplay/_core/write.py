@@ -1,7 +1,5 @@
 """Writing a block of slices to both rings: one contiguous write for a slice, one scatter for the episodes' records."""
 
-from __future__ import annotations
-
 import chex
 import jax
 import jax.numpy as jnp

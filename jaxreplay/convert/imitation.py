@@ -1,7 +1,5 @@
 """The five types of the `imitation` package: trajectories with and without rewards, and three kinds of transitions."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

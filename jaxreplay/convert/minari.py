@@ -1,7 +1,5 @@
 """Minari's data sets, both ways."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import pathlib

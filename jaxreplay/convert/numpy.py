@@ -1,7 +1,5 @@
 """Plain dicts of NumPy arrays in the layout of D4RL, both ways: a row is a step."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Steps in a row as episodes: where one goes on with the next, and the observation after the last step of each."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Loading files and folders, by several workers, in order."""
 
-from __future__ import annotations
-
 import functools
 import os
 import pathlib

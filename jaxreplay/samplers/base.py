@@ -1,7 +1,5 @@
 """What a sampler is: it keeps a state beside the rings, told of every write, and draws rows from it."""
 
-from __future__ import annotations
-
 from typing import Protocol
 
 import jax

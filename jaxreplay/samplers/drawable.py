@@ -4,8 +4,6 @@ A row that a view such as `sequence(80)` cannot start from yet has weight zero, 
 later step of its episode, or the episode's end, makes it usable: `View.completes` says which steps may.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 

@@ -1,7 +1,5 @@
 """Sets of rows by number, and uniform draws from them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

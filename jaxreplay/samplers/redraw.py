@@ -5,8 +5,6 @@ that mostly does not begin. On a GPU the host waits for the device at every loop
 there, and on a TPU, all candidates are drawn at once. Under a view that refuses rows one loop goes on from there.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, TypeVar
 

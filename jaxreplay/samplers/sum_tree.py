@@ -6,8 +6,6 @@ The tree is an array a level, leaves first; node i of a level has the children `
 level below, and the last level is the children of the root. On a TPU the same tree lies as `tiled_tree` says.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 from jax import lax

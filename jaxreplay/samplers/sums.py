@@ -1,7 +1,5 @@
 """The arithmetic of a sum tree's draws: which of a node's children a random position falls into."""
 
-from __future__ import annotations
-
 from typing import NamedTuple, TypeAlias
 
 import jax

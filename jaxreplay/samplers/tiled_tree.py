@@ -5,8 +5,6 @@ is `[rows, 128]`, a row has two nodes of 64 children each, and the 8 sums betwee
 where they are needed. Every second level of the sum tree is stored, leaves first. The sums are bit for bit the same.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 from jax import lax

@@ -1,7 +1,5 @@
 """What a source is: something that rows are drawn and read from."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What is checked of sources that are made into one, and of the shares they get."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

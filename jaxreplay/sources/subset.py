@@ -1,7 +1,5 @@
 """Some rows of a buffer as a source: given rows, those of given episodes, or the parts of a random split."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """A buffer as a source: the plain path of `sample` and `take`."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

@@ -11,8 +11,6 @@ A view says which steps around a drawn row to read, field by field, and makes th
             return step.reward[:, 0] + jnp.where(span.after > 0, step.reward[:, 1], 0)
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from typing import Any, cast

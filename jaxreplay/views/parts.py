@@ -1,7 +1,5 @@
 """Reading the parts of a batch's `data` without its name."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from typing import Any

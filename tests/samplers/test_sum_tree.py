@@ -16,8 +16,8 @@ import pytest
 from scipy import stats
 
 from jaxreplay.samplers import sum_tree
+from jaxreplay.samplers.sums import FAN_OUT, unit
 
-FAN_OUT = sum_tree.FAN_OUT
 set_leaves = jax.jit(sum_tree.set_leaves)
 SIZES = [1, 5, 16, 17, 256, 300, 5000]
 
@@ -40,7 +40,7 @@ def check_sums(tree: sum_tree.Tree) -> None:
 @functools.partial(jax.jit, static_argnames=("count", "stratified"))
 def draw(tree: sum_tree.Tree, key: jax.Array, count: int, stratified: bool = False) -> Any:
     bits = jax.random.bits(key, (2, count), jnp.uint32)
-    position = sum_tree.unit(bits[0])
+    position = unit(bits[0])
     if stratified:
         position = (jnp.arange(count, dtype=jnp.float32) + position) / count
     return sum_tree.draw(tree, position, bits[1])
@@ -222,3 +222,20 @@ def test_a_tree_of_2_to_the_27_leaves() -> None:
     assert (value == 1).all()
     assert stats.chisquare(np.bincount(np.asarray(index) >> 17, minlength=1024)).pvalue > 1e-6
     assert stats.chisquare(np.bincount(np.asarray(index) & 1023, minlength=1024)).pvalue > 1e-6
+
+
+@pytest.mark.parametrize("size", [5, 300, 5000])
+def test_the_tree_in_the_tiles_of_a_tpu_has_the_same_sums_and_draws(size: int) -> None:
+    rng = np.random.default_rng(size)
+    trees = [sum_tree.make_tree(size), sum_tree.make_tree(size, tiled=True)]
+    for width in (1, 64):
+        index = jnp.asarray(rng.choice(size + 3, min(width, size), replace=False), jnp.int32)
+        values = jnp.asarray(rng.exponential(size=index.shape[0]), jnp.float32)
+        trees = [sum_tree.set_leaves(tree, index, values) for tree in trees]
+        trees = [sum_tree.set_block(tree, jnp.int32(0), values[:5]) for tree in trees]
+    flat, tiled = (draw(tree, jax.random.key(0), 4096) for tree in trees)
+    assert all(level.shape[1] == 128 for level in trees[1])
+    jax.tree.map(np.testing.assert_array_equal, tiled, flat)
+    assert float(sum_tree.total(trees[0])) == float(sum_tree.total(trees[1]))
+    every = jnp.arange(size + 3)
+    np.testing.assert_array_equal(*(sum_tree.get_leaves(tree, every) for tree in trees))

@@ -5,8 +5,6 @@ its bits. The archive's comment, its last bytes, holds a CRC-32 of all bytes bef
 anywhere is found. A file is written and read once from its first byte to its last.
 """
 
-from __future__ import annotations
-
 import functools
 import io
 import json

@@ -6,8 +6,6 @@ dead writer's, and `remove_leftovers` removes it. A lock needs neither process n
 nothing to other machines, nor clocks. Where a drive has no locks (and on Windows) nothing is ever removed.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import pathlib

@@ -5,8 +5,6 @@ next row's observation ends its part of the episode: a discontinuity. Where ther
 last row is not known. It is not invented: that row is dropped, and its observation is the final one of the rows before.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import pathlib
 from collections.abc import Mapping

@@ -4,8 +4,6 @@
 steps, None in those of an episode that has none, and `episode_data...` of all episodes, where there are some.
 """
 
-from __future__ import annotations
-
 import io
 import itertools
 import pathlib

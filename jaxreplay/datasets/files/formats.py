@@ -1,7 +1,5 @@
 """Which format a file or folder has, told by its content, and reading it."""
 
-from __future__ import annotations
-
 import codecs
 import pathlib
 import pickle

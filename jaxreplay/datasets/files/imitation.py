@@ -4,8 +4,6 @@
 stands for an object stays what it is there: a dict with a `py/...` name.
 """
 
-from __future__ import annotations
-
 import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """No format reaches outside its own file or folder: what HDF5 and links could lead to elsewhere is refused by name."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import os

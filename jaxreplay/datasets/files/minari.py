@@ -1,7 +1,5 @@
 """Minari's data sets, from the folder they are kept in, and the episodes of a `minari.MinariDataset`."""
 
-from __future__ import annotations
-
 import json
 import pathlib
 import re

@@ -4,8 +4,6 @@ What a pickle says of an array is kept as words until all is read, then checked,
 class nor a function that the pickle names is ever called, and a pickle that names any other is refused by that name.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import io
 import math

@@ -4,8 +4,6 @@ A value is a dict with string keys, a list or a tuple of values, or a leaf: a Nu
 a Python bool, int, float or string, or None. JAX arrays become NumPy arrays. Everything else is refused by its path.
 """
 
-from __future__ import annotations
-
 import base64
 import functools
 import json
