@@ -89,7 +89,8 @@ def compile_for(program: Program, sharding: Any) -> Facts:
     start = time.perf_counter()
     compiled = lowered.compile()
     seconds = time.perf_counter() - start
-    text, memory = compiled.as_text(), compiled.memory_analysis()
+    text, memory = compiled.as_text() or "", compiled.memory_analysis()
+    assert memory is not None
     outermost = re.findall(r"^\s+(?:ROOT )?%\S+ = .*? ([a-z][a-z\-]*)\(", text.split("ENTRY", 1)[1], re.MULTILINE)
     turns = [line for line in text.splitlines() if re.search(r"[ )](while|conditional)\(", line)]
     return Facts(

@@ -106,7 +106,7 @@ def create(
 def _check_platform(platform: str | None) -> str:
     """Return a kind of device, by default that of JAX's default device; raise ValueError for an unknown one."""
     if platform is None:
-        device = jax.config.jax_default_device
+        device: Any = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
         return jax.default_backend() if device is None else getattr(device, "platform", device)
     if platform not in PLATFORMS:
         raise ValueError(f"platform: expected one of {', '.join(PLATFORMS)}, got {platform!r}")

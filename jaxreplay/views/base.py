@@ -90,11 +90,25 @@ class Over(View):
 
     base: View
 
-    reach = property(lambda self: self.base.reach)
-    num_bits = property(lambda self: self.base.num_bits)
-    completes = property(lambda self: self.base.completes)
-    needs = property(lambda self: self.base.needs)
-    refuses = property(lambda self: self.base.refuses)
+    @property
+    def reach(self) -> int:
+        return self.base.reach
+
+    @property
+    def num_bits(self) -> int:
+        return self.base.num_bits
+
+    @property
+    def completes(self) -> tuple[int, ...] | None:
+        return self.base.completes
+
+    @property
+    def needs(self) -> str:
+        return self.base.needs
+
+    @functools.cached_property
+    def refuses(self) -> bool:
+        return self.base.refuses
 
     def columns(self, layout: Layout) -> Columns:
         return self.base.columns(layout)
