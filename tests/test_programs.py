@@ -90,15 +90,21 @@ def test_an_append_writes_each_array_once_for_the_step_and_once_for_the_final_ob
     assert written == {"dynamic_update_slice": arrays, "scatter": arrays}
 
 
-def test_a_prioritized_append_of_a_slice_writes_each_level_of_the_tree_once_and_contiguously() -> None:
+@pytest.mark.parametrize("max_episodes", [None, 80])
+def test_a_prioritized_append_of_a_slice_writes_each_level_of_the_tree_once_and_contiguously(
+    max_episodes: int | None,
+) -> None:
     step = steps_of(buffer_of(), (4,))
     plain, by_priority = (
-        names(replay.append, buffer_of(**options), step) for options in ({}, {"sampler": prioritized()})
+        names(replay.append, buffer_of(max_episodes=max_episodes, **options), step)
+        for options in ({}, {"sampler": prioritized()})
     )
     levels = len(buffer_of(sampler=prioritized()).sampler_state.tree)
     assert by_priority["dynamic_update_slice"] - plain["dynamic_update_slice"] == levels
-    in_the_loop = levels  # of rows that lost their record: it runs only where there are some
+    # A loop gives up rows that lost their episode's record. There are none where every slot has a record.
+    in_the_loop = levels if max_episodes else 0
     assert by_priority["scatter"] - plain["scatter"] == in_the_loop
+    assert by_priority["while"] - plain["while"] == bool(max_episodes)
 
 
 NAMES = {"observation": "obs", "next_observation": "next_obs", "action": "leaf1", "reward": "leaf0"}
