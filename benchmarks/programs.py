@@ -93,16 +93,30 @@ def compile_for(program: Program, sharding: Any) -> Facts:
     assert memory is not None
     outermost = re.findall(r"^\s+(?:ROOT )?%\S+ = .*? ([a-z][a-z\-]*)\(", text.split("ENTRY", 1)[1], re.MULTILINE)
     turns = [line for line in text.splitlines() if re.search(r"[ )](while|conditional)\(", line)]
+    counted = [_counts_turns(line, text) for line in turns]
     return Facts(
         ring=memory.argument_size_in_bytes / 1e6,
         temp=memory.temp_size_in_bytes / 1e6,
         moved=(compiled.cost_analysis() or {}).get("bytes accessed", 0.0) / 1e6,
         launches=sum(operation not in FREE for operation in outermost),
-        waits=sum("known_trip_count" not in line for line in turns),
-        loops=[int(n) for n in re.findall(r"known_trip_count\D+(\d+)", text)],
+        waits=counted.count(None),
+        loops=[n for n in counted if n is not None],
         collectives=dict(collections.Counter(re.findall(r"[ )]((?:all|collective|reduce-scatter)-?[\w\-]*)\(", text))),
         seconds=seconds,
     )
+
+
+def _counts_turns(loop: str, text: str) -> int | None:
+    """Return how many turns a loop takes, where the program says so; None where the data decide."""
+    if known := re.search(r"known_trip_count\D+(\d+)", loop):
+        return int(known[1])
+    condition = re.search(r"condition=(%[\w.\-]+)", loop)
+    if condition is None:
+        return None
+    body = text.split(f"\n{condition[1]} (", 1)[-1].split("\n}", 1)[0]
+    limits = re.findall(r"s32\[\]\S* constant\((\d+)\)", body)
+    only_counts = not re.search(r" (and|or|fusion|reduce|call|not)\(", body)
+    return int(limits[0]) if only_counts and len(limits) == 1 else None
 
 
 def device(platform: str) -> Any:

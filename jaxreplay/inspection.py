@@ -1,14 +1,12 @@
 """What a buffer says of itself: its size and capacity, its rows, and counts of all it holds."""
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
 
 from jaxreplay._core import lookup
 from jaxreplay._core.episode_numbers import VOID
-from jaxreplay._core.lookup import own_word
 from jaxreplay._core.records import live_records
 from jaxreplay.sources.base import Source
 from jaxreplay.sources.mixture import Mixture
@@ -81,13 +79,12 @@ def _stats(buffer: Buffer) -> Stats:
     def count(x: jax.Array) -> jax.Array:
         return jnp.sum(x, dtype=jnp.int32)
 
-    every = lookup.all_rows(rings)
-    valid = lookup.is_valid(rings, every)
-    slot, env, held = lookup.find_slots(rings, every)
-    number = own_word(rings, slot, env, 0)
+    valid, number = lookup.all_valid(rings), lookup.all_numbers(rings)
+    newest_first = jnp.arange(number.shape[0] - 1, -1, -1, dtype=jnp.int32)
+    held = newest_first < rings.clock.held * rings.num_envs
     numbers = live_records(rings)
     return Stats(
-        capacity=jnp.int32(math.prod(slot.shape)),
+        capacity=jnp.int32(number.shape[0]),
         time=rings.clock.time,
         held=rings.clock.held * rings.num_envs,
         size=count(valid),

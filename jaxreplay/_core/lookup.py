@@ -106,6 +106,23 @@ def is_valid(rings: Rings, rows: Rows) -> jax.Array:
     return find(rings, rows).valid
 
 
+def all_numbers(rings: Rings) -> jax.Array:
+    """List the episode words of all rows in the order of `all_rows`, `[T*E]`, those not held included: one pass."""
+    words = rings.memory.own_words(rings.arrays, rings.layout)[..., 0]
+    in_order = (rings.clock.head + jnp.arange(rings.num_slots, dtype=jnp.int32)) % rings.num_slots
+    return lax.bitcast_convert_type(words[in_order], jnp.int32).ravel()
+
+
+def all_valid(rings: Rings) -> jax.Array:
+    """Tell which of all rows can be read, in the order of `all_rows`, `[T*E]`: one pass."""
+    number = all_numbers(rings).reshape(rings.num_slots, rings.num_envs)
+    valid = number >= 0
+    if rings.num_records:
+        valid = has_record(rings.envs.number[None], number, rings.num_records)
+    held = jnp.arange(rings.num_slots, dtype=jnp.int32) >= rings.num_slots - rings.clock.held
+    return (valid & held[:, None]).ravel()
+
+
 def oldest_recorded(rings: Rings) -> jax.Array:
     """Return the age of each env's oldest row that has not lost its episode's record, `[E]`; at most `held`."""
     held = jnp.broadcast_to(rings.clock.held, (rings.num_envs,))

@@ -42,6 +42,15 @@ def vary_as(new: C, old: C) -> C:
     return jax.tree.map(lambda x, y: jnp.where(False, y.astype(x.dtype), x), new, old)
 
 
+def in_chunks(function: Callable[[C], jax.Array], xs: C, size: int) -> jax.Array:
+    """Apply a function of arrays `[B, ...]` to long ones, `[N, ...]`, in turns that need little memory."""
+    count = jax.tree.leaves(xs)[0].shape[0]
+    turns = -(-count // size)
+    filled = jax.tree.map(lambda x: jnp.pad(x, [(0, turns * size - count), *[(0, 0)] * (x.ndim - 1)]), xs)
+    out = lax.map(function, jax.tree.map(lambda x: x.reshape(turns, size, *x.shape[1:]), filled))
+    return lax.collapse(out, 0, 2)[:count]
+
+
 def bisect(most: int, holds: Callable[[jax.Array], jax.Array], like: jax.Array, unroll: bool = True) -> jax.Array:
     """Find the largest number `[B]` in `[0, most]` for which `holds`, which does from 1 up to it, and not beyond.
 

@@ -25,8 +25,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxreplay._core.layout import OWN_WORDS, Layout
+from jaxreplay._core.loops import in_chunks
 
 LANES = 128
+CHUNK = 2**13  # records that are read at once from rows of tiles, each of which is 512 bytes or more
 Arrays: TypeAlias = tuple[jax.Array, ...]
 Ring: TypeAlias = Literal["steps", "episodes", "both"]
 """Which ring the slots that are read belong to, as far as it is known when the program is made."""
@@ -176,6 +178,11 @@ class Tiled:
     def read_words(
         self, arrays: Arrays, layout: Layout, slot: jax.Array, env: jax.Array, ring: Ring, first: int, count: int
     ) -> jax.Array:
+        if slot.size > CHUNK:
+            read = functools.partial(self.read_words, arrays, layout, ring=ring, first=first, count=count)
+            return in_chunks(lambda places: read(*places), (slot.ravel(), env.ravel()), CHUNK).reshape(
+                *slot.shape, count
+            )
         found = []
         if ring != "episodes":
             row, part = self._step_place(jnp.minimum(slot, self.num_slots), env)

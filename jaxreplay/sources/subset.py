@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxreplay._core import lookup, trees
 from jaxreplay._core.clock import age, is_last_of_equals
-from jaxreplay._core.lookup import flat_index, own_word
+from jaxreplay._core.lookup import flat_index
 from jaxreplay._core.loops import bisect, vary_as
 from jaxreplay._core.rings import MAX_INDEX, Rings, Span
 from jaxreplay.buffer import check_rows
@@ -163,16 +163,14 @@ def _rows_of_episodes(rings: Rings, number: jax.Array, mask: jax.Array) -> Rows:
 
 def _own_episodes(rings: Rings) -> tuple[Rows, jax.Array]:
     """List every slot's row and its episode's number, which may be any for removed and void rows."""
-    rows = lookup.all_rows(rings)
-    slot, env, _ = lookup.find_slots(rings, rows)
-    return rows, jnp.maximum(own_word(rings, slot, env, 0), 0)
+    return lookup.all_rows(rings), jnp.maximum(lookup.all_numbers(rings), 0)
 
 
 @functools.partial(jax.jit, static_argnames="fractions", inline=True)
 def _split_rows(rings: Rings, key: jax.Array, fractions: tuple[float, ...]) -> tuple[Rows, jax.Array, jax.Array]:
     """Order every row by part, those that nothing can read last; say where each part begins, and how many it has."""
     rows, own = _own_episodes(rings)
-    valid = lookup.is_valid(rings, rows)
+    valid = lookup.all_valid(rings)
     if rings.num_records:
         group = flat_index(rings, own % rings.num_records, rows.env)
         num_groups = rings.num_records * rings.num_envs

@@ -32,8 +32,7 @@ class Whole(Source):
         return readable_rows(self.buffer.rings)
 
     def every_row(self) -> tuple[Rows, jax.Array]:
-        rows = lookup.all_rows(self.buffer.rings)
-        return rows, lookup.is_valid(self.buffer.rings, rows)
+        return lookup.all_rows(self.buffer.rings), lookup.all_valid(self.buffer.rings)
 
     def find(self, rows: Rows, view: View) -> Span:
         """Say where rows are, `valid` where they are of the source and the view can start from them."""
