@@ -243,21 +243,27 @@ def to_words(leaf: Leaf, value: jax.Array) -> jax.Array:
     size = flat.dtype.itemsize
     if size >= 4:
         return lax.bitcast_convert_type(flat, jnp.uint32).reshape(*lead, leaf.num_words)
-    per_word = 4 // size
-    flat = lax.bitcast_convert_type(flat, np.dtype(f"uint{8 * size}"))
-    pad = leaf.num_words * per_word - flat.shape[-1]
-    flat = jnp.pad(flat, [(0, 0)] * len(lead) + [(0, pad)]).reshape(*lead, leaf.num_words, per_word)
-    return lax.bitcast_convert_type(flat, jnp.uint32)
+    # Shifts rather than a bit cast of several values to one word: compilers fuse them with what comes before and after.
+    wide = lax.bitcast_convert_type(flat, np.dtype(f"uint{8 * size}")).astype(jnp.uint32)
+    per_word = min(4 // size, wide.shape[-1])
+    pad = leaf.num_words * per_word - wide.shape[-1]
+    wide = jnp.pad(wide, [(0, 0)] * len(lead) + [(0, pad)]) if pad else wide
+    wide = wide.reshape(*lead, leaf.num_words, per_word)
+    shifted = (wide[..., i] << jnp.uint32(8 * size * i) for i in range(per_word))
+    return functools.reduce(jnp.bitwise_or, shifted)
 
 
 def from_words(leaf: Leaf, words: jax.Array) -> jax.Array:
     """Undo `to_words`: `[..., num_words]` uint32 to `[..., *shape]`."""
     lead, size, dtype = words.shape[:-1], leaf.raw.dtype.itemsize, leaf.raw.dtype
-    if size > 4:
-        words = words.reshape(*lead, leaf.num_words // (size // 4), size // 4)
-    flat = lax.bitcast_convert_type(words, dtype)
-    if size < 4:
-        flat = flat.reshape(*lead, leaf.num_words * (4 // size))[..., : math.prod(leaf.raw.shape)]
+    if size >= 4:
+        words = words.reshape(*lead, leaf.num_words // (size // 4), size // 4) if size > 4 else words
+        flat = lax.bitcast_convert_type(words, dtype)
+    else:
+        count = math.prod(leaf.raw.shape)
+        parts = [words >> jnp.uint32(8 * size * i) for i in range(min(4 // size, count))]
+        narrow = (parts[0] if len(parts) == 1 else jnp.stack(parts, axis=-1)).astype(np.dtype(f"uint{8 * size}"))
+        flat = lax.bitcast_convert_type(narrow.reshape(*lead, -1)[..., :count], dtype)
     return from_raw(flat.reshape(*lead, *leaf.raw.shape), leaf.dtype)
 
 
