@@ -100,6 +100,11 @@ class Gather:
     places: tuple[Place, ...]
     takes: tuple[Take, ...]
 
+    @functools.cached_property
+    def rings(self) -> tuple[Ring, ...]:
+        """Which ring each place may be in."""
+        return tuple("both" if place.beyond else "steps" for place in self.places)
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -152,28 +157,20 @@ def _read_of(layout: Layout, index: int, asked: Column | tuple[Column, ...]) -> 
 
 def gather(rings: Rings, span: Span, plan: Plan) -> PyTree:
     """Read what a plan says: the user's structure, None where nothing was asked. Rows that are not valid give zeros."""
+    memory, layout = rings.memory, rings.layout
     out: list[jax.Array | None] = [None] * len(plan.reads)
     for one in plan.gathers:
-        rows = _read(rings, one.array, one.places, *find_places(rings, span, one.places))
+        slot, env = find_places(rings, span, one.places)
+        if one.array:
+            rows = memory.read_leaf(rings.arrays, layout, one.array, slot, env)
+        else:
+            rows = memory.read_words(rings.arrays, layout, slot, env, one.rings, 0, layout.num_words)
         for take in one.takes:
             read = plan.reads[take.leaf]
             assert read is not None
-            leaf = decode_leaf(rings.layout, read.source, rows, take.places)
+            leaf = decode_leaf(layout, read.source, rows, take.places)
             out[take.leaf] = arrange(leaf, read.stack, read.axis, read.single)
-    return jax.tree.unflatten(rings.layout.treedef, out)
-
-
-def _read(rings: Rings, array: int, places: tuple[Place, ...], slot: jax.Array, env: jax.Array) -> jax.Array:
-    """Read rows of an array at slots and envs of places, `[B, W]`: only some places may be in an episode's record."""
-    memory, layout = rings.memory, rings.layout
-    if array:
-        return memory.read_leaf(rings.arrays, layout, array, slot, env)
-    beyond = tuple(place.beyond for place in places)
-    every = functools.partial(memory.read_words, rings.arrays, layout, first=0, count=layout.num_words)
-    if memory.joined or len(set(beyond)) == 1:
-        return every(slot, env, "both" if any(beyond) else "steps")
-    parts = [every(slot[:, i : i + 1], env[:, i : i + 1], "both" if b else "steps") for i, b in enumerate(beyond)]
-    return jnp.concatenate(parts, axis=1)
+    return jax.tree.unflatten(layout.treedef, out)
 
 
 def find_places(rings: Rings, span: Span, places: tuple[Place, ...]) -> tuple[jax.Array, jax.Array]:

@@ -1,5 +1,7 @@
 """Every question about rows, in O(1) of the capacity: where they are, which can be read, and how many there are."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ from jax import lax
 
 from jaxreplay._core.clock import age, all_times, oldest, slot_of_age, slot_of_time
 from jaxreplay._core.episode_numbers import number_limit
+from jaxreplay._core.layout import OWN_WORDS
 from jaxreplay._core.loops import bisect
 from jaxreplay._core.memory import Ring
 from jaxreplay._core.rings import Rings, Span
@@ -45,6 +48,14 @@ def own_word(rings: Rings, slot: jax.Array, env: jax.Array, word: int, ring: Rin
     return lax.bitcast_convert_type(words[..., 0], jnp.int32)
 
 
+def own_words(rings: Rings, slot: jax.Array, env: jax.Array, ring: Ring = "steps") -> tuple[jax.Array, jax.Array]:
+    """Read both of the library's own words of records, int32, each in the shape of `slot` and `env`."""
+    words = lax.bitcast_convert_type(
+        rings.memory.read_words(rings.arrays, rings.layout, slot, env, ring, 0, OWN_WORDS), jnp.int32
+    )
+    return words[..., 0], words[..., 1]
+
+
 def find_slots(rings: Rings, rows: Rows) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Return `(slot, env, held)` of rows; where a row is not held (stale, or out of range) it is the zero slot's."""
     num_slots, num_envs = rings.num_slots, rings.num_envs
@@ -53,20 +64,36 @@ def find_slots(rings: Rings, rows: Rows) -> tuple[jax.Array, jax.Array, jax.Arra
     return jnp.where(held, slot, num_slots), jnp.where(held, rows.env, 0), held
 
 
-def find(rings: Rings, rows: Rows) -> Span:
-    """Say where rows are and what surrounds them: the one place that decides whether a row can be read."""
+@functools.partial(jax.jit, inline=True)  # a draw asks several times, and is traced once
+def find_readable(rings: Rings, rows: Rows) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Return `(slot, env, number, valid)` of rows: their episode's number, and which can be read.
+
+    It is the one place that decides that. Where a row is not held, slot and env are the zero slot's.
+    """
     chex.assert_equal_shape([rows.time, rows.env])
     slot, env, held = find_slots(rings, rows)
-    slices_before = rows.time - oldest(rings.clock)
-    zero_slot = rings.num_slots
     number = own_word(rings, slot, env, 0)
     if not rings.num_records:
-        valid, none = held & (number >= 0), jnp.zeros_like(slot)
+        return slot, env, number, held & (number >= 0)
+    return slot, env, number, held & has_record(rings.envs.number[env], number, rings.num_records)
+
+
+def is_valid(rings: Rings, rows: Rows) -> jax.Array:
+    """Tell which rows can be read."""
+    return find_readable(rings, rows)[-1]
+
+
+def find(rings: Rings, rows: Rows) -> Span:
+    """Say where rows are and what surrounds them."""
+    slot, env, number, valid = find_readable(rings, rows)
+    zero_slot, none = rings.num_slots, jnp.zeros_like(slot)
+    slot = jnp.where(valid, slot, zero_slot)
+    if not rings.num_records:
         return Span(
             valid=valid,
             time=rows.time,
             env=env,
-            slot=jnp.where(valid, slot, zero_slot),
+            slot=slot,
             before=none,
             after=none,
             newest=none,
@@ -74,21 +101,20 @@ def find(rings: Rings, rows: Rows) -> Span:
             open=none > 0,
             record=none + zero_slot,
         )
-    newest_number = rings.envs.number[env]
-    valid = held & has_record(newest_number, number, rings.num_records)
     record = jnp.where(valid, record_slot(rings, number), zero_slot)
-    index = jnp.where(valid, rows.time - own_word(rings, record, env, 0, "episodes"), 0)
-    after = jnp.where(valid, own_word(rings, record, env, 1, "episodes") - rows.time, 0)
+    start, newest = own_words(rings, record, env, "episodes")
+    index = jnp.where(valid, rows.time - start, 0)
+    after = jnp.where(valid, newest - rows.time, 0)
     return Span(
         valid=valid,
         time=rows.time,
         env=env,
-        slot=jnp.where(valid, slot, zero_slot),
-        before=jnp.where(valid, jnp.minimum(index, slices_before), 0),
+        slot=slot,
+        before=jnp.where(valid, jnp.minimum(index, rows.time - oldest(rings.clock)), 0),
         after=after,
         newest=after,
         index=index,
-        open=valid & (number == newest_number) & rings.envs.open[env],
+        open=valid & (number == rings.envs.number[env]) & rings.envs.open[env],
         record=record,
     )
 
@@ -99,11 +125,6 @@ def all_rows(rings: Rings) -> Rows:
     time = all_times(rings.clock, rings.num_slots)[:, None]
     env = jnp.arange(rings.num_envs, dtype=jnp.int32)
     return Rows(*(jnp.broadcast_to(x, shape).ravel() for x in (time, env)))
-
-
-def is_valid(rings: Rings, rows: Rows) -> jax.Array:
-    """Tell which rows can be read: `find(...).valid`, and nothing else of it is computed."""
-    return find(rings, rows).valid
 
 
 def all_numbers(rings: Rings) -> jax.Array:
@@ -147,12 +168,13 @@ def rank(rings: Rings, span: Span) -> jax.Array:
     return own_word(rings, span.slot, span.env, 1) - (rings.envs.recorded - counts(rings))[span.env]
 
 
-def nth_rows(rings: Rings, nth: jax.Array, env: jax.Array) -> Rows:
+def nth_rows(rings: Rings, nth: jax.Array, env: jax.Array, count: jax.Array | None = None) -> Rows:
     """Find the rows that have number `nth`, see `rank`, in their env, `[B]`; by bisection over time.
 
-    Ordinals rise by one after each such row, so the n-th is the newest whose ordinal is at most the oldest's plus n.
+    count: `counts(rings)`, if it is known. Ordinals rise by one after each row that can be read, so the n-th is the
+    newest whose ordinal is at most the oldest's plus n.
     """
-    target = rings.envs.recorded[env] - counts(rings)[env] + nth
+    target = (rings.envs.recorded - (counts(rings) if count is None else count))[env] + nth
 
     def is_newer(age_: jax.Array) -> jax.Array:
         slot = slot_of_age(rings.clock, jnp.maximum(age_, 1), rings.num_slots)

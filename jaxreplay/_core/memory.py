@@ -32,6 +32,7 @@ CHUNK = 2**13  # records that are read at once from rows of tiles, each of which
 Arrays: TypeAlias = tuple[jax.Array, ...]
 Ring: TypeAlias = Literal["steps", "episodes", "both"]
 """Which ring the slots that are read belong to, as far as it is known when the program is made."""
+Which: TypeAlias = Ring | tuple[Ring, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,6 @@ class Plain:
 
     num_records: int
     at_once: bool  # rather than in loops whose end only the data decide
-    joined: ClassVar[bool] = True  # one index finds a step and a record of an episode alike
 
     def sizes(self, arrays: Arrays) -> tuple[int, ...]:
         """Return T and E; before them the axes of a batch of buffers, if it is one."""
@@ -63,14 +63,24 @@ class Plain:
         return tuple(arrays)
 
     def read_words(
-        self, arrays: Arrays, layout: Layout, slot: jax.Array, env: jax.Array, ring: Ring, first: int, count: int
+        self,
+        arrays: Arrays,
+        layout: Layout,
+        slot: jax.Array,
+        env: jax.Array,
+        ring: Ring | tuple[Ring, ...],
+        first: int,
+        count: int,
     ) -> jax.Array:
-        """Read words `[..., count]` of the records at slots and envs `[...]`, from word number `first` on."""
+        """Read words `[..., count]` of the records at slots and envs `[...]`, from word number `first` on.
+
+        ring: which slots they are, or which each column of `[B, W]` is.
+        """
         flat = arrays[0].reshape(-1, layout.num_words)
         index = slot * arrays[0].shape[1] + env
-        if count == 1:
-            words = flat.at[index, jnp.full_like(slot, first)]
-            return words.get(mode="promise_in_bounds", wrap_negative_indices=False)[..., None]
+        if count <= OWN_WORDS:  # a few words cost less one by one than rows cut down to them
+            words = [flat.at[index, jnp.full_like(slot, first + i)] for i in range(count)]
+            return jnp.stack([x.get(mode="promise_in_bounds", wrap_negative_indices=False) for x in words], axis=-1)
         rows = flat.at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
         return rows[..., first : first + count]
 
@@ -136,7 +146,6 @@ class Tiled:
     num_envs: int
     num_words: int
     at_once: ClassVar[bool] = True
-    joined: ClassVar[bool] = False
 
     def sizes(self, arrays: Arrays) -> tuple[int, ...]:
         return (*arrays[0].shape[:-2], self.num_slots, self.num_envs)
@@ -176,8 +185,21 @@ class Tiled:
         return tuple(arrays)
 
     def read_words(
-        self, arrays: Arrays, layout: Layout, slot: jax.Array, env: jax.Array, ring: Ring, first: int, count: int
+        self,
+        arrays: Arrays,
+        layout: Layout,
+        slot: jax.Array,
+        env: jax.Array,
+        ring: Ring | tuple[Ring, ...],
+        first: int,
+        count: int,
     ) -> jax.Array:
+        if isinstance(ring, tuple):
+            parts = [(slot[:, i : i + 1], env[:, i : i + 1], one) for i, one in enumerate(ring)]
+            if len(set(ring)) > 1:
+                each = [self.read_words(arrays, layout, *part, first, count) for part in parts]
+                return jnp.concatenate(each, axis=1)
+            ring = ring[0]
         if slot.size > CHUNK:
             read = functools.partial(self.read_words, arrays, layout, ring=ring, first=first, count=count)
             return in_chunks(lambda places: read(*places), (slot.ravel(), env.ravel()), CHUNK).reshape(

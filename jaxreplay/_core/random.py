@@ -1,9 +1,12 @@
 """Random whole numbers below a bound that is known only when the program runs, with integers alone."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
 
+@functools.partial(jax.jit, static_argnames="shape", inline=True)
 def bounded(key: jax.Array, shape: tuple[int, ...], below: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Draw whole numbers in `[0, below)`, int32, and say which are fair: those that are not must be drawn again.
 

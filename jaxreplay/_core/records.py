@@ -7,7 +7,7 @@ from flax import struct
 from jaxreplay._core import layout
 from jaxreplay._core.clock import is_held
 from jaxreplay._core.layout import Layout
-from jaxreplay._core.lookup import own_word, record_slot
+from jaxreplay._core.lookup import own_words, record_slot
 from jaxreplay._core.rings import Rings
 from jaxreplay.types import Episodes, PyTree
 
@@ -42,7 +42,7 @@ def live_records(rings: Rings) -> Episodes:
     number = rings.envs.number[None] - (count - 1) + order
     slot = record_slot(rings, jnp.maximum(number, 0)) if count else number
     env = jnp.broadcast_to(jnp.arange(rings.num_envs, dtype=jnp.int32), slot.shape)
-    start, newest = (own_word(rings, slot, env, word, "episodes") for word in (0, 1))
+    start, newest = own_words(rings, slot, env, "episodes")
     mask = (number >= 0) & is_held(rings.clock, newest)
     keep = lambda x: jnp.where(mask, x, 0)  # noqa: E731
     return Episodes(

@@ -36,28 +36,23 @@ class Rings(struct.PyTreeNode):
     layout: Layout = struct.field(pytree_node=False)
     memory: Memory = struct.field(pytree_node=False)
 
-    @property
+    @functools.cached_property
     def num_records(self) -> int:
         """K, 0 for independent items."""
         return self.memory.num_records
 
     @functools.cached_property
-    def num_slots(self) -> int:
-        """T."""
-        return self._sizes[0]
-
-    @functools.cached_property
     def num_envs(self) -> int:
-        """E."""
-        return self._sizes[1]
-
-    @property
-    def _sizes(self) -> tuple[int, int]:
-        """T and E. Raises ValueError for a batch of buffers, which only vmap can take apart."""
-        *batch, num_slots, num_envs = self.memory.sizes(self.arrays)
+        """E. Raises ValueError for a batch of buffers, which only vmap can take apart."""
+        *batch, num_envs = self.envs.number.shape
         if batch:
             raise ValueError(f"a batch of buffers {tuple(batch)} came where one is expected; use jax.vmap over them")
-        return num_slots, num_envs
+        return num_envs
+
+    @functools.cached_property
+    def num_slots(self) -> int:
+        """T."""
+        return self.memory.sizes(self.arrays)[-2]
 
 
 class Span(struct.PyTreeNode):

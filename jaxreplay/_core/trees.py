@@ -1,5 +1,6 @@
 """Pytrees by path: names for error messages, and checks of what the caller passes, before anything is written."""
 
+import functools
 import math
 import numbers
 from collections.abc import Iterable, Mapping, Sequence
@@ -159,6 +160,7 @@ def longest_parts(named: Sequence[str], parts: Iterable[str]) -> list[str | None
     return [next((part for part in longest_first if is_below(path, part)), None) for path in named]
 
 
+@functools.partial(jax.jit, inline=True)
 def choose(which: jax.Array, a: PyTree, b: PyTree) -> PyTree:
     """Take rows of `a` where `which` `[B]`, else those of `b`; pytrees of one structure, leaves `[B, ...]`."""
     return jax.tree.map(lambda x, y: jnp.where(to_rank(which, x.ndim), x, y), a, b)

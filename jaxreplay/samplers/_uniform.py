@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 
+from jaxreplay._core import lookup
 from jaxreplay._core.rings import Rings, Span
 from jaxreplay.samplers.distinct import draw_distinct
 from jaxreplay.samplers.numbered import draw_uniform, held_rows, one_over, readable_rows
@@ -49,11 +51,14 @@ class Uniform:
     ) -> tuple[Span, jax.Array]:
         readable = readable_rows(rings)
         if self.replacement:
-            can_start = lambda rows: view.find(rings, rows).valid  # noqa: E731
-            rows = draw_uniform(key, batch_size, held_rows(rings), readable, can_start, view, rings.memory.at_once)
+            can_start = functools.partial(view.starts if view.refuses else lookup.is_valid, rings)
+            rows, found = draw_uniform(
+                key, batch_size, held_rows(rings), readable, can_start, view, rings.memory.at_once
+            )
         else:
-            rows = draw_distinct(key, batch_size, rings, view, readable)
-        return view.find(rings, rows), jnp.broadcast_to(one_over(readable.total), (batch_size,))
+            rows, found = draw_distinct(key, batch_size, rings, view, readable)
+        span = view.find(rings, rows)
+        return span.replace(valid=span.valid & found), jnp.broadcast_to(one_over(readable.total), (batch_size,))
 
     def probability(self, state: tuple[()], rings: Rings, span: Span) -> jax.Array:
         return jnp.broadcast_to(one_over(readable_rows(rings).total), span.time.shape)

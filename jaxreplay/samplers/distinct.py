@@ -10,21 +10,23 @@ from jaxreplay._core.lookup import flat_index
 from jaxreplay._core.random import bounded
 from jaxreplay._core.rings import Rings
 from jaxreplay.samplers.numbered import Numbered, held_rows
-from jaxreplay.types import Rows, out_of_range_unless
+from jaxreplay.types import Rows
 from jaxreplay.views import View
 
 SPARSE = 4  # a batch of B is drawn from a stream of numbers where there are at least 4 B
 
 
-def draw_distinct(key: jax.Array, batch_size: int, rings: Rings, view: View, readable: Numbered) -> Rows:
+def draw_distinct(
+    key: jax.Array, batch_size: int, rings: Rings, view: View, readable: Numbered
+) -> tuple[Rows, jax.Array]:
     """Draw rows uniformly, none twice: every set of B rows that the view can start from has the same probability.
 
-    What was not found is out of range.
+    Returns which were found, `[B]`, as well.
     """
     if view.refuses:
         return _draw_refusing(key, batch_size, rings, view)
     number, found = distinct_numbers(key, batch_size, readable.total)
-    return out_of_range_unless(found, readable.at(jnp.where(found, number, 0)))
+    return readable.at(jnp.where(found, number, 0)), found
 
 
 def distinct_numbers(key: jax.Array, count: int, below: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -50,7 +52,7 @@ def _first_different(number: jax.Array, usable: jax.Array, count: int) -> tuple[
     return number[order], first[order]
 
 
-def _draw_refusing(key: jax.Array, batch_size: int, rings: Rings, view: View) -> Rows:
+def _draw_refusing(key: jax.Array, batch_size: int, rings: Rings, view: View) -> tuple[Rows, jax.Array]:
     """Draw by a stream of rows; where it is too short, shuffle all rows once, a pass over the ring."""
     num_rows, proposed = rings.num_slots * rings.num_envs, held_rows(rings)
     stream_key, shuffle_key = jax.random.split(key)
@@ -76,4 +78,4 @@ def _draw_refusing(key: jax.Array, batch_size: int, rings: Rings, view: View) ->
 
     once = (rows, found, jnp.zeros_like(found) & found)
     rows, found, _ = lax.while_loop(lambda carry: ~jnp.all(carry[1] | carry[2]), shuffle, once)
-    return out_of_range_unless(found, rows)
+    return rows, found

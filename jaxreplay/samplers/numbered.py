@@ -11,7 +11,7 @@ from jaxreplay._core.loops import find_interval
 from jaxreplay._core.random import bounded, nearly_bounded
 from jaxreplay._core.rings import Rings
 from jaxreplay.samplers.redraw import redraw
-from jaxreplay.types import Rows, out_of_range_unless
+from jaxreplay.types import Rows
 from jaxreplay.views import View
 
 
@@ -39,7 +39,7 @@ def readable_rows(rings: Rings) -> Numbered:
 
     def at(number: jax.Array) -> Rows:
         env = jnp.minimum(find_interval(ends, number), rings.num_envs - 1)
-        return lookup.nth_rows(rings, number - (ends - counts)[env], env)
+        return lookup.nth_rows(rings, number - (ends - counts)[env], env, counts)
 
     return Numbered(ends[-1], at)
 
@@ -52,8 +52,8 @@ def draw_uniform(
     can_start: Callable[[Any], jax.Array],
     view: View,
     at_once: bool,
-) -> Any:
-    """Draw rows `[B]` uniformly among those that the view can start from; what was not found is out of range.
+) -> tuple[Any, jax.Array]:
+    """Draw rows `[B]` uniformly among those that the view can start from, and say which were found, `[B]`.
 
     proposed: rows that are cheap to name, drawn until found. ranked: a smaller set with all that can be found, whose
     rows cost more to name; used for what a few candidates leave open.
@@ -66,10 +66,9 @@ def draw_uniform(
 
     def propose_ranked(key: jax.Array) -> tuple[Any, jax.Array]:
         rows = ranked.at(nearly_bounded(key, batch_size, ranked.total))
-        return rows, (ranked.total > 0) & can_start(rows)
+        return rows, can_start(rows) if view.refuses else jnp.broadcast_to(ranked.total > 0, (batch_size,))
 
-    rows, found = redraw(key, propose, view, at_once, propose_ranked)
-    return out_of_range_unless(found, rows)
+    return redraw(key, propose, view, at_once, propose_ranked)
 
 
 def one_over(count: jax.Array) -> jax.Array:

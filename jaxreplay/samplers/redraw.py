@@ -65,7 +65,8 @@ def draw_until(end: int, draw: Callable[[Any], tuple[D, jax.Array]], drawn: D, f
         other, other_found = draw(round_)
         return round_ + 1, trees.choose(found, drawn, other), found | other_found
 
-    drawn = trees.choose(found, drawn, drawn)  # inside shard_map it varies from the start, as every later draw does
+    never = found[0] & False
+    drawn = jax.tree.map(lambda x: jnp.where(never, x, x), drawn)  # inside shard_map, vary as every later draw does
     carry = lax.while_loop(lambda carry: (carry[0] < end) & ~jnp.all(carry[2]), again, (jnp.int32(1), drawn, found))
     return carry[1], carry[2]
 

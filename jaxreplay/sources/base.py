@@ -10,7 +10,7 @@ from flax import struct
 from jaxreplay._core import trees
 from jaxreplay._core.rings import Rings, Span
 from jaxreplay.state import Buffer
-from jaxreplay.types import Rows, Sample, SourceRows, out_of_range_unless
+from jaxreplay.types import Rows, Sample, SourceRows
 from jaxreplay.views import View
 
 VIEW = 2**32 - 1  # what is folded into a sample's key for the view's own draws; no round of redraws is that one
@@ -49,7 +49,7 @@ def read(
     rings: Rings, span: Span, probability: jax.Array, view: View, key: jax.Array | None, source: int | None = None
 ) -> Sample:
     """Read the rows of a span through a view; their addresses are those in buffer number `source`, if it is given."""
-    rows = out_of_range_unless(span.valid, Rows(time=span.time, env=span.env))
+    rows = Rows(time=span.time, env=jnp.where(span.valid, span.env, -1))
     if view.num_bits and key is not None:
         bits = jax.random.bits(jax.random.fold_in(key, VIEW), (*span.valid.shape, view.num_bits), jnp.uint32)
         span = span.replace(bits=bits)

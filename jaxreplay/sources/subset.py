@@ -62,14 +62,15 @@ class Subset(Source):
         return span.replace(valid=span.valid & self._has(rows))
 
     def starts(self, rows: Rows, view: View) -> jax.Array:
-        return view.find(self.buffer.rings, rows).valid
+        return view.starts(self.buffer.rings, rows)
 
     def sample(self, key: jax.Array, batch_size: int, view: View) -> Sample:
         rings, mine = self.buffer.rings, self.readable()
-        rows = draw_uniform(
+        rows, found = draw_uniform(
             key, batch_size, mine, mine, functools.partial(self.starts, view=view), view, rings.memory.at_once
         )
-        return read(rings, view.find(rings, rows), one_over(self.count), view, key)
+        span = view.find(rings, rows)
+        return read(rings, span.replace(valid=span.valid & found), one_over(self.count), view, key)
 
     def take(self, rows: Rows, view: View, key: jax.Array | None) -> Sample:
         return read(self.buffer.rings, self.find(rows, view), one_over(self.count), view, key)

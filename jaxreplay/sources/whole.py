@@ -39,7 +39,7 @@ class Whole(Source):
         return view.find(self.buffer.rings, rows)
 
     def starts(self, rows: Rows, view: View) -> jax.Array:
-        return self.find(rows, view).valid
+        return view.starts(self.buffer.rings, rows)
 
     def sample(self, key: jax.Array, batch_size: int, view: View) -> Sample:
         buffer = self.buffer

@@ -79,6 +79,10 @@ class View:
         span = lookup.find(rings, rows)
         return span.replace(valid=span.valid & self.usable(span)) if self.refuses else span
 
+    def starts(self, rings: Rings, rows: Rows) -> jax.Array:
+        """Tell from which rows `[B]` the view can start: those that can be read and are usable."""
+        return self.find(rings, rows).valid if self.refuses else lookup.is_valid(rings, rows)
+
     def read(self, rings: Rings, span: Span) -> PyTree:
         """Make the batch of the rows of a span `[B]`. Rows that are not valid give zeros."""
         span = self.narrow(rings, span)
