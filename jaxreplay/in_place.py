@@ -139,10 +139,12 @@ def _part_bytes(tree: Any) -> list[int]:
 
 
 def _double(buffer: Buffer) -> Buffer:
-    """Give an abstract buffer twice the slots; the axis of slots follows those of vmap."""
+    """Give an abstract buffer twice the slots and records; their axis follows those of vmap."""
     rings, lead = buffer.rings, buffer.rings.clock.time.shape
     slots, num_envs = rings.memory.sizes(rings.arrays)[len(lead) :]
-    memory = rings.memory.resized(2 * slots)
+    memory, axis = rings.memory.doubled(), len(lead)
     made = lambda: (memory.allocate(rings.layout, 2 * slots, num_envs), buffer.sampler.init(2 * slots, num_envs))  # noqa: E731
     arrays, state = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype), jax.eval_shape(made))
-    return buffer.replace(rings=rings.replace(arrays=arrays, memory=memory), sampler_state=state)
+    longer = lambda x: (*x.shape[:axis], 2 * x.shape[axis], *x.shape[axis + 1 :])  # noqa: E731
+    data = jax.tree.map(lambda x: jax.ShapeDtypeStruct(longer(x), x.dtype), buffer.episode_data)
+    return buffer.replace(rings=rings.replace(arrays=arrays, memory=memory), sampler_state=state, episode_data=data)

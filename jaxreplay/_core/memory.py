@@ -50,9 +50,9 @@ class Plain:
         *batch, slots, num_envs, _ = arrays[0].shape
         return (*batch, slots - 1 - self.num_records, num_envs)
 
-    def resized(self, num_slots: int) -> Plain:
-        """Return how a ring of so many slots lies."""
-        return self
+    def doubled(self) -> Plain:
+        """Return how rings of twice the slots and records lie."""
+        return dataclasses.replace(self, num_records=2 * self.num_records)
 
     def allocate(self, layout: Layout, num_slots: int, num_envs: int) -> Arrays:
         slots = num_slots + 1 + self.num_records
@@ -150,8 +150,8 @@ class Tiled:
     def sizes(self, arrays: Arrays) -> tuple[int, ...]:
         return (*arrays[0].shape[:-2], self.num_slots, self.num_envs)
 
-    def resized(self, num_slots: int) -> Tiled:
-        return dataclasses.replace(self, num_slots=num_slots)
+    def doubled(self) -> Tiled:
+        return dataclasses.replace(self, num_slots=2 * self.num_slots, num_records=2 * self.num_records)
 
     @functools.cached_property
     def width(self) -> int:
