@@ -103,7 +103,8 @@ class Gather:
     @functools.cached_property
     def rings(self) -> tuple[Ring, ...]:
         """Which ring each place may be in."""
-        return tuple("both" if place.beyond else "steps" for place in self.places)
+        names: dict[bool, Ring] = {False: "steps", True: "both"}
+        return tuple(names[place.beyond] for place in self.places)
 
 
 @dataclasses.dataclass(frozen=True)
