@@ -195,11 +195,13 @@ class Tiled:
         count: int,
     ) -> jax.Array:
         if isinstance(ring, tuple):
-            parts = [(slot[:, i : i + 1], env[:, i : i + 1], one) for i, one in enumerate(ring)]
-            if len(set(ring)) > 1:
-                each = [self.read_words(arrays, layout, *part, first, count) for part in parts]
-                return jnp.concatenate(each, axis=1)
-            ring = ring[0]
+            if len(set(ring)) == 1:
+                return self.read_words(arrays, layout, slot, env, ring[0], first, count)
+            each = [
+                self.read_words(arrays, layout, slot[:, i : i + 1], env[:, i : i + 1], one, first, count)
+                for i, one in enumerate(ring)
+            ]
+            return jnp.concatenate(each, axis=1)
         if slot.size > CHUNK:
             read = functools.partial(self.read_words, arrays, layout, ring=ring, first=first, count=count)
             return in_chunks(lambda places: read(*places), (slot.ravel(), env.ravel()), CHUNK).reshape(
