@@ -15,6 +15,8 @@ FLOORS = [  # from the ground; a module is on the floor of the longest name that
     ["types"],
     ["_core.trees", "_core.clock", "_core.episode_numbers", "_core.loops", "_core.random"],
     ["_core.layout"],
+    ["_core.plain"],
+    ["_core.tiled"],
     ["_core.memory"],
     ["_core.rings"],
     ["_core.lookup"],

@@ -13,7 +13,7 @@ import numpy as np
 from jaxreplay._core import trees
 from jaxreplay._core.clock import age, slot_of_age
 from jaxreplay._core.layout import Layout, arrange, decode_leaf, from_raw, from_words
-from jaxreplay._core.memory import Ring
+from jaxreplay._core.plain import Ring
 from jaxreplay._core.rings import Rings, Span
 from jaxreplay.types import PyTree
 

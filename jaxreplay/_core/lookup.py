@@ -11,7 +11,7 @@ from jaxreplay._core.clock import age, all_times, oldest, slot_of_age, slot_of_t
 from jaxreplay._core.episode_numbers import number_limit
 from jaxreplay._core.layout import OWN_WORDS
 from jaxreplay._core.loops import bisect
-from jaxreplay._core.memory import Ring
+from jaxreplay._core.plain import Ring
 from jaxreplay._core.rings import Rings, Span
 from jaxreplay.types import Rows
 

@@ -15,7 +15,8 @@ from flax import struct
 from jaxreplay._core.clock import Clock, start_clock
 from jaxreplay._core.episode_numbers import Envs, start_envs
 from jaxreplay._core.layout import Layout
-from jaxreplay._core.memory import Arrays, Memory, make_memory
+from jaxreplay._core.memory import Memory, make_memory
+from jaxreplay._core.plain import Arrays
 
 MAX_INDEX = 2**31 - 1
 

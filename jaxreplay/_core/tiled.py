@@ -1,0 +1,239 @@
+"""How the rings lie in memory on TPUs: in rows of whole tiles. See `memory`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxreplay._core.layout import OWN_WORDS, Layout
+from jaxreplay._core.loops import in_chunks
+from jaxreplay._core.plain import Arrays, Ring, scatter
+
+LANES = 128
+CHUNK = 2**13  # records that are read at once from rows of tiles, each of which is 512 bytes or more
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiled:
+    """Rows of 128 lanes, or multiples of them: `[N, width]`.
+
+    The first array has the records of steps, `per_row` to a row. Where a slice has fewer envs, a row has `per_lane_row`
+    whole slices; else a slice has `rows_per_slice` rows of its own, so that an append writes whole rows. The last array
+    has the records of episodes, in rows of one env. Between them are the large leaves, `[(T + 1 + K) * E, width]`.
+    """
+
+    num_records: int
+    num_slots: int
+    num_envs: int
+    num_words: int
+    at_once: ClassVar[bool] = True
+
+    def sizes(self, arrays: Arrays) -> tuple[int, ...]:
+        return (*arrays[0].shape[:-2], self.num_slots, self.num_envs)
+
+    def doubled(self) -> Tiled:
+        return dataclasses.replace(self, num_slots=2 * self.num_slots, num_records=2 * self.num_records)
+
+    @functools.cached_property
+    def width(self) -> int:
+        return _padded(self.num_words)
+
+    @functools.cached_property
+    def per_row(self) -> int:
+        return max(1, LANES // self.num_words)
+
+    @functools.cached_property
+    def slices_per_row(self) -> int:
+        return max(1, self.per_row // self.num_envs)
+
+    @functools.cached_property
+    def rows_per_slice(self) -> int:
+        return -(-self.num_envs // self.per_row)
+
+    @functools.cached_property
+    def rows_per_env(self) -> int:
+        """Rows of episodes' records."""
+        return -(-self.num_records // self.per_row)
+
+    def allocate(self, layout: Layout, num_slots: int, num_envs: int) -> Arrays:
+        rows = -(-(num_slots + 1) // self.slices_per_row) * self.rows_per_slice
+        arrays = [jnp.zeros((rows, self.width), jnp.uint32)]
+        for index, leaf in layout.large:
+            kept = num_slots + 1 + (self.num_records if index in layout.followed else 0)
+            arrays.append(jnp.zeros((kept * num_envs, _padded(math.prod(leaf.raw.shape))), leaf.raw.dtype))
+        if self.num_records:
+            arrays.append(jnp.zeros((num_envs * self.rows_per_env, self.width), jnp.uint32))
+        return tuple(arrays)
+
+    def read_words(
+        self,
+        arrays: Arrays,
+        layout: Layout,
+        slot: jax.Array,
+        env: jax.Array,
+        ring: Ring | tuple[Ring, ...],
+        first: int,
+        count: int,
+    ) -> jax.Array:
+        if isinstance(ring, tuple):
+            if len(set(ring)) == 1:
+                return self.read_words(arrays, layout, slot, env, ring[0], first, count)
+            each = [
+                self.read_words(arrays, layout, slot[:, i : i + 1], env[:, i : i + 1], one, first, count)
+                for i, one in enumerate(ring)
+            ]
+            return jnp.concatenate(each, axis=1)
+        if slot.size > CHUNK:
+            read = functools.partial(self.read_words, arrays, layout, ring=ring, first=first, count=count)
+            return in_chunks(lambda places: read(*places), (slot.ravel(), env.ravel()), CHUNK).reshape(
+                *slot.shape, count
+            )
+        found = []
+        if ring != "episodes":
+            row, part = self._step_place(jnp.minimum(slot, self.num_slots), env)
+            parts = self.slices_per_row * self.num_envs if self.slices_per_row > 1 else self.per_row
+            found.append(self._pick(_rows(arrays[0], row), part, parts, first, count))
+        if ring != "steps" and self.num_records:
+            row, part = self._record_place(jnp.maximum(slot - (self.num_slots + 1), 0), env)
+            found.append(self._pick(_rows(arrays[-1], row), part, min(self.per_row, self.num_records), first, count))
+        if len(found) == 1:
+            return found[0]
+        return jnp.where((slot <= self.num_slots)[..., None], *found)
+
+    def read_leaf(self, arrays: Arrays, layout: Layout, array: int, slot: jax.Array, env: jax.Array) -> jax.Array:
+        shape = layout.leaves[layout.array_leaf(array)].raw.shape
+        rows = _rows(arrays[array], slot * self.num_envs + env)
+        return rows[..., : math.prod(shape)].reshape(*slot.shape, *shape)
+
+    def write_slots(self, arrays: Arrays, layout: Layout, slots: jax.Array, blocks: list[jax.Array]) -> Arrays:
+        records, *large = blocks
+        out = list(arrays)
+        out[0] = self._write_steps(arrays[0], slots, records)
+        env = jnp.arange(self.num_envs, dtype=jnp.int32)[None]
+        for array, block in enumerate(large, 1):
+            rows = _pad_lanes(block.reshape(slots.shape[0] * self.num_envs, -1), arrays[array].shape[1])
+            if slots.shape[0] == 1:
+                out[array] = lax.dynamic_update_slice(out[array], rows, (slots[0] * self.num_envs, jnp.int32(0)))
+            else:
+                out[array] = scatter(out[array], ((slots[:, None] * self.num_envs + env).ravel(),), rows)
+        return tuple(out)
+
+    def _write_steps(self, array: jax.Array, slots: jax.Array, records: jax.Array) -> jax.Array:
+        """Write records `[L, E, R]` of neighbouring slots `[L]`, round the ring."""
+        length = slots.shape[0]
+        if self.slices_per_row == 1:
+            padded = jnp.pad(records, ((0, 0), (0, self.rows_per_slice * self.per_row - self.num_envs), (0, 0)))
+            rows = _pad_lanes(padded.reshape(length * self.rows_per_slice, self.per_row * self.num_words), self.width)
+            if length == 1:
+                return lax.dynamic_update_slice(array, rows, (slots[0] * self.rows_per_slice, jnp.int32(0)))
+            within = jnp.arange(self.rows_per_slice, dtype=jnp.int32)[None]
+            return scatter(array, ((slots[:, None] * self.rows_per_slice + within).ravel(),), rows)
+        # Rows that several slices share: read, changed in the lanes of the block, and written back.
+        num_rows = -(-self.num_slots // self.slices_per_row)
+        touched = 1 if length == 1 else min(num_rows, (length - 1) // self.slices_per_row + 3)
+        row = (slots[0] // self.slices_per_row + jnp.arange(touched, dtype=jnp.int32)) % num_rows
+        slot = row[:, None] * self.slices_per_row + jnp.arange(self.slices_per_row, dtype=jnp.int32)[None]
+        place = slot - slots[0]
+        place = jnp.where(place < 0, place + self.num_slots, place)
+        fresh = records[jnp.minimum(place, length - 1)].reshape(touched, -1)
+        words = self.num_envs * self.num_words
+        changed = jnp.repeat((place < length) & (slot < self.num_slots), words, axis=1)
+        old = _rows(array, row)
+        new = jnp.where(_pad_lanes(changed, self.width), _pad_lanes(fresh, self.width), old)
+        return scatter(array, (row,), new)
+
+    def write_records(
+        self, arrays: Arrays, layout: Layout, slot: jax.Array, env: jax.Array, blocks: Mapping[int, jax.Array]
+    ) -> Arrays:
+        out = list(arrays)
+        for array, block in blocks.items():
+            if array:
+                rows = _pad_lanes(block.reshape(block.shape[0], -1), out[array].shape[1])
+                out[array] = scatter(out[array], (slot * self.num_envs + env,), rows)
+        slices = jax.tree.map(lambda x: x.reshape(-1, self.num_envs, *x.shape[1:]), (slot, env, blocks[0]))
+
+        def write_one(array: jax.Array, one: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+            slot, env, records = one
+            known = slot <= self.num_slots + self.num_records
+            row, part = self._record_place(jnp.clip(slot - (self.num_slots + 1), 0, self.num_records - 1), env)
+            lane_part = jnp.arange(self.width, dtype=jnp.int32) // self.num_words
+            here = (lane_part[None] == part[:, None]) & known[:, None]
+            repeated = _pad_lanes(jnp.tile(records, (1, self.per_row)), self.width)
+            return scatter(array, (row,), jnp.where(here, repeated, _rows(array, row))), None
+
+        if slices[0].shape[0] == 1:
+            out[-1], _ = write_one(out[-1], jax.tree.map(lambda x: x[0], slices))
+        else:  # two episodes of an env can lie in one row: slice by slice
+            out[-1], _ = lax.scan(write_one, out[-1], slices)
+        return tuple(out)
+
+    def put(
+        self, arrays: Arrays, layout: Layout, index: int, slot: jax.Array, env: jax.Array, raw: jax.Array
+    ) -> Arrays:
+        leaf, out = layout.leaves[index], list(arrays)
+        known = slot < self.num_slots
+        if leaf.array:
+            past = jnp.arange(slot.shape[0], dtype=jnp.int32) + out[leaf.array].shape[0]
+            row = jnp.where(known, slot * self.num_envs + env, past)
+            rows = _pad_lanes(raw.reshape(raw.shape[0], -1), out[leaf.array].shape[1])
+            out[leaf.array] = scatter(out[leaf.array], (row,), rows)
+            return tuple(out)
+        row, part = self._step_place(jnp.minimum(slot, self.num_slots), env)
+        past = jnp.arange(slot.shape[0], dtype=jnp.int32) + out[0].shape[0]
+        lane = part[:, None] * self.num_words + leaf.word + jnp.arange(leaf.num_words, dtype=jnp.int32)[None]
+        row = jnp.broadcast_to(jnp.where(known, row, past)[:, None], lane.shape)
+        out[0] = scatter(out[0], (row, lane), raw)
+        return tuple(out)
+
+    def own_words(self, arrays: Arrays, layout: Layout) -> jax.Array:
+        rows, parts = arrays[0], self.slices_per_row * self.num_envs if self.slices_per_row > 1 else self.per_row
+        each = [rows[:, p * self.num_words : p * self.num_words + OWN_WORDS] for p in range(parts)]
+        words = jnp.stack(each, axis=1)  # [rows, parts, 2]
+        if self.slices_per_row > 1:
+            return words.reshape(-1, self.num_envs, OWN_WORDS)[: self.num_slots]
+        words = words.reshape(-1, self.rows_per_slice * self.per_row, OWN_WORDS)
+        return words[: self.num_slots, : self.num_envs]
+
+    def set_own_words(self, arrays: Arrays, layout: Layout, words: jax.Array) -> Arrays:
+        slices = jnp.arange(self.num_slots, dtype=jnp.int32)[:, None]
+        row, part = self._step_place(slices, jnp.arange(self.num_envs, dtype=jnp.int32)[None])
+        lane = part[..., None] * self.num_words + jnp.arange(OWN_WORDS, dtype=jnp.int32)[None, None]
+        index = jnp.broadcast_arrays(row[..., None], lane)
+        return (arrays[0].at[*index].set(words, unique_indices=True), *arrays[1:])
+
+    def _step_place(self, slot: jax.Array, env: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The row of a step's record, and its number in it."""
+        if self.slices_per_row > 1:
+            return slot // self.slices_per_row, slot % self.slices_per_row * self.num_envs + env
+        return slot * self.rows_per_slice + env // self.per_row, env % self.per_row
+
+    def _record_place(self, record: jax.Array, env: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The row of an episode's record, and its number in it."""
+        return env * self.rows_per_env + record // self.per_row, record % self.per_row
+
+    def _pick(self, rows: jax.Array, part: jax.Array, parts: int, first: int, count: int) -> jax.Array:
+        """Pick words of one record in each row `[..., width]`, by selects: a TPU gathers along rows slowly."""
+        picked = rows[..., first : first + count]
+        for p in range(1, parts):
+            begin = p * self.num_words + first
+            picked = jnp.where((part == p)[..., None], rows[..., begin : begin + count], picked)
+        return picked
+
+
+def _padded(width: int) -> int:
+    return -(-width // LANES) * LANES
+
+
+def _pad_lanes(rows: jax.Array, width: int) -> jax.Array:
+    return jnp.pad(rows, ((0, 0), (0, width - rows.shape[1])))
+
+
+def _rows(array: jax.Array, row: jax.Array) -> jax.Array:
+    return array.at[row].get(mode="promise_in_bounds", wrap_negative_indices=False)
