@@ -243,6 +243,8 @@ def to_words(leaf: Leaf, value: jax.Array) -> jax.Array:
     size = flat.dtype.itemsize
     if size >= 4:
         return lax.bitcast_convert_type(flat, jnp.uint32).reshape(*lead, leaf.num_words)
+    if not leaf.num_words:
+        return jnp.zeros((*lead, 0), jnp.uint32)
     # Shifts rather than a bit cast of several values to one word: compilers fuse them with what comes before and after.
     wide = lax.bitcast_convert_type(flat, np.dtype(f"uint{8 * size}")).astype(jnp.uint32)
     per_word = min(4 // size, wide.shape[-1])
@@ -260,10 +262,11 @@ def from_words(leaf: Leaf, words: jax.Array) -> jax.Array:
         words = words.reshape(*lead, leaf.num_words // (size // 4), size // 4) if size > 4 else words
         flat = lax.bitcast_convert_type(words, dtype)
     else:
-        count = math.prod(leaf.raw.shape)
-        parts = [words >> jnp.uint32(8 * size * i) for i in range(min(4 // size, count))]
-        narrow = (parts[0] if len(parts) == 1 else jnp.stack(parts, axis=-1)).astype(np.dtype(f"uint{8 * size}"))
-        flat = lax.bitcast_convert_type(narrow.reshape(*lead, -1)[..., :count], dtype)
+        count, per_word = math.prod(leaf.raw.shape), 4 // size
+        shifts = [8 * size * i for i in range(max(1, min(per_word, count)))]
+        parts = jnp.stack([words >> jnp.uint32(shift) for shift in shifts], axis=-1)
+        narrow = parts.astype(np.dtype(f"uint{8 * size}")).reshape(*lead, leaf.num_words * len(shifts))
+        flat = lax.bitcast_convert_type(narrow[..., :count], dtype)
     return from_raw(flat.reshape(*lead, *leaf.raw.shape), leaf.dtype)
 
 

@@ -60,7 +60,7 @@ class Plain:
         """
         flat = arrays[0].reshape(-1, layout.num_words)
         index = slot * arrays[0].shape[1] + env
-        if count <= OWN_WORDS:  # a few words cost less one by one than rows cut down to them
+        if 0 < count <= OWN_WORDS:  # a few words cost less one by one than rows cut down to them
             words = [flat.at[index, jnp.full_like(slot, first + i)] for i in range(count)]
             return jnp.stack([x.get(mode="promise_in_bounds", wrap_negative_indices=False) for x in words], axis=-1)
         rows = flat.at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
