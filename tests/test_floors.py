@@ -14,6 +14,7 @@ ROOT = pathlib.Path(jaxreplay.__file__).parent
 FLOORS = [  # from the ground; a module is on the floor of the longest name that it is, or is in
     ["types"],
     ["_core.trees", "_core.clock", "_core.episode_numbers", "_core.loops", "_core.random"],
+    ["_core.next_of"],
     ["_core.layout"],
     ["_core.plain"],
     ["_core.tiled"],

@@ -18,6 +18,7 @@ import numpy as np
 from jax import lax
 
 from jaxreplay._core import trees
+from jaxreplay._core.next_of import resolve_next_of
 from jaxreplay.types import PyTree
 
 PACKED_BYTES = 256  # a larger leaf costs less in a gather of its own than in a copy out of the record
@@ -101,7 +102,7 @@ def make_layout(example: PyTree, next_of: Mapping[str, str], episodic: bool) -> 
     named = trees.paths(example)
     if not named:
         raise ValueError("example: expected at least one array, got a structure without leaves")
-    sources = _resolve_next_of(named, next_of)
+    sources = resolve_next_of(named, next_of)
     leaves, word, num_arrays = [], OWN_WORDS, 1
     for index, (path, value) in enumerate(named):
         shape, dtype = trees.shape_dtype(path, value)
@@ -145,37 +146,6 @@ def check_part(layout: Layout, part: PyTree, lead: tuple[int, ...], what: str, l
         trees.check_leaf(path, value, (*lead, *leaf.shape), leaf.dtype, f"({lead_is.capitalize()} comes first.)")
         values[index[path]] = value
     return values
-
-
-def _resolve_next_of(named: list[tuple[str, Any]], next_of: Mapping[str, str]) -> dict[int, int]:
-    """Map the index of each leaf that follows from another to that other's index."""
-    index = {path: i for i, (path, _) in enumerate(named)}
-
-    def below(part: str) -> dict[str, int]:
-        return {path[len(part) :]: i for path, i in index.items() if path == part or path.startswith(part + ".")}
-
-    sources = {}
-    for part, source in next_of.items():
-        targets, origins = below(part), below(source)
-        for name, found in ((source, origins), (part, targets)):
-            if not found:
-                raise ValueError(f"next_of: there is no such part {name!r}; the example's leaves: {', '.join(index)}")
-        if targets.keys() != origins.keys():
-            raise ValueError(
-                f"next_of: {part!r} must have the structure of {source!r}, whose next value it is; "
-                f"got leaves {sorted(part + p for p in targets)}, expected {sorted(part + p for p in origins)}"
-            )
-        sources |= {i: origins[path] for path, i in targets.items()}
-    chained = [named[i][0] for i in sources.values() if i in sources]
-    if chained:
-        raise ValueError(f"next_of: {', '.join(chained)} cannot both follow from a part and be followed")
-    for part, source in next_of.items():
-        if "next" in source.lower() and "next" not in part.lower():
-            raise ValueError(
-                f"next_of: {{{part!r}: {source!r}}} says that {part!r} is the next value of {source!r}: the later "
-                f"value is the key. Swap them: {{{source!r}: {part!r}}}"
-            )
-    return sources
 
 
 def _check_dtype(path: str, dtype: Any) -> None:
