@@ -92,10 +92,6 @@ class Layout:
         """The leaves that have an array of their own, in the order of these, with their indices."""
         return [(i, leaf) for i, leaf in enumerate(self.leaves) if leaf.array]
 
-    def array_leaf(self, array: int) -> int:
-        """Return the index of the leaf that array number `array` > 0 stores."""
-        return next(i for i, leaf in enumerate(self.leaves) if leaf.next_of is None and leaf.array == array)
-
 
 def make_layout(example: PyTree, next_of: Mapping[str, str], episodic: bool) -> Layout:
     """Describe how steps like `example` are stored. Raises for leaves that cannot be, or a wrong `next_of`."""

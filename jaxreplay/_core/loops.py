@@ -1,4 +1,4 @@
-"""A loop that copies nothing under vmap, and what keeps the types of a carry inside `jax.shard_map`."""
+"""Loops: one that copies nothing under vmap, one in chunks, bisection; and the types of carries in `jax.shard_map`."""
 
 from collections.abc import Callable
 from typing import TypeVar

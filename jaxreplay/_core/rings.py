@@ -24,7 +24,7 @@ MAX_INDEX = 2**31 - 1
 class Rings(struct.PyTreeNode):
     """Both rings, and what an append must know.
 
-    arrays: first the packed records, `[T + 1 + K, E, R]` uint32, then the large leaves, each by itself. A step's record
+    arrays: first the packed records, then the large leaves, each by itself, as `memory` lays them. A step's record
     begins with (episode, ordinal): its episode's number, VOID, or a removed row's code; and how many rows of its env
     were recorded and not removed before it. An episode's record begins with (start, newest): the times of its first and
     newest step.

@@ -24,7 +24,7 @@ CHUNK = 2**13  # records that are read at once from rows of tiles, each of which
 class Tiled:
     """Rows of 128 lanes, or multiples of them: `[N, width]`.
 
-    The first array has the records of steps, `per_row` to a row. Where a slice has fewer envs, a row has `per_lane_row`
+    The first array has the records of steps, `per_row` to a row. Where a slice has few envs, a row has `slices_per_row`
     whole slices; else a slice has `rows_per_slice` rows of its own, so that an append writes whole rows. The last array
     has the records of episodes, in rows of one env. Between them are the large leaves, `[(T + 1 + K) * E, width]`.
     """
@@ -108,7 +108,7 @@ class Tiled:
         return jnp.where((slot <= self.num_slots)[..., None], *found)
 
     def read_leaf(self, arrays: Arrays, layout: Layout, array: int, slot: jax.Array, env: jax.Array) -> jax.Array:
-        shape = layout.leaves[layout.array_leaf(array)].raw.shape
+        shape = layout.large[array - 1][1].raw.shape
         rows = _rows(arrays[array], slot * self.num_envs + env)
         return rows[..., : math.prod(shape)].reshape(*slot.shape, *shape)
 
