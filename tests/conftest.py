@@ -1,5 +1,6 @@
 """What all tests share: a compilation cache, JAX's strict promotion, and reproducible hypothesis profiles."""
 
+import gc
 import pathlib
 from collections.abc import Iterator
 
@@ -10,12 +11,23 @@ from hypothesis import HealthCheck, settings
 jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(__file__).parent.parent / ".jax_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
+MAPPINGS = pathlib.Path("/proc/self/maps")  # on Linux, which allows 65,530; a compiled program takes several
+MANY_MAPPINGS = 20_000
 STANDARD = ("benchmarks", "demo", "test_readme")  # these run optax and other libraries that strict promotion stops
 
 short = settings(max_examples=25, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 settings.register_profile("short", short)
 settings.register_profile("long", short, max_examples=600, derandomize=False)
 settings.load_profile("short")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_programs() -> Iterator[None]:
+    """Drop compiled programs before a process has too many memory mappings: the compiler crashes where none is left."""
+    yield
+    if MAPPINGS.exists() and len(MAPPINGS.read_bytes().splitlines()) > MANY_MAPPINGS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(autouse=True)
