@@ -12,7 +12,7 @@ import jaxreplay as replay
 from jaxreplay._core import trees
 from jaxreplay.convert.reading import Column, Table, read_table
 from jaxreplay.datasets import Dataset, Report, Trajectory
-from jaxreplay.datasets.buffers import read_buffer
+from jaxreplay.datasets.buffers import read_buffer, step_numbers
 from jaxreplay.datasets.columns import compact, narrow_tree
 from jaxreplay.datasets.select import summarise
 from jaxreplay.datasets.store import Store
@@ -62,9 +62,7 @@ def read_rows(what: str, source: Any, view: View, key: Any = None, narrow: bool 
     table, infos = read_table(buffer, view, key), _infos(source)
     if infos is None:
         return table
-    rows, mask = replay.rows(buffer)
-    step = np.searchsorted(np.asarray(rows.time)[np.asarray(mask)], table.time)  # there are void rows between episodes
-    return dataclasses.replace(table, infos=[infos[i] for i in step])
+    return dataclasses.replace(table, infos=[infos[i] for i in step_numbers(buffer, table.time)])
 
 
 def _read_steps(dataset: Dataset, narrow: bool) -> Table:
@@ -99,11 +97,7 @@ def _read_steps(dataset: Dataset, narrow: bool) -> Table:
 
 def _infos(dataset: Dataset) -> list[dict[str, Any]] | None:
     """List the infos of all steps, empty where an episode has none; None where no episode has any."""
-    table = dataset._store.table
-    if all(infos is None for infos in table.infos):
-        return None
-    each = zip(table.infos, table.length.tolist(), strict=True)
-    return [info for infos, length in each for info in (infos or [{}] * length)]
+    return None if all(infos is None for infos in dataset._store.table.infos) else dataset.infos()
 
 
 def plain(tree: PyTree, fn: Callable[[Any], Any] = lambda leaf: leaf) -> Any:

@@ -11,13 +11,17 @@ from jaxreplay.datasets._arrays import (
     statistics,
 )
 from jaxreplay.datasets.batches import Batch
+from jaxreplay.datasets.builder import TrajectoryBuilder
+from jaxreplay.datasets.comparing import Comparison
 from jaxreplay.datasets.conversion import convert
 from jaxreplay.datasets.dataset import Dataset, Episodes
+from jaxreplay.datasets.joining import validate
 from jaxreplay.datasets.report import Report
 from jaxreplay.datasets.trajectory import Trajectory
 
 __all__ = [
     "Batch",
+    "Comparison",
     "Dataset",
     "Episodes",
     "Padded",
@@ -25,10 +29,12 @@ __all__ = [
     "Statistics",
     "Summary",
     "Trajectory",
+    "TrajectoryBuilder",
     "convert",
     "discounted_returns",
     "flatten",
     "pad",
     "segment",
     "statistics",
+    "validate",
 ]

@@ -27,12 +27,14 @@ def _as_dataset(trajectories: Any) -> Dataset:
     return dataset
 
 
-def flatten(trajectories: Iterable[Trajectory] | Dataset) -> Transition:
+def flatten(trajectories: Iterable[Trajectory] | Dataset, *, episode_numbers: bool = False) -> Transition:
     """Put all steps of all trajectories in one batch, in order: a `Transition` of NumPy arrays, leaves `[N, ...]`.
 
     `terminated` and `truncated` are True at an episode's last step alone, if it ended so. `next_observation` of a last
     step is the trajectory's last observation. `reward` is None where there are no rewards, `extras` {} where there are
     none. Raises ValueError for no trajectories, and where some have rewards or a structure that others have not.
+    episode_numbers: put the number of each step's trajectory, `[N]` int32 from 0, in `extras["episode"]`.
+    `Dataset(trajectories).infos()` lists the infos of the same steps.
 
     >>> import numpy as np
     >>> long = Trajectory(np.array([1, 2, 3]), actions=np.array([7, 8]), truncated=True)
@@ -41,7 +43,14 @@ def flatten(trajectories: Iterable[Trajectory] | Dataset) -> Transition:
     >>> batch.observation.tolist(), batch.next_observation.tolist(), batch.truncated.tolist()
     ([1, 2, 4], [2, 3, 5], [False, True, False])
     """
-    return _as_dataset(trajectories)[:]
+    dataset = _as_dataset(trajectories)
+    steps = dataset[:]
+    if not episode_numbers:
+        return steps
+    if not isinstance(steps.extras, dict) or "episode" in steps.extras:
+        raise ValueError("flatten: extras: expected a dict without an entry episode, where the numbers would be put")
+    length = dataset._store.table.length
+    return steps.replace(extras=steps.extras | {"episode": np.repeat(np.arange(len(length), dtype=np.int32), length)})
 
 
 class Padded(struct.PyTreeNode):

@@ -77,6 +77,12 @@ def make_buffer(
     return buffer
 
 
+def step_numbers(buffer: Buffer, time: np.ndarray) -> np.ndarray:
+    """Say which steps of a data set the rows of these times are, in the buffer of one stream that `to_buffer` made."""
+    rows, mask = contents.rows(buffer)
+    return np.searchsorted(np.asarray(rows.time)[np.asarray(mask)], time)  # there are void rows between episodes
+
+
 def _place_episodes(store: Store, num_envs: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Give each env `(episodes, first)`: which are its own, in order, in which slot each begins, and where all end."""
     table = store.table

@@ -1,6 +1,7 @@
 """Reading the columns of a store: some steps of all episodes, in types that JAX can hold, or a column whole."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,8 +23,7 @@ def gather(store: Store, rows: np.ndarray) -> Transition:
     if rows.ndim != 1:
         return jax.tree.map(lambda x: x.reshape(*rows.shape, *x.shape[1:]), gather(store, rows.reshape(-1)))
     table = store.table
-    episode = np.searchsorted(store.ends, rows, side="right")
-    at = rows - (store.ends[episode] - table.length[episode])
+    episode, at = place(store, rows)
     last = at == table.length[episode] - 1
     chunk, step, observation = table.chunk[episode], table.step[episode] + at, table.observation[episode] + at
     read = _reader(store, chunk)
@@ -37,6 +37,19 @@ def gather(store: Store, rows: np.ndarray) -> Transition:
         next_observation=read("observations", observation + 1),
         extras={} if extras is None else extras,
     )
+
+
+def place(store: Store, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Say in which episode each step is, and how many of the episode's steps are before it."""
+    episode = np.searchsorted(store.ends, rows, side="right")
+    return episode, rows - (store.ends[episode] - store.table.length[episode])
+
+
+def read_infos(store: Store, rows: np.ndarray) -> list[dict[str, Any]]:
+    """List the infos of some steps `[B]`, empty where an episode has none."""
+    infos = store.table.infos
+    each = zip(*(x.tolist() for x in place(store, rows)), strict=True)
+    return [{} if infos[episode] is None else infos[episode][at] for episode, at in each]
 
 
 def _reader(store: Store, chunk: np.ndarray) -> Callable[[str, np.ndarray], PyTree]:

@@ -14,6 +14,7 @@ from jaxreplay.datasets import batches, buffers, columns, joining, split, store
 from jaxreplay.datasets import load as loading
 from jaxreplay.datasets import select as choosing
 from jaxreplay.datasets.batches import Batch
+from jaxreplay.datasets.comparing import Comparison
 from jaxreplay.datasets.files import episodes as episode_files
 from jaxreplay.datasets.report import Report
 from jaxreplay.datasets.store import Store
@@ -78,15 +79,8 @@ class Dataset:
         missing_final: of D4RL files without `next_observations`, what to do with an episode's last row, as what
             followed is not known: "drop" it, or "repeat" its observation as the final one.
         """
-        held, report = loading.load_store(
-            paths,
-            workers=workers,
-            progress=progress,
-            on_error=on_error,
-            allow_pickle=allow_pickle,
-            missing_final=missing_final,
-        )
-        return cls._of(held, report)
+        options = workers, progress, on_error, allow_pickle, missing_final
+        return cls._of(*loading.load_store(paths, *options))
 
     @classmethod
     def from_buffer(cls, buffer: Buffer) -> Dataset:
@@ -99,14 +93,15 @@ class Dataset:
         return cls._of(*buffers.read_buffer(buffer))
 
     @classmethod
-    def from_transitions(cls, steps: Transition) -> Dataset:
+    def from_transitions(cls, steps: Transition, *, episode: Any = None, infos: Any = None) -> Dataset:
         """Read the episodes of a batch of steps in order, leaves `[N, ...]`: `flatten` undone.
 
         A piece ends where a step is terminated or truncated, and where its next observation is not the following
         step's observation, bit for bit: a discontinuity, which `report` counts, and the piece is unfinished. Its last
-        observation is the true next one; `terminated` and `truncated` are `[N]` bool, `reward` `[N]` floating or None.
-        Where all episodes end, what `flatten` was given comes back; an unfinished one is joined with the next if that
-        goes on with its last observation. Raises TypeError or ValueError naming the leaf that does not fit.
+        observation is the true next one; see `validate` for what the steps must be.
+        episode: `[N]` int, the number of each step's episode: a piece ends where it changes as well. Without it, an
+            unfinished episode is joined with the next if that goes on with its last observation. infos: N dicts.
+        Raises TypeError or ValueError naming the leaf that does not fit.
 
         >>> import numpy as np
         >>> from jaxreplay.datasets import flatten
@@ -114,7 +109,7 @@ class Dataset:
         >>> [len(t) for t in Dataset.from_transitions(flatten([episode, episode]))]
         [3, 3]
         """
-        return cls._of(*joining.join_transitions(steps))
+        return cls._of(*joining.join_transitions(steps, episode, infos))
 
     def save(self, path: Any, one_file_per_episode: bool = False) -> None:
         """Write one `.npz` file, or a folder with one for each episode.
@@ -165,6 +160,20 @@ class Dataset:
             return {name: getattr(step, name) for name in Transition.__dataclass_fields__}
         return columns.gather(self._store, choosing.indices(rows, len(self), "step", most_axes=32))
 
+    def infos(self, rows: Any = ...) -> list[dict[str, Any]]:
+        """List the infos of steps, chosen as in `dataset[rows]`, which holds arrays alone; {} where there are none."""
+        return columns.read_infos(self._store, choosing.indices(rows, len(self), "step"))
+
+    def equals(self, other: Dataset, *, rtol: float = 0.0, atol: float = 0.0) -> Comparison:
+        """Compare all episodes in order, as `Trajectory.equals` does; what the reports say is no matter."""
+        if not isinstance(other, Dataset):
+            raise TypeError(f"equals: expected a Dataset, got {type(other).__name__}")
+        for i, (one, another) in enumerate(zip(self, other)):
+            if not (found := one.equals(another, rtol=rtol, atol=atol)):
+                return Comparison(f"episode {i}: {found}")
+        counts = self.num_episodes, other.num_episodes
+        return Comparison(None if counts[0] == counts[1] else f"there are {counts[0]} episodes and {counts[1]}")
+
     def append(self, trajectory: Trajectory) -> Dataset:
         """Make a data set with one more episode; nothing that was there is copied."""
         return self.extend([trajectory])
@@ -202,11 +211,7 @@ class Dataset:
         max_length: int | None = None,
     ) -> Dataset:
         """Keep episodes for which all that is given holds; bounds are inclusive. Raises ValueError without rewards."""
-        keep = choosing.within(self._store.table.length, min_length, max_length)
-        if min_return is not None or max_return is not None:
-            keep &= choosing.within(choosing.returns(self._store, "filter by return"), min_return, max_return)
-        if predicate is not None:
-            keep[keep] = [bool(predicate(self._store.trajectory(i))) for i in np.flatnonzero(keep)]
+        keep = choosing.keep(self._store, predicate, (min_return, max_return), (min_length, max_length))
         return self._of(self._store.take(keep), self.report)
 
     def clip(self, k: int, kinds: Sequence[str] = ("terminated", "truncated")) -> Dataset:
@@ -260,20 +265,15 @@ class Dataset:
         prefetch: int = 2,
         narrow: bool = False,
     ) -> Iterator[Batch]:
-        """Go through all steps, in an order that the key decides for each epoch, as `Batch(data, mask)` on the device.
+        """Go through all steps, in an order that the key decides for each epoch, as `Batch`es on the device.
 
         Without a view the data are `Transition`s, read on the host, with `prefetch` batches made ahead by a thread and
         sent to the device: the data set may be larger than the device. With a view it is brought there whole, as by
         `to_buffer`, and the steps are those that the view can start from. The last batch of an epoch is filled up
         with zeros, `mask` False; or left out, with `drop_remainder`. narrow: as in `to_buffer`.
         """
-        trees.check_key(key)
-        for name, value, least in (("batch_size", batch_size, 1), ("epochs", epochs, 1), ("prefetch", prefetch, 0)):
-            trees.check_count(name, value, least)
-        if view is None:
-            return batches.transition_batches(self._store, key, batch_size, epochs, drop_remainder, prefetch, narrow)
-        buffer = self.to_buffer(narrow=narrow)
-        return batches.view_batches(buffer, key, batch_size, view, epochs, drop_remainder)
+        options = key, batch_size, view, epochs, drop_remainder, prefetch, narrow
+        return batches.make_batches(self._store, *options)
 
     def __repr__(self) -> str:
         found = self._store.chunks[0].columns() if self._store.chunks else []

@@ -5,12 +5,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxreplay._core import trees
+from jaxreplay.datasets.comparing import compare_kinds
 from jaxreplay.datasets.report import Report
 from jaxreplay.datasets.select import summarise
 from jaxreplay.datasets.store import Chunk, Store, consecutive, to_host
+from jaxreplay.datasets.trajectory import check_array, check_infos
 from jaxreplay.types import PyTree, Transition
 
 PIECE = 16 * 2**20  # bytes of a column that are read at a time, where it is in a file
@@ -72,7 +75,8 @@ def _goes_on(observation: PyTree, following: PyTree, bits: bool) -> np.ndarray:
 
     Raises ValueError naming the leaf in which they differ in shape or dtype.
     """
-    _check_alike(observation, following)
+    if problem := compare_kinds(observation, following):
+        raise ValueError(f"next observations: {problem}")
     leaves = jax.tree.leaves(observation)
     same = np.ones(len(leaves[0]) - 1, np.bool_)
     for leaf, other in zip(leaves, jax.tree.leaves(following), strict=True):
@@ -82,21 +86,6 @@ def _goes_on(observation: PyTree, following: PyTree, bits: bool) -> np.ndarray:
             equal = _bytes(a) == _bytes(b) if bits else (a == b) | ((a != a) & (b != b))
             same[begin : begin + len(b)] &= equal.all(axis=tuple(range(1, equal.ndim)))
     return same
-
-
-def _check_alike(observation: PyTree, following: PyTree) -> None:
-    wanted, got = (
-        {path: trees.describe(x.shape, x.dtype.newbyteorder("=")) for path, x in trees.paths(tree)}
-        for tree in (observation, following)
-    )
-    for path in [*wanted, *got]:
-        if path not in wanted:
-            raise ValueError(f"next observations: {path}: there is no such observation")
-        if wanted[path] != got.get(path):
-            raise ValueError(f"next observations: {path}: expected {wanted[path]}, got {got.get(path, 'nothing')}")
-    expected, came = jax.tree.structure(observation), jax.tree.structure(following)
-    if expected != came:
-        raise ValueError(f"next observations: the containers differ: got {came}, expected {expected}")
 
 
 def _bytes(x: np.ndarray) -> np.ndarray:
@@ -127,26 +116,66 @@ def check_rows(tree: PyTree, count: int, what: str = "") -> None:
             raise ValueError(f"{what}{path}: expected N = {count} rows as of the observations, got {came}")
 
 
-def join_transitions(transitions: Any) -> tuple[Store, Report]:
-    """Join steps `[N, ...]` to episodes; see `Dataset.from_transitions`."""
-    if not isinstance(transitions, Transition):
-        raise TypeError(f"from_transitions: expected a Transition, got {type(transitions).__name__}")
-    steps = jax.tree.map(to_host, transitions)
+def validate(steps: Transition) -> None:
+    """Check that a batch of transitions `[N, ...]` is well formed: the shapes and dtypes alone, so also inside jit.
+
+    Raises TypeError or ValueError naming the first leaf that has not N rows, next observations that are not like the
+    observations, flags that are not `[N]` bool, and rewards that are neither `[N]` floating nor None.
+
+    >>> import numpy as np
+    >>> from jaxreplay.datasets import Trajectory, flatten
+    >>> steps = flatten([Trajectory(np.arange(4.0), actions=np.arange(3))])
+    >>> validate(steps)
+    >>> validate(steps.replace(action=np.arange(2)))
+    Traceback (most recent call last):
+    ValueError: validate: action: expected N = 3 rows as of the observations, got int64[2]
+    """
+    check_transitions("validate", steps)
+
+
+def check_transitions(what: str, steps: Any) -> int:
+    """Return N, or raise TypeError or ValueError; see `validate`."""
+    if not isinstance(steps, Transition):
+        raise TypeError(f"{what}: expected a Transition, got {type(steps).__name__}")
     for part in ("observation", "action", "next_observation"):
         if not jax.tree.leaves(getattr(steps, part)):
-            raise ValueError(f"from_transitions: {part}: expected arrays [N, ...], got none")
+            raise ValueError(f"{what}: {part}: expected arrays [N, ...], got none")
+    for path, leaf in trees.paths(steps):
+        check_array(f"{what}: {path}", leaf)
     first = np.shape(jax.tree.leaves(steps.observation)[0])
     if not first or not first[0]:
-        raise ValueError(f"from_transitions: observation: expected at least one step [N, ...], got shape {first}")
-    check_rows(steps, first[0], "from_transitions: ")
+        raise ValueError(f"{what}: observation: expected at least one step [N, ...], got shape {first}")
+    check_rows(steps, first[0], f"{what}: ")
     for part in ("terminated", "truncated"):
         flags = getattr(steps, part)
-        if not isinstance(flags, np.ndarray) or flags.shape != first[:1] or flags.dtype != np.bool_:
-            came = trees.describe(flags.shape, flags.dtype) if isinstance(flags, np.ndarray) else type(flags).__name__
-            raise TypeError(f"from_transitions: {part}: expected bool[{first[0]}], got {came}")
-    if steps.reward is not None and np.shape(steps.reward) != first[:1]:
-        raise ValueError(f"from_transitions: reward: expected one array [N] = [{first[0]}], or None")
-    extras = steps.extras if jax.tree.leaves(steps.extras) else None
-    columns = Chunk(steps.observation, steps.action, steps.reward, extras)
-    store, report = join(columns, steps.next_observation, steps.terminated, steps.truncated, bits=True)
+        if np.shape(flags) != first[:1] or flags.dtype != np.bool_:
+            came = trees.describe(flags.shape, flags.dtype) if hasattr(flags, "dtype") else type(flags).__name__
+            raise TypeError(f"{what}: {part}: expected bool[{first[0]}], got {came}")
+    reward = steps.reward
+    if reward is not None and np.shape(reward) != first[:1]:
+        raise ValueError(f"{what}: reward: expected one array [N] = [{first[0]}], or None")
+    if reward is not None and not jnp.issubdtype(reward.dtype, np.floating):
+        raise TypeError(f"{what}: rewards: expected a floating dtype, got {reward.dtype}; convert them with astype")
+    if problem := compare_kinds(steps.observation, steps.next_observation):
+        raise ValueError(f"{what}: next observations: {problem}")
+    return first[0]
+
+
+def join_transitions(transitions: Any, episode: Any, infos: Any) -> tuple[Store, Report]:
+    """Join steps `[N, ...]` to episodes; see `Dataset.from_transitions`."""
+    steps = jax.tree.map(to_host, transitions) if isinstance(transitions, Transition) else transitions
+    count = check_transitions("from_transitions", steps)
+    parted: Any = False
+    if episode is not None:
+        number = np.asarray(episode)
+        if number.shape != (count,) or number.dtype.kind not in "iu":
+            came = trees.describe(number.shape, number.dtype)
+            raise ValueError(f"from_transitions: episode: expected the number of each step's, int[{count}], got {came}")
+        parted = number[1:] != number[:-1]
+    infos = None if infos is None else check_infos(infos, count)
+    columns = Chunk(
+        steps.observation, steps.action, steps.reward, steps.extras if jax.tree.leaves(steps.extras) else None
+    )
+    flags = steps.terminated, steps.truncated
+    store, report = join(columns, steps.next_observation, *flags, parted=parted, infos=infos, bits=True)
     return store, summarise(store) + report

@@ -18,7 +18,6 @@ Listed: TypeAlias = tuple[pathlib.Path, ValueError | None]
 
 def load_store(
     paths: Any,
-    *,
     workers: int,
     progress: bool | None,
     on_error: str,

@@ -2,7 +2,7 @@
 
 import dataclasses
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from jaxreplay._core import trees
 from jaxreplay.datasets.report import Report
 from jaxreplay.datasets.store import Store
+from jaxreplay.datasets.trajectory import Trajectory
 
 KINDS = ("terminated", "truncated")
 
@@ -53,6 +54,21 @@ def indices(chosen: Any, count: int, what: str, most_axes: int = 1) -> np.ndarra
     if outside.any():
         raise IndexError(f"{what}: {array[outside][0]} is out of range, there are {count}")
     return np.arange(count)[array]
+
+
+def keep(
+    store: Store,
+    predicate: Callable[[Trajectory], bool] | None,
+    returns_within: tuple[float | None, float | None],
+    lengths_within: tuple[int | None, int | None],
+) -> np.ndarray:
+    """Tell for which episodes all that is given holds, `[N]` bool; see `Dataset.filter`."""
+    kept = within(store.table.length, *lengths_within)
+    if returns_within != (None, None):
+        kept &= within(returns(store, "filter by return"), *returns_within)
+    if predicate is not None:
+        kept[kept] = [bool(predicate(store.trajectory(i))) for i in np.flatnonzero(kept)]
+    return kept
 
 
 def within(values: np.ndarray, least: float | None, most: float | None) -> np.ndarray:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxreplay._core import trees
+from jaxreplay.datasets.comparing import Comparison, compare
 from jaxreplay.types import PyTree
 
 PARTS = ("observations", "actions", "rewards", "extras")
@@ -25,7 +26,7 @@ class Trajectory:
 
     It is checked when made, and the message names the leaf, what came and what was expected: TypeError for what is no
     array of numbers, ValueError for lengths and the rest. Extras without a leaf become None. It is no pytree, because
-    infos may be anything; `map_arrays` maps its arrays. `len` is T. Two are equal only if they are one object.
+    infos may be anything; `map_arrays` maps its arrays. `len` is T. `equals` compares by value, `==` by identity.
 
     >>> import numpy as np
     >>> episode = Trajectory(np.zeros((4, 2)), actions=np.zeros(3, np.int32), rewards=np.ones(3), terminated=True)
@@ -47,7 +48,7 @@ class Trajectory:
         if not named:
             raise ValueError("actions: expected at least one array [T, ...], got a structure without leaves")
         path, leaf = named[0]
-        length, *_ = _check_array(path, leaf) or (0,)
+        length, *_ = check_array(path, leaf) or (0,)
         if not length:
             came = trees.describe(leaf.shape, leaf.dtype)
             raise ValueError(f"{path}: expected [T, ...] with at least one step, got {came}")
@@ -59,7 +60,7 @@ class Trajectory:
         if not jax.tree.leaves(self.extras):
             object.__setattr__(self, "extras", None)
         if self.rewards is not None:
-            shape, dtype = _check_array("rewards", self.rewards), self.rewards.dtype
+            shape, dtype = check_array("rewards", self.rewards), self.rewards.dtype
             if not jnp.issubdtype(dtype, np.floating):
                 raise TypeError(f"rewards: expected a floating dtype, got {dtype}; convert them with astype")
             if shape != (length,):
@@ -73,7 +74,7 @@ class Trajectory:
                 raise TypeError(f"{name}: expected one bool, about the last step, got {came}")
             object.__setattr__(self, name, bool(flag))
         if self.infos is not None:
-            object.__setattr__(self, "infos", _check_infos(self.infos, length))
+            object.__setattr__(self, "infos", check_infos(self.infos, length))
 
     def __len__(self) -> int:
         return len(jax.tree.leaves(self.actions)[0])
@@ -82,6 +83,25 @@ class Trajectory:
     def ended(self) -> bool:
         """Tell whether the last step is the episode's last."""
         return self.terminated or self.truncated
+
+    def equals(self, other: "Trajectory", *, rtol: float = 0.0, atol: float = 0.0) -> Comparison:
+        """Compare all that two trajectories hold. The result is true if they are equal; it prints the first difference.
+
+        Dtypes, shapes, containers and flags must be the same. Numbers, in infos and episode data too, may differ by
+        `atol + rtol * |other|`; a NaN is equal to a NaN. Raises TypeError for what is no trajectory.
+
+        >>> import numpy as np
+        >>> one, other = (Trajectory(np.arange(3.0), actions=np.array([0, last])) for last in (1, 2))
+        >>> print(one.equals(other))
+        actions[1]: 1 and 2 (1 of 2 differ)
+        >>> bool(one.equals(other, atol=1))
+        True
+        """
+        if not isinstance(other, Trajectory):
+            raise TypeError(f"equals: expected a Trajectory, got {type(other).__name__}")
+        names = (field.name for field in dataclasses.fields(self))
+        found = (compare(name, getattr(self, name), getattr(other, name), rtol, atol) for name in names)
+        return Comparison(next(filter(None, found), None))
 
     def map_arrays(self, fn: Any) -> "Trajectory":
         """Apply `fn` to every array of observations, actions, rewards and extras; `map_arrays(jnp.asarray)`."""
@@ -108,13 +128,14 @@ def steps_of(trajectory: Trajectory, first: int, last: int) -> Trajectory:
 
 def _check_leaves(name: str, tree: PyTree, expected: int, rule: str) -> None:
     for path, leaf in trees.paths({name: tree}):
-        shape = _check_array(path, leaf)
+        shape = check_array(path, leaf)
         if shape[:1] != (expected,):
             came = trees.describe(shape, leaf.dtype)
             raise ValueError(f"{path}: expected {rule} along the first axis (T steps, by actions), got {came}")
 
 
-def _check_array(path: str, leaf: Any) -> tuple[int, ...]:
+def check_array(path: str, leaf: Any) -> tuple[int, ...]:
+    """Return the shape of an array of numbers, or raise TypeError."""
     if not isinstance(leaf, np.ndarray | jax.Array):
         raise TypeError(f"{path}: expected a NumPy or JAX array, got {type(leaf).__name__}; np.asarray it")
     dtype = leaf.dtype
@@ -125,7 +146,8 @@ def _check_array(path: str, leaf: Any) -> tuple[int, ...]:
     return tuple(leaf.shape)
 
 
-def _check_infos(infos: Any, length: int) -> list[dict[str, Any]]:
+def check_infos(infos: Any, length: int) -> list[dict[str, Any]]:
+    """Return the infos of so many steps as a list of dicts, or raise TypeError or ValueError."""
     if isinstance(infos, dict | str) or not isinstance(infos, Sequence | np.ndarray):
         raise TypeError(f"infos: expected a list of T = {length} dicts, got {type(infos).__name__}")
     if len(infos) != length:

@@ -49,6 +49,20 @@ def test_the_last_batch_is_filled_up_or_left_out(view: replay.views.View | None)
     assert all(bool(b.mask.all()) for b in whole)
 
 
+@pytest.mark.parametrize("view", [None, replay.views.transition(), replay.views.sequence(2)])
+def test_a_batch_says_which_steps_it_is_of_and_their_infos_are_read_by_them(view: replay.views.View | None) -> None:
+    infos = [{"at": i} for i in range(7)]
+    whole = Dataset([simple(4, 0.0), simple(7, 100.0, infos=infos), simple(3, 200.0)])  # there are void rows between
+    for batch in whole.batches(KEY, 4, view):
+        data = batch.data if view is None or view == replay.views.transition() else batch.data.data
+        steps, mask = np.asarray(batch.steps), np.asarray(batch.mask)
+        assert steps.dtype == np.int32
+        assert ((steps >= 0) == mask).all()
+        first = np.asarray(data.observation).reshape(4, -1)[:, 0][mask].tolist()
+        assert whole[steps[mask]].observation.tolist() == first
+        assert whole.infos(steps[mask]) == [{"at": int(x) - 100} if 100 <= x < 200 else {} for x in first]
+
+
 def test_a_view_decides_on_the_rows() -> None:
     batches = list(dataset().batches(KEY, 2, replay.views.sequence(3)))
     firsts = [int(x) for b in batches for x, m in zip(b.data.data.observation[:, 0], b.mask) if m]
