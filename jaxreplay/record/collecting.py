@@ -13,6 +13,7 @@ from jaxreplay._core import trees
 from jaxreplay.buffer import Buffer
 from jaxreplay.datasets.workers import progress_bar
 from jaxreplay.record.transitions.wrapper import RecordTransitions, autoreset_of
+from jaxreplay.views import View, init_frames, push_frames
 
 Policy = Callable[[Any, jax.Array], Any]
 """Gives the action for an observation, batched for a vector environment, and a key of its own each time."""
@@ -31,6 +32,7 @@ def collect(
     seed: int | None = None,
     progress: bool = True,
     leave_out: Sequence[str] = (),
+    frames: View | None = None,
 ) -> Buffer:
     """Reset an environment, run a policy in it, and return the buffer with every step.
 
@@ -44,6 +46,8 @@ def collect(
         first episodes to end are the short ones: with many envs and few episodes these are no fair sample.
     key: of the policy's randomness. seed: of the environment's first reset.
     progress: show a bar, which needs tqdm. leave_out: see `RecordTransitions`; it goes with `buffer`.
+    frames: `views.frame_stack(n)`: the policy sees stacks of what is recorded, NumPy arrays `[E, n, ...]`, as this view
+        reads them of the single frames that are stored. They do not pass through wrappers above the recorder.
 
     When anything raises, or is interrupted, what was recorded is in the exception's attribute `buffer`.
 
@@ -60,34 +64,63 @@ def collect(
         raise ValueError(f"give one of num_steps and num_episodes, got {num_steps} and {num_episodes}")
     name, goal = ("num_steps", num_steps) if num_episodes is None else ("num_episodes", num_episodes)
     goal = trees.check_count(name, goal)
+    env, recording = _find_recorder(env, buffer, leave_out)
+    del buffer
+    count = lambda: getattr(recording._recorder.standing, name)  # noqa: E731
+    with _kept(recording), progress_bar(goal, name.removeprefix("num_").removesuffix("s"), progress) as advance:
+        steps = _play(env, policy, recording, key, seed, frames)
+        next(steps)
+        first = before = count()
+        while before < first + goal:
+            next(steps)
+            advance(count() - before)
+            before = count()
+    return recording.buffer
+
+
+def _find_recorder(env: Any, buffer: Buffer | None, leave_out: Sequence[str]) -> tuple[Any, RecordTransitions]:
+    """Give the environment, wrapped to record into the buffer if there is one, and the recorder in it."""
     if buffer is None and leave_out:
         raise ValueError("leave_out: it goes with buffer; give it to the RecordTransitions that is there")
     env = recording = env if buffer is None else RecordTransitions(env, buffer, leave_out=leave_out)
-    del buffer
     while not isinstance(recording, RecordTransitions):
         if not isinstance(recording, gymnasium.Wrapper | gymnasium.vector.VectorWrapper):
             raise ValueError(f"buffer: expected one to record into, as {env} is no RecordTransitions, nor wraps one")
         recording = recording.env
-    many, by_hand, keys = isinstance(env, VectorEnv), autoreset_of(env) == "Disabled", make_keys(key)
-    count = lambda: getattr(recording._recorder.standing, name)  # noqa: E731
+    return env, recording
+
+
+def _play(
+    env: Any, policy: Policy, recording: RecordTransitions, key: jax.Array | int, seed: int | None, frames: View | None
+) -> Iterator[None]:
+    """Reset an environment, and step it without end; yield after the reset, and after each step."""
+    recorder, many, mode, keys = recording._recorder, isinstance(env, VectorEnv), autoreset_of(env), make_keys(key)
     to_numpy = lambda x: np.asarray(x)[()] if isinstance(x, jax.Array) else x  # noqa: E731
+    example = recorder.staging.layout.one_step().observation
+    stacks = None if frames is None else init_frames(frames, example, recorder.lead[0] if recorder.lead else None)
+    observation, _ = env.reset(seed=seed)
+    yield
+    while True:
+        if stacks is not None:
+            stacks = push_frames(stacks, *recorder.show())
+            observation = stacks.stacked
+        action = jax.tree.map(to_numpy, policy(observation, next(keys)))
+        observation, _, terminated, truncated, _ = env.step(action)
+        yield
+        if mode == "Disabled" and np.any(ended := np.logical_or(terminated, truncated)):
+            observation, _ = env.reset(options={"reset_mask": ended}) if many else env.reset()
+
+
+@contextlib.contextmanager
+def _kept(recording: RecordTransitions) -> Iterator[None]:
+    """Put what was recorded into whatever is raised."""
     try:
-        with progress_bar(goal, name.removeprefix("num_").removesuffix("s"), progress) as advance:
-            observation, _ = env.reset(seed=seed)
-            first = before = count()
-            while before < first + goal:
-                action = jax.tree.map(to_numpy, policy(observation, next(keys)))
-                observation, _, terminated, truncated, _ = env.step(action)
-                advance(count() - before)
-                before = count()
-                if by_hand and before < first + goal and np.any(ended := np.logical_or(terminated, truncated)):
-                    observation, _ = env.reset(options={"reset_mask": ended}) if many else env.reset()
+        yield
     except BaseException as error:
         with contextlib.suppress(Exception):
             error.buffer = recording.buffer  # type: ignore[attr-defined]
             error.add_note("what was recorded before is in the attribute `buffer` of this exception")
         raise
-    return recording.buffer
 
 
 def make_keys(key: jax.Array | int) -> Iterator[jax.Array]:

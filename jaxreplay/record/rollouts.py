@@ -16,14 +16,19 @@ from jaxreplay.buffer import extend
 from jaxreplay.closing import end_episodes
 from jaxreplay.state import Buffer, check_buffer
 from jaxreplay.types import PyTree, Transition
+from jaxreplay.views import Frames, View, init_frames, push_frames
 
 
 class RolloutState(struct.PyTreeNode):
-    """Where the envs are, `[E, ...]` each: their states, what they show, and int32 steps in the running episode."""
+    """Where the envs are, `[E, ...]` each: their states, what they show, and int32 steps in the running episode.
+
+    frames: the stacks that the policy sees, of a rollout with `frames`.
+    """
 
     env: PyTree
     observation: PyTree
     elapsed: jax.Array
+    frames: Frames | None = None
 
 
 def rollout(
@@ -36,6 +41,7 @@ def rollout(
     *,
     params: PyTree = None,
     time_limit: int | None = None,
+    frames: View | None = None,
 ) -> tuple[Buffer, RolloutState]:
     """Step functional envs with a policy and append what happened; return the buffer, and the state to go on with.
 
@@ -48,6 +54,8 @@ def rollout(
     num_steps: over all envs, so a multiple of their number. state: from the last call; None resets every env.
     params: the environment's, if not its default. time_limit: truncate episodes of so many steps, beside the limits of
         the environment's own.
+    frames: `views.frame_stack(n)`: the policy sees stacks `[E, n, ...]`, as this view reads them of the single frames
+        that are stored. Give it in each call.
 
     A pure function: outside jit it copies the buffer, as `append` does; donate it in a jitted function of your own.
     Raises ValueError or TypeError for counts that do not divide, and for what does not fit the buffer.
@@ -73,12 +81,15 @@ def rollout(
             f"num_steps: {num_steps} is not a multiple of num_envs={num_envs}; try {below or above} or {above}"
         )
     limit = None if time_limit is None else trees.check_count("time_limit", time_limit)
+    if state is not None and frames != (state.frames and state.frames.view):
+        had = "none" if state.frames is None else state.frames.view
+        raise ValueError(f"frames: the state was made with {had}, got {frames}; give the same in each call")
     if isinstance(policy, functools.partial):
         policy = jax.tree_util.Partial(policy.func, *policy.args, **policy.keywords)
         policy = jax.tree.map(lambda x: x if isinstance(x, jax.Array | np.ndarray | float) else _Static(x), policy)
     else:
         policy = jax.tree_util.Partial(policy)
-    return _rollout(env, policy, buffer, key, state, params, num_steps // num_envs, limit)
+    return _rollout(env, policy, buffer, key, state, params, num_steps // num_envs, limit, frames)
 
 
 @jax.tree_util.register_static
@@ -89,7 +100,7 @@ class _Static:
     value: Any
 
 
-@functools.partial(jax.jit, static_argnames=("env", "length", "time_limit"), inline=True)
+@functools.partial(jax.jit, static_argnames=("env", "length", "time_limit", "frames"), inline=True)
 def _rollout(
     env: Any,
     policy: Any,
@@ -99,6 +110,7 @@ def _rollout(
     params: PyTree,
     length: int,
     time_limit: int | None,
+    frames: Any,
 ) -> tuple[Buffer, RolloutState]:
     is_static = lambda x: isinstance(x, _Static)  # noqa: E731
     act = jax.tree.map(lambda x: x.value if is_static(x) else x, policy, is_leaf=is_static)
@@ -106,10 +118,20 @@ def _rollout(
     over = (lambda f: f) if buffer.single else jax.vmap
     keys_of = lambda key: jax.random.split(key, lead) if lead else key  # noqa: E731
     reset_key, key = jax.random.split(key)
+    example = buffer.rings.layout.one_step()
+
+    def show(state: RolloutState, frames: Frames | None) -> RolloutState:
+        """Push what the envs show now onto their frames, as the buffer stores it."""
+        if frames is None:
+            return state
+        stored = _cast("the environment's observation", state.observation, example.observation)
+        return state.replace(frames=push_frames(frames, stored, state.elapsed == 0))
+
     if state is None:
         buffer = end_episodes(buffer)
         env_state, observation = over(functional.reset)(keys_of(reset_key))
-        state = RolloutState(env_state, observation, jnp.zeros(lead, jnp.int32))
+        begun = None if frames is None else init_frames(frames, example.observation, lead[0] if lead else None)
+        state = show(RolloutState(env_state, observation, jnp.zeros(lead, jnp.int32)), begun)
 
     def one(step_key: jax.Array, again_key: jax.Array, state: RolloutState, action: PyTree) -> Any:
         """Step one env, and begin the next episode where this one ended."""
@@ -118,17 +140,21 @@ def _rollout(
         late, elapsed = jnp.zeros_like(terminated), state.elapsed + 1
         if time_limit is not None:
             late = (elapsed >= time_limit) & ~terminated & ~truncated
-        extras = _keep("extras", buffer.rings.layout.one_step().extras, info)
+        extras = _keep("extras", example.extras, info)
         steps = Transition(state.observation, action, reward, terminated, truncated | late, final, extras)
         ended = terminated | truncated | late
         again = late if functional.resets_itself else ended
         fresh = functional.reset(again_key)
         env_state, observation = jax.tree.map(lambda a, b: jnp.where(again, a, b), fresh, going)
-        return RolloutState(env_state, observation, jnp.where(ended, 0, elapsed)), _cast(steps, buffer)
+        return RolloutState(env_state, observation, jnp.where(ended, 0, elapsed)), _cast(
+            "the environment's step", steps, example
+        )
 
     def body(state: RolloutState, key: jax.Array) -> tuple[RolloutState, Transition]:
         act_key, step_key, again_key = jax.random.split(key, 3)
-        return over(one)(keys_of(step_key), keys_of(again_key), state, act(state.observation, act_key))
+        action = act(state.observation if state.frames is None else state.frames.stacked, act_key)
+        after, steps = over(one)(keys_of(step_key), keys_of(again_key), state.replace(frames=None), action)
+        return show(after, state.frames), steps
 
     state, steps = jax.lax.scan(body, state, jax.random.split(key, length))
     return extend(buffer, steps), state
@@ -145,17 +171,16 @@ def _keep(path: str, wanted: PyTree, info: Any) -> PyTree:
     return {name: _keep(f"{path}.{name}", inner, info[name]) for name, inner in wanted.items()}
 
 
-def _cast(transition: Transition, buffer: Buffer) -> Transition:
+def _cast(what: str, tree: PyTree, example: PyTree) -> PyTree:
     """Round floats to the buffer's dtypes, and widen what they hold exactly; `extend` refuses the rest by name."""
-    layout = buffer.rings.layout
-    leaves = trees.check_structure("the environment's step", transition, layout.treedef, layout.paths)
-    cast = []
-    for leaf, value in zip(layout.leaves, map(jnp.asarray, leaves), strict=True):
+    treedef = jax.tree.structure(example)
+    leaves, cast = trees.check_structure(what, tree, treedef, [path for path, _ in trees.paths(example)]), []
+    for leaf, value in zip(jax.tree.leaves(example), map(jnp.asarray, leaves), strict=True):
         floats = jnp.issubdtype(value.dtype, jnp.floating) and jnp.issubdtype(leaf.dtype, jnp.floating)
         plain = leaf.dtype.kind in "biuf" and value.dtype.kind in "biuf"
         fits = floats or (plain and np.can_cast(value.dtype, leaf.dtype, "safe"))
         cast.append(value.astype(leaf.dtype) if fits else value)
-    return jax.tree.unflatten(layout.treedef, cast)
+    return jax.tree.unflatten(treedef, cast)
 
 
 class OfFuncEnv:

@@ -2,6 +2,7 @@
 
 from jaxreplay.views._compose import compose, map, select
 from jaxreplay.views._frame_stack import frame_stack
+from jaxreplay.views._frames import Frames, init_frames, push_frames
 from jaxreplay.views._hindsight import hindsight
 from jaxreplay.views._n_step import NStepTransition, n_step
 from jaxreplay.views._sequence import Sequence, sequence
@@ -11,6 +12,7 @@ from jaxreplay.views.base import At, Stack, View
 
 __all__ = [
     "At",
+    "Frames",
     "NStepTransition",
     "Sequence",
     "Stack",
@@ -19,9 +21,11 @@ __all__ = [
     "compose",
     "frame_stack",
     "hindsight",
+    "init_frames",
     "map",
     "n_step",
     "offsets",
+    "push_frames",
     "select",
     "sequence",
     "transition",

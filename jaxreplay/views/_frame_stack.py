@@ -21,6 +21,7 @@ def frame_stack(n: int, axis: int = 0, fill: str = "edge", parts: tuple[str, ...
 
     `observation` and `next_observation` share their frames in one gather, and the next stack of an episode's last step
     holds the true final observation. `compose(frame_stack(4), n_step(3, 0.99))` puts another view over the stacks.
+    `init_frames` and `push_frames` make the same stacks while acting.
     Raises ValueError for n < 1, another fill, and, when sampling, parts that cannot be stacked or lack the axis.
 
     >>> import jax.numpy as jnp, jaxreplay as replay
@@ -71,10 +72,14 @@ class FrameStackView(Over):
             raise ValueError(f"frame_stack: {names} cannot be stacked; what has a next value: {list(layout.sources)}")
         found = [leaf for i, leaf in enumerate(layout.leaves) if i in chosen or leaf.next_of in chosen]
         for leaf in found:
-            self._check_axis(leaf.path, len(leaf.shape))
+            self.check_axis(leaf.path, len(leaf.shape))
         return {leaf.path: leaf.next_of is not None for leaf in found}
 
-    def _check_axis(self, path: str, ndim: int) -> None:
+    def stacks(self, path: str) -> bool:
+        """Tell whether the leaf at a path, of what has a next value, is stacked."""
+        return self.parts is None or any(is_below(path, part) for part in self.parts)
+
+    def check_axis(self, path: str, ndim: int) -> None:
         """Raise ValueError unless a stack of the leaf has the axis."""
         if not -(ndim + 1) <= self.axis <= ndim:
             raise ValueError(

@@ -131,6 +131,37 @@ def test_through_a_recorder_under_other_wrappers() -> None:
     assert steps_in(buffer) == flat([inner.unwrapped.log]) == steps_in(inner.buffer)
 
 
+@pytest.mark.parametrize("mode", [None, NEXT, SAME, DISABLED])
+def test_the_policy_sees_the_stacks_that_the_view_reads(mode: Any) -> None:
+    """Seen stacks are compared with the view's rows wherever a step was taken; part of a nested observation."""
+    view = replay.views.frame_stack(3, parts=("observation.image", "observation.where"))
+    env = (
+        Counting(nested=True)
+        if mode is None
+        else SyncVectorEnv(makers(3, nested=True, copies=True), autoreset_mode=mode)
+    )
+    env.action_space.seed(0)
+    seen = []
+
+    def policy(observation: Any, key: Any) -> Any:
+        seen.append(observation)
+        return env.action_space.sample()
+
+    buffer = record.collect(env, policy, buffer_for(env, 60), num_steps=300, progress=False, frames=view)
+    rows, mask = replay.rows(buffer)
+    read = replay.take(buffer, rows, view).data.observation
+    envs = 1 if mode is None else 3
+    for path, leaf in jax.tree_util.tree_leaves_with_path(read):
+        came = np.stack([dict(jax.tree_util.tree_leaves_with_path(x))[path] for x in seen])[-60:]
+        kept = np.asarray(mask).reshape(-1, envs)[-len(came) :]
+        wanted = np.asarray(leaf).reshape(-1, envs, *leaf.shape[1:])[-len(came) :]
+        assert kept.sum() >= 60
+        np.testing.assert_array_equal(came.reshape(wanted.shape)[kept][6:], wanted[kept][6:], err_msg=str(path))
+    assert isinstance(seen[0]["image"], np.ndarray)
+    assert seen[0]["image"].shape[-3:] == (3, 20, 20)
+    assert seen[0]["bits"].shape[-1:] == (2,)
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_what_was_recorded_before_an_error_is_in_the_exception(error: type[BaseException]) -> None:
     env, calls = Counting(28), iter(range(100))

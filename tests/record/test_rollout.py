@@ -313,3 +313,43 @@ def test_wrong_calls() -> None:
         with pytest.raises(error, match=message):
             record.rollout(*arguments, **options)
     assert rollouts.rollout is record.rollout
+
+
+class Peeking(Counter):
+    """Its info tells the stack that the policy saw, which comes as the action."""
+
+    action_space = gymnasium.spaces.Box(-np.inf, np.inf, (3, 2), np.float32)
+
+    def transition_info(self, state: State, action: Any, next_state: State, params: Any = None) -> dict[str, Any]:
+        return {}
+
+
+@pytest.mark.parametrize(("num_envs", "fill"), [(3, "edge"), (None, "zero")])
+def test_the_policy_sees_the_stacks_that_the_view_reads(num_envs: int | None, fill: str) -> None:
+    """The policy gives what it sees as the action, over two calls."""
+    env, view, envs = Peeking(), replay.views.frame_stack(3, fill=fill), num_envs or 1
+    buffer = replay.create(replay.example_transition(env), 30 * envs, num_envs, max_episodes=30 * envs)
+    see = lambda observation, key: observation  # noqa: E731
+    buffer, state = record.rollout(env, see, buffer, KEY, 20 * envs, time_limit=5, frames=view)
+    buffer, state = record.rollout(env, see, buffer, KEY, 10 * envs, state, time_limit=5, frames=view)
+    rows, mask = replay.rows(buffer)
+    data = replay.take(buffer, rows, view).data
+    assert np.asarray(mask).all()
+    np.testing.assert_array_equal(data.action, data.observation)
+    assert len(np.unique(np.asarray(data.observation)[:, 0, 1])) > 1
+    newest = jnp.full(envs, 29, jnp.int32), jnp.arange(envs, dtype=jnp.int32)
+    last = replay.take(buffer, replay.Rows(*newest), view).data
+    goes_on = np.asarray(~(last.terminated | last.truncated))
+    shown = np.asarray(state.frames.stacked).reshape(envs, 3, 2)
+    np.testing.assert_array_equal(shown[goes_on], np.asarray(last.next_observation)[goes_on])
+
+
+def test_frames_of_another_call_are_refused() -> None:
+    env, view = Peeking(), replay.views.frame_stack(3)
+    buffer = replay.create(replay.example_transition(env), 60)
+    see = lambda observation, key: observation  # noqa: E731
+    _, state = record.rollout(env, see, buffer, KEY, 20, time_limit=5, frames=view)
+    with pytest.raises(ValueError, match=r"frames: the state was made with FrameStackView\(n=3.*, got None; give"):
+        record.rollout(env, see, buffer, KEY, 20, state, time_limit=5)
+    with pytest.raises(ValueError, match="frames: the state was made with none, got FrameStackView"):
+        record.rollout(env, see, buffer, KEY, 20, state.replace(frames=None), time_limit=5, frames=view)

@@ -15,7 +15,7 @@ from jaxreplay.record.transitions.ownership import Keeper, uninterrupted
 from jaxreplay.record.transitions.staging import Staging
 from jaxreplay.record.transitions.totals import Totals, begin_totals, describe_starts
 from jaxreplay.state import Buffer, check_buffer
-from jaxreplay.types import Transition
+from jaxreplay.types import PyTree, Transition
 
 
 class BufferFull(RuntimeError):
@@ -151,6 +151,11 @@ class Recorder:
             totals=None if now.totals is None else now.totals.restart(cut, envs, starts),
         )
         self.under_way = False
+
+    def show(self) -> tuple[PyTree, np.ndarray]:
+        """Give the observation of every env as it will be stored, and the flags of envs where it begins an episode."""
+        goes_on = self.standing.running | (self.standing.ended & (self.autoreset == "NextStep"))
+        return self.staging.newest(self.standing.time), ~goes_on
 
     def read(self) -> Buffer:
         self.flush()

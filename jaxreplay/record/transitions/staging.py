@@ -95,6 +95,12 @@ class Staging:
             column.put(row, leaf)
             column.array[row, ~envs] = others
 
+    def newest(self, time: int) -> PyTree:
+        """Give where the envs are now, as it is stored."""
+        row = time - self.first
+        leaves = [column.array[row].copy() for column in self.observation]
+        return jax.tree.unflatten(jax.tree.structure(self.example.observation), leaves)
+
     def _list_observation(self, observation: Any) -> list[Any]:
         return list_leaves("observation", self.example.observation, observation, self.leave_out)
 
