@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from jaxreplay import restoring, samplers, views
 from jaxreplay._episodes import episode_data, episodes, num_episodes, sample_episodes, set_episode_data
+from jaxreplay._priorities import importance_weights, priorities, sequence_priorities, set_priorities
 from jaxreplay.buffer import append, clear, create, extend, put, remove
 from jaxreplay.closing import end_episodes
 from jaxreplay.in_place import check_in_place
 from jaxreplay.inspection import can_sample, capacity, rows, size, stats
-from jaxreplay.priorities import importance_weights, sequence_priorities, set_priorities
 from jaxreplay.sampling import epoch, pop, sample, take
 from jaxreplay.sources.concat import concat
 from jaxreplay.sources.mixture import mixture
@@ -53,6 +53,7 @@ __all__ = [
     "mixture",
     "num_episodes",
     "pop",
+    "priorities",
     "put",
     "record",
     "remove",

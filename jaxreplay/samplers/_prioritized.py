@@ -22,6 +22,7 @@ from jaxreplay.views import View
 from jaxreplay.views.base import check_view
 
 TINY = float(jnp.finfo(jnp.float32).tiny)  # what is smaller, compilers may take for zero
+LARGEST = float(jnp.finfo(jnp.float32).max)
 
 
 def prioritized(
@@ -175,6 +176,16 @@ class Prioritized:
             kept = kept.at[index].set(weight, mode="drop", wrap_negative_indices=False)
             in_tree = jnp.where(can_start(self.view, span), weight, 0.0)
         return state.replace(tree=sum_tree.set_leaves(marked, index, in_tree), kept=kept, largest=largest)
+
+    def priorities(self, state: Priorities, rings: Rings, rows: Rows) -> jax.Array:
+        slot, env, _, valid = lookup.find_readable(rings, rows)
+        index = leaf_index(state.tree, rings, slot, env, valid)
+        if state.kept is None:
+            weight = sum_tree.get_leaves(state.tree, index)
+        else:
+            weight = state.kept.at[index].get(mode="fill", fill_value=0, wrap_negative_indices=False)
+        size = weight ** (1 / self.exponent) if self.exponent else jnp.ones_like(weight)
+        return jnp.where(weight > 0, jnp.clip(size, TINY, LARGEST), 0.0)
 
     def _weight(self, priorities: jax.Array, rings: Rings) -> jax.Array:
         """Turn priorities into the numbers in leaves: bounded, so that the tree computes with normal numbers."""

@@ -12,9 +12,10 @@ from jaxreplay.views import View
 class Sampler(Protocol):
     """How rows are drawn. A sampler is a frozen dataclass of static settings; its state is a pytree of arrays.
 
-    Every method is pure and is traced; none may branch on the state. Three more are optional:
+    Every method is pure and is traced; none may branch on the state. These are optional:
     set_priorities(state, rings, rows, priorities): with `[B]` of each. Values that are no priorities, and rows that
         cannot be read, change nothing. If a row is given twice, the last value wins.
+    priorities(state, rings, rows): those of rows, `[B]` float32; 0 where rows cannot be read.
     on_close(state, rings): called after `end_episodes` closed episodes without a write.
     on_clear(state, rings): called when the buffer is cleared; without it, the state is made anew by `init`.
     """

@@ -64,8 +64,8 @@ def empty(shape: Any, view: Any) -> replay.Buffer:
     return replay.create(example, slots * (envs or 1), envs, max_episodes=records * (envs or 1), sampler=sampler)
 
 
-append, extend, set_priorities, remove = map(
-    jax.jit, (replay.append, replay.extend, replay.set_priorities, replay.remove)
+append, extend, set_priorities, remove, read_priorities = map(
+    jax.jit, (replay.append, replay.extend, replay.set_priorities, replay.remove, replay.priorities)
 )
 
 
@@ -166,6 +166,8 @@ def check_weights(shape: Any, view: str, operations: list[Any]) -> None:
     for i, place in enumerate(zip(rows.time.tolist(), rows.env.tolist())):
         wanted = usable.get(place, 0.0) / max(float(sum_tree.total(tree)), 1e-30)
         np.testing.assert_allclose(float(drawn.probability[i]), wanted, rtol=1e-5, atol=1e-7)
+    wanted = [weights.of[t, e] if model.valid(t, e) else 0 for t, e in zip(rows.time.tolist(), rows.env.tolist())]
+    np.testing.assert_allclose(read_priorities(buffer, rows), wanted, rtol=1e-5)
 
 
 def buffer_of(count: int, capacity: int = 64, envs: int | None = None, **options: Any) -> replay.Buffer:
@@ -253,6 +255,23 @@ def test_stale_void_removed_and_out_of_range_rows_are_ignored() -> None:
     jax.tree.map(np.testing.assert_array_equal, after.sampler_state, buffer.sampler_state)
 
 
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+@pytest.mark.parametrize("exponent", [0.0, 0.1, 0.6, 1.0, 2.0])
+def test_priorities_are_read_as_they_were_set(exponent: float, platform: str) -> None:
+    """Of rows in any shape; a positive one never comes back as zero, nor a finite one as infinite."""
+    buffer = replay.create({"x": jnp.int32(0)}, 8, sampler=prioritized(exponent), platform=platform)
+    buffer = extend(buffer, {"x": jnp.arange(6, dtype=jnp.int32)})
+    values = jnp.array([[0.0, 3.0, 1e-5], [1e4, 1e-38, 3e38]])
+    rows = jax.tree.map(lambda x: x.reshape(2, 3), rows_of(0, 1, 2, 3, 4, 5))
+    came = np.asarray(read_priorities(set_priorities(buffer, rows, values), rows))
+    wanted = np.asarray(values) if exponent else (np.asarray(values) > 0).astype(np.float32)
+    assert came.shape == (2, 3)
+    np.testing.assert_allclose(came[:, :2][:1], wanted[:, :2][:1], rtol=1e-5)
+    np.testing.assert_allclose(came[[0, 1], [2, 0]], wanted[[0, 1], [2, 0]], rtol=1e-5)
+    assert ((came > 0) == (np.asarray(values) > 0)).all()
+    assert np.isfinite(came).all()
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -1.0, 1e300])
 def test_values_that_are_no_priorities(value: float) -> None:
     buffer = buffer_of(4)
@@ -276,6 +295,8 @@ def test_priorities_of_the_wrong_kind() -> None:
             replay.set_priorities(buffer, rows, values)
     with pytest.raises(ValueError, match=r"create it with sampler=samplers\.prioritized"):
         replay.set_priorities(replay.create({"x": jnp.int32(0)}, 4), rows_of(0), jnp.ones(1))
+    with pytest.raises(ValueError, match=r"^priorities: .* create it with sampler=samplers\.prioritized"):
+        replay.priorities(replay.create({"x": jnp.int32(0)}, 4), rows_of(0))
     with pytest.raises(TypeError, match="expected a Buffer, got Concat"):
         replay.set_priorities(replay.concat([buffer]), rows_of(0), jnp.ones(1))
     for options in ({"exponent": -1.0}, {"exponent": float("nan")}, {"new_priority": float("inf")}):

@@ -20,11 +20,7 @@ def set_priorities(buffer: Buffer, rows: Rows | SourceRows, priorities: Any) -> 
     given twice, the last value wins. NaN, negative and infinite priorities raise ValueError outside jit; inside it they
     leave the old priority in place. Raises ValueError for a sampler without priorities, and for shapes that differ.
     """
-    check_buffer("set_priorities", buffer)
-    if not hasattr(buffer.sampler, "set_priorities"):
-        raise ValueError(
-            f"set_priorities: this buffer draws with {buffer.sampler}; create it with sampler=samplers.prioritized()"
-        )
+    _need_priorities("set_priorities", buffer)
     rows = check_rows(buffer, rows)
     shape, dtype = trees.shape_dtype("priorities", priorities)
     if not jnp.issubdtype(dtype, jnp.floating):
@@ -49,6 +45,43 @@ def _set_priorities(buffer: Buffer, rows: Rows, priorities: jax.Array) -> Buffer
     sampler: Any = buffer.sampler
     state = sampler.set_priorities(buffer.sampler_state, buffer.rings, flat, priorities.ravel())
     return buffer.replace(sampler_state=state)
+
+
+def priorities(buffer: Buffer, rows: Rows | SourceRows) -> jax.Array:
+    """Read the priorities of rows `[...]`: plain magnitudes `[...]` float32, as `set_priorities` takes them.
+
+    A row that was not set has the priority that it was appended with. Rows that cannot be read (stale, void, removed or
+    out of range) give 0, as do rows of priority zero, which are never drawn either. A row that waits for the sampler's
+    view gives the priority that it will have. The sampler keeps `priority**exponent`, so a magnitude comes back to
+    about `1e-7 / exponent` of itself, and for the exponent 0 as 1. Raises ValueError for a sampler without priorities.
+
+    >>> import jax.numpy as jnp, jaxreplay as replay
+    >>> buffer = replay.create({"x": jnp.int32(0)}, 8, sampler=replay.samplers.prioritized(1.0))
+    >>> buffer = replay.extend(buffer, {"x": jnp.arange(3)})
+    >>> rows = replay.Rows(time=jnp.arange(4), env=jnp.zeros(4, jnp.int32))
+    >>> buffer = replay.set_priorities(buffer, rows, jnp.array([0.0, 3.0, 0.5, 7.0]))
+    >>> replay.priorities(buffer, rows).tolist()
+    [0.0, 3.0, 0.5, 0.0]
+    """
+    _need_priorities("priorities", buffer)
+    return _priorities(buffer, check_rows(buffer, rows))
+
+
+@functools.partial(jax.jit, inline=True)
+def _priorities(buffer: Buffer, rows: Rows) -> jax.Array:
+    sampler: Any = buffer.sampler
+    return sampler.priorities(buffer.sampler_state, buffer.rings, jax.tree.map(jnp.ravel, rows)).reshape(
+        rows.time.shape
+    )
+
+
+def _need_priorities(what: str, buffer: Buffer) -> None:
+    """Raise unless it is a buffer whose sampler has a method of this name."""
+    check_buffer(what, buffer)
+    if not hasattr(buffer.sampler, what):
+        raise ValueError(
+            f"{what}: this buffer draws with {buffer.sampler}; create it with sampler=samplers.prioritized()"
+        )
 
 
 def importance_weights(sample: Sample, beta: Any) -> jax.Array:
