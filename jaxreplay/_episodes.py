@@ -12,7 +12,7 @@ from jaxreplay._core.clock import is_last_of_equals, oldest
 from jaxreplay._core.gather import gather_leaf
 from jaxreplay._core.lookup import flat_index, has_record, record_slot
 from jaxreplay._core.loops import find_interval
-from jaxreplay._core.records import live_records
+from jaxreplay._core.records import live_records, read_data
 from jaxreplay._core.rings import Rings, nowhere
 from jaxreplay.sampling import take
 from jaxreplay.state import Buffer, check_buffer
@@ -69,14 +69,10 @@ def episode_data(buffer: Buffer) -> PyTree:
 
 @functools.partial(jax.jit, inline=True)
 def _episode_data(buffer: Buffer) -> PyTree:
-    found, data = live_records(buffer.rings), buffer.episode_data
-    slot = jnp.maximum(found.number, 0) % buffer.rings.num_records
-    env = jnp.arange(buffer.rings.num_envs, dtype=jnp.int32)
-    known = found.mask & (data.number[slot, env] == found.number)
-    leaves = [_where(known, x[slot, env]) for x in data.leaves]
-    leaves = [layout.from_raw(x, leaf.dtype) for x, leaf in zip(leaves, data.layout.leaves, strict=True)]
-    leaves = [x[:, 0] if buffer.single else x for x in leaves]
-    return jax.tree.unflatten(data.layout.treedef, leaves)
+    found = live_records(buffer.rings)
+    env = jnp.broadcast_to(jnp.arange(buffer.rings.num_envs, dtype=jnp.int32), found.number.shape)
+    data = read_data(buffer.rings, found.number, env, found.mask)
+    return jax.tree.map(lambda x: x[:, 0], data) if buffer.single else data
 
 
 def set_episode_data(buffer: Buffer, env: Any, data: PyTree, number: Any = None) -> Buffer:
@@ -118,10 +114,11 @@ def _set_episode_data(buffer: Buffer, env: jax.Array, values: dict[int, Any], nu
             value = jnp.asarray(values[i])
             new = layout.to_raw(value.reshape(*env.shape, *value.shape[lead:]))
         else:
-            new = _where(~fresh, x[slot, env])
+            old = x[slot, env]
+            new = jnp.where(trees.to_rank(fresh, old.ndim), 0, old)
         leaves.append(x.at[to, env].set(new, mode="drop", unique_indices=True))
     numbers = data.number.at[to, env].set(number, mode="drop", unique_indices=True)
-    return buffer.replace(episode_data=data.replace(number=numbers, leaves=tuple(leaves)))
+    return buffer.replace(rings=rings.replace(episode_data=data.replace(number=numbers, leaves=tuple(leaves))))
 
 
 def sample_episodes(buffer: Buffer, key: jax.Array, n: int, max_length: int, complete: bool = True) -> Sample:
@@ -177,8 +174,3 @@ def _need_data(what: str, buffer: Buffer) -> None:
     check_buffer(what, buffer)
     if buffer.episode_data is None:
         raise ValueError("this buffer keeps no episode data; create it with episode_data=<an example of them>")
-
-
-def _where(mask: jax.Array, x: jax.Array) -> jax.Array:
-    """`x` where `mask`, else zeros; `mask` has the leading axes of `x`."""
-    return jnp.where(mask.reshape(*mask.shape, *[1] * (x.ndim - mask.ndim)), x, 0)

@@ -94,9 +94,8 @@ def create(
     elif max_episodes is not None or episode_data is not None:
         raise ValueError("max_episodes and episode_data need episode_end: without it, rows are independent items")
     return Buffer(
-        rings=make_rings(layout, num_slots, envs, num_records, platform),
+        rings=make_rings(layout, num_slots, envs, num_records, platform, make_data(episode_data, num_records, envs)),
         sampler_state=sampler.init(num_slots, envs),
-        episode_data=make_data(episode_data, num_records, envs),
         sampler=sampler,
         episode_end=episode_end,
         single=num_envs is None,

@@ -146,5 +146,6 @@ def _double(buffer: Buffer) -> Buffer:
     made = lambda: (memory.allocate(rings.layout, 2 * slots, num_envs), buffer.sampler.init(2 * slots, num_envs))  # noqa: E731
     arrays, state = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype), jax.eval_shape(made))
     longer = lambda x: (*x.shape[:axis], 2 * x.shape[axis], *x.shape[axis + 1 :])  # noqa: E731
-    data = jax.tree.map(lambda x: jax.ShapeDtypeStruct(longer(x), x.dtype), buffer.episode_data)
-    return buffer.replace(rings=rings.replace(arrays=arrays, memory=memory), sampler_state=state, episode_data=data)
+    data = jax.tree.map(lambda x: jax.ShapeDtypeStruct(longer(x), x.dtype), rings.episode_data)
+    rings = rings.replace(arrays=arrays, memory=memory, episode_data=data)
+    return buffer.replace(rings=rings, sampler_state=state)

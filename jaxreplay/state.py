@@ -14,15 +14,19 @@ from jaxreplay.types import PyTree
 class Buffer(struct.PyTreeNode):
     """An immutable replay buffer, made by `create`; a pytree, so it passes through jit, scan, vmap and grad as it is.
 
-    rings: the stored steps and episodes. sampler_state: what the sampler keeps. episode_data: `EpisodeData` or None.
+    rings: the stored steps and episodes. sampler_state: what the sampler keeps.
     """
 
     rings: Rings
     sampler_state: PyTree
-    episode_data: PyTree
     sampler: Sampler = struct.field(pytree_node=False)
     episode_end: EpisodeEnd | None = struct.field(pytree_node=False)
     single: bool = struct.field(pytree_node=False)
+
+    @property
+    def episode_data(self) -> PyTree:
+        """The user's data for each recorded episode, `EpisodeData`, or None."""
+        return self.rings.episode_data
 
     def __repr__(self) -> str:
         """Say what it is made for, without reading any array: also of a donated, traced or abstract buffer."""

@@ -65,11 +65,14 @@ def steps(rng: np.random.Generator, lead: tuple[int, ...]) -> replay.Transition:
 def history(platform: str, num_envs: int | None, length: int, sampler: Any, view: views.View) -> list[Any]:
     """All that can be read after each of some calls."""
     envs = num_envs or 1
-    buffer = replay.create(example(), 20 * envs, num_envs, max_episodes=5 * envs, sampler=sampler, platform=platform)
+    options = {"max_episodes": 5 * envs, "episode_data": {"goal": jnp.zeros(2)}, "sampler": sampler}
+    buffer = replay.create(example(), 20 * envs, num_envs, platform=platform, **options)
     rng, seen = np.random.default_rng(0), []
     for i in range(6):
         lead = (length,) if num_envs is None else (length, envs)
         buffer = extend(buffer, steps(rng, lead), jnp.asarray(rng.random(lead) < 0.9))
+        some = jnp.asarray(rng.integers(0, envs, 5), jnp.int32)
+        buffer = replay.set_episode_data(buffer, some, {"goal": jnp.asarray(rng.random((5, 2)), jnp.float32)})
         rows, mask = replay.rows(buffer)
         batch = sample(buffer, jax.random.key(i), 32, view)
         seen += [mask, take(buffer, rows), take(buffer, rows, view), batch, replay.episodes(buffer)]
@@ -88,7 +91,7 @@ def history(platform: str, num_envs: int | None, length: int, sampler: Any, view
 @pytest.mark.parametrize(
     ("num_envs", "length", "sampler", "view"),
     [
-        (None, 1, uniform(), views.frame_stack(3)),
+        (None, 1, uniform(), views.compose(views.frame_stack(3), views.with_episode())),
         (3, 25, uniform(), views.compose(views.frame_stack(3), views.n_step(3, 0.9))),
         (3, 1, prioritized(0.7), views.transition()),
         (30, 2, uniform(replacement=False), views.n_step(2, 0.9, complete=True)),

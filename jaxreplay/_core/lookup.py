@@ -100,6 +100,7 @@ def find(rings: Rings, rows: Rows) -> Span:
             index=none,
             open=none > 0,
             record=none + zero_slot,
+            number=number,
         )
     record = jnp.where(valid, record_slot(rings, number), zero_slot)
     start, newest = own_words(rings, record, env, "episodes")
@@ -116,6 +117,7 @@ def find(rings: Rings, rows: Rows) -> Span:
         index=index,
         open=valid & (number == rings.envs.number[env]) & rings.envs.open[env],
         record=record,
+        number=number,
     )
 
 

@@ -9,6 +9,7 @@ from jaxreplay._core.clock import is_held
 from jaxreplay._core.layout import Layout
 from jaxreplay._core.lookup import own_words, record_slot
 from jaxreplay._core.rings import Rings
+from jaxreplay._core.trees import to_rank
 from jaxreplay.types import Episodes, PyTree
 
 
@@ -33,6 +34,18 @@ def make_data(example: PyTree, num_records: int, num_envs: int) -> EpisodeData |
         leaves=tuple(jnp.zeros((num_records, num_envs, *x.raw.shape), x.raw.dtype) for x in described.leaves),
         layout=described,
     )
+
+
+def read_data(rings: Rings, number: jax.Array, env: jax.Array, known: jax.Array) -> PyTree:
+    """Read the user's data for episodes `[...]`, leaves `[..., *shape]`: zeros where none were set, or not `known`."""
+    data = rings.episode_data
+    slot, env = jnp.where(known, number, 0) % rings.num_records, jnp.where(known, env, 0)
+    known &= data.number[slot, env] == number
+    leaves = []
+    for x, leaf in zip(data.leaves, data.layout.leaves, strict=True):
+        raw = x[slot, env]
+        leaves.append(layout.from_raw(jnp.where(to_rank(known, raw.ndim), raw, 0), leaf.dtype))
+    return jax.tree.unflatten(data.layout.treedef, leaves)
 
 
 def live_records(rings: Rings) -> Episodes:

@@ -17,6 +17,7 @@ from jaxreplay._core.episode_numbers import Envs, start_envs
 from jaxreplay._core.layout import Layout
 from jaxreplay._core.memory import Memory, make_memory
 from jaxreplay._core.plain import Arrays
+from jaxreplay.types import PyTree
 
 MAX_INDEX = 2**31 - 1
 
@@ -28,12 +29,13 @@ class Rings(struct.PyTreeNode):
     begins with (episode, ordinal): its episode's number, VOID, or a removed row's code; and how many rows of its env
     were recorded and not removed before it. An episode's record begins with (start, newest): the times of its first and
     newest step.
-    memory: how the arrays lie.
+    episode_data: `EpisodeData`, what the user keeps for each recorded episode, or None. memory: how the arrays lie.
     """
 
     arrays: Arrays
     clock: Clock
     envs: Envs
+    episode_data: PyTree
     layout: Layout = struct.field(pytree_node=False)
     memory: Memory = struct.field(pytree_node=False)
 
@@ -63,7 +65,9 @@ class Span(struct.PyTreeNode):
     before, after: int32, held steps of its episode before and after it; a view may narrow them.
     newest: int32, steps to its episode's newest, whose next observation is in the slot `record`.
     index: int32, the step's position in its episode, from 0. open: bool, the episode has not ended.
+    number: int32, the episode's number in its env; any where the row is not valid.
     bits: uint32 `[B, n]`, random, for a view that draws, else None.
+    episode_data: what is kept for the row's episode, leaves `[B, ...]`, for a view that reads it, else None.
     """
 
     valid: jax.Array
@@ -76,10 +80,14 @@ class Span(struct.PyTreeNode):
     index: jax.Array
     open: jax.Array
     record: jax.Array
+    number: jax.Array
     bits: jax.Array | None = None
+    episode_data: PyTree = None
 
 
-def make_rings(layout: Layout, num_slots: int, num_envs: int, num_records: int, platform: str) -> Rings:
+def make_rings(
+    layout: Layout, num_slots: int, num_envs: int, num_records: int, platform: str, episode_data: PyTree
+) -> Rings:
     """Allocate empty rings, every array its own. Raises ValueError where 32-bit indices do not reach."""
     slots = num_slots + 1 + num_records
     if slots * num_envs > MAX_INDEX:
@@ -89,6 +97,7 @@ def make_rings(layout: Layout, num_slots: int, num_envs: int, num_records: int, 
         arrays=memory.allocate(layout, num_slots, num_envs),
         clock=start_clock(),
         envs=start_envs(num_envs),
+        episode_data=episode_data,
         layout=layout,
         memory=memory,
     )

@@ -68,8 +68,20 @@ def as_source_rows(rows: Rows | SourceRows, source: int) -> SourceRows:
     return SourceRows(source=jnp.full_like(rows.time, source), time=rows.time, env=rows.env)
 
 
+def check_alike(samples: Sequence[Sample]) -> None:
+    """Raise ValueError unless samples have the same leaves: a view may read what sources need not have in common."""
+    first, *others = [jax.tree.map(lambda x: (x.shape[1:], x.dtype), sample.data) for sample in samples]
+    for i, other in enumerate(others, 1):
+        if other != first:
+            raise ValueError(
+                f"source {i} gives other leaves than source 0: through with_episode() all sources must keep the same "
+                f"episode_data; got {other}, expected {first}"
+            )
+
+
 def merge(samples: Sequence[Sample]) -> Sample:
     """Merge samples of which at most one has a real row in each place of the batch."""
+    check_alike(samples)
     chosen = samples[0]
     for sample in samples[1:]:
         chosen = trees.choose(sample.mask, sample, chosen)

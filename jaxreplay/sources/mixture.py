@@ -14,7 +14,7 @@ import numpy as np
 from flax import struct
 
 from jaxreplay._core.loops import find_interval
-from jaxreplay.sources.base import Source, as_source_rows, merge
+from jaxreplay.sources.base import Source, as_source_rows, check_alike, merge
 from jaxreplay.sources.checks import check_shares, check_sources
 from jaxreplay.sources.concat import Concat
 from jaxreplay.sources.subset import Subset
@@ -79,6 +79,7 @@ class Mixture(Source):
             if share:
                 batch = part.sample(part_key, math.ceil(share), view)
                 batches.append(_as_part(batch, first, proportion))
+        check_alike(batches)
         every = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *batches)
         if all(share.denominator == 1 for share in shares):
             return every

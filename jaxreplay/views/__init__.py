@@ -1,6 +1,7 @@
 """Views: how rows become a batch. `base` documents how to write one."""
 
 from jaxreplay.views._compose import compose, map, select
+from jaxreplay.views._episode import WithEpisode, with_episode
 from jaxreplay.views._frame_stack import frame_stack
 from jaxreplay.views._frames import Frames, init_frames, push_frames
 from jaxreplay.views._hindsight import hindsight
@@ -18,6 +19,7 @@ __all__ = [
     "Stack",
     "View",
     "Window",
+    "WithEpisode",
     "compose",
     "frame_stack",
     "hindsight",
@@ -30,4 +32,5 @@ __all__ = [
     "sequence",
     "transition",
     "window",
+    "with_episode",
 ]

@@ -13,6 +13,7 @@ from jaxreplay._core import trees
 from jaxreplay._core.layout import from_raw, to_raw
 from jaxreplay._core.rings import Span
 from jaxreplay.types import PyTree
+from jaxreplay.views._episode import EpisodeView
 from jaxreplay.views._frame_stack import FrameStackView
 from jaxreplay.views._hindsight import HindsightView
 from jaxreplay.views._transition import TransitionView, transition
@@ -42,8 +43,9 @@ def select(*parts: str) -> MapView:
 def compose(*views: View) -> View:
     """Chain views, the first is applied first: `compose(frame_stack(4), n_step(3, 0.99), select("reward"))`.
 
-    `frame_stack` goes under the one view that says which steps to read (`n_step`, `window`, `sequence`); `map` and
-    `select` go over it, or over `hindsight`. Raises ValueError, when built, for a chain without a meaning.
+    `frame_stack` goes under the one view that says which steps to read (`n_step`, `window`, `sequence`); `map`,
+    `select` and `with_episode` go over it, or over `hindsight`. Raises ValueError, when built, for a chain without a
+    meaning.
     """
     if not views:
         raise ValueError("compose: expected at least one view")
@@ -95,16 +97,16 @@ def _zero_unless(valid: jax.Array, x: Any) -> Any:
 
 def _over(under: View, view: View) -> View:
     """Put a view over another."""
-    if isinstance(view, MapView) and isinstance(view.base, TransitionView):
+    if isinstance(view, MapView | EpisodeView) and isinstance(view.base, TransitionView):
         return dataclasses.replace(view, base=under)
     if isinstance(under, FrameStackView) and isinstance(under.base, TransitionView) and not _modifies(view):
         return dataclasses.replace(under, base=view)
     raise ValueError(
         f"compose: {view} over {under} has no meaning: frame_stack comes first, then at most one of n_step, "
-        "window, offsets and sequence, then map and select; hindsight has only these two over it"
+        "window, offsets and sequence, then map, select and with_episode; hindsight has only these over it"
     )
 
 
 def _modifies(view: View) -> bool:
     """Tell whether a view changes what another reads or gives, and so cannot say itself which steps to read."""
-    return isinstance(view, MapView | FrameStackView | HindsightView)
+    return isinstance(view, MapView | EpisodeView | FrameStackView | HindsightView)

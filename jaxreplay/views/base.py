@@ -35,7 +35,7 @@ class View:
     completes: how many steps after a row the ones come that may make it usable, for `prioritized(view=...)`.
     Any view may give:
     reach: the steps of an env that the ring must have room for. num_bits: the random words `span.bits` it needs a row.
-    narrow: the span with other steps before and after.
+    narrow: the span with other steps before and after, or with what else of the rings `batch` needs.
     """
 
     @property

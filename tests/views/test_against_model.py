@@ -64,6 +64,17 @@ def sequence_parts(sequence: Any) -> dict[str, Any]:
     return {**{name: getattr(sequence, name) for name in names}, **compared(sequence.data)}
 
 
+def episode_parts(batch: Any) -> dict[str, Any]:
+    return {**{name: getattr(batch, name) for name in ("number", "index", "length")}, **compared(batch.data)}
+
+
+def episode_by_hand(model: Model, time: int, env: int) -> dict[str, Any]:
+    number = model.slices[time][env]["episode"]  # type: ignore[index]
+    episode = model.episodes[env][number]
+    numbers = {"number": number, "index": time - episode.start, "length": episode.length}
+    return {name: np.int32(x) for name, x in numbers.items()} | stacked(model, 2, "edge", time, env)
+
+
 def n_step_parts(batch: Any) -> dict[str, Any]:
     return {"obs": batch.observation, "next_obs": batch.next_observation}
 
@@ -153,6 +164,10 @@ CASES: dict[str, Any] = {
     "complete sequences": (
         views.compose(views.sequence(2, burn_in=1), views.map(sequence_parts)),
         lambda model, time, env: sequence_by_hand(model, 3, 1, True, time, env),
+    ),
+    "stacks with their episode": (
+        views.compose(views.frame_stack(2), views.with_episode(), views.map(episode_parts)),
+        episode_by_hand,
     ),
     "padded sequences": (
         views.compose(views.sequence(3, complete=False), views.map(sequence_parts)),
