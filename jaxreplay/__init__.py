@@ -10,7 +10,7 @@ from jaxreplay._priorities import importance_weights, priorities, sequence_prior
 from jaxreplay.buffer import append, clear, create, extend, put, remove
 from jaxreplay.closing import end_episodes
 from jaxreplay.in_place import check_in_place
-from jaxreplay.inspection import can_sample, capacity, rows, size, stats
+from jaxreplay.inspection import can_sample, capacity, newest, nth, rows, size, stats
 from jaxreplay.sampling import epoch, pop, sample, take
 from jaxreplay.sources.concat import concat
 from jaxreplay.sources.mixture import mixture
@@ -51,6 +51,8 @@ __all__ = [
     "extend",
     "importance_weights",
     "mixture",
+    "newest",
+    "nth",
     "num_episodes",
     "pop",
     "priorities",

@@ -1,18 +1,21 @@
 """What a buffer says of itself: its size and capacity, its rows, and counts of all it holds."""
 
 import functools
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 
-from jaxreplay._core import lookup
+from jaxreplay._core import lookup, trees
 from jaxreplay._core.episode_numbers import VOID
+from jaxreplay._core.order import newest_in_order
 from jaxreplay._core.records import live_records
 from jaxreplay.sources.base import Source
 from jaxreplay.sources.mixture import Mixture
-from jaxreplay.sources.whole import as_source
+from jaxreplay.sources.subset import Subset
+from jaxreplay.sources.whole import Whole, as_source
 from jaxreplay.state import Buffer, check_buffer
-from jaxreplay.types import Rows, SourceRows, Stats
+from jaxreplay.types import Rows, SourceRows, Stats, out_of_range_unless
 from jaxreplay.views import View, transition
 from jaxreplay.views.base import check_view
 
@@ -64,6 +67,76 @@ def rows(source: Buffer | Source) -> tuple[Rows | SourceRows, jax.Array]:
 @functools.partial(jax.jit, inline=True)
 def _rows(source: Source) -> tuple[Rows | SourceRows, jax.Array]:
     return source.every_row()
+
+
+def nth(source: Buffer | Source, index: Any, env: Any = None) -> Rows | SourceRows:
+    """Find rows by their number among those that can be read, the oldest first: `Rows` `[...]`.
+
+    index: int32 `[...]`, 0 for the oldest row, -1 for the newest, in the order of `rows`: by time, then env. Of a
+        concat, one source after the other.
+    env: int32 `[...]`: number the rows of this env alone; the shapes of both broadcast.
+    Where there is no row of that number, nothing can read what comes: `take` gives it with `mask` False.
+
+    Costs a bisection over time that reads a word of each env in each step, with `env` a word, and no pass over the
+    ring. Raises TypeError for a mixture, and for `env` of what is no buffer.
+
+    >>> import jax.numpy as jnp, jaxreplay as replay
+    >>> buffer = replay.extend(replay.create({"x": jnp.int32(0)}, 8), {"x": jnp.arange(12)})
+    >>> replay.take(buffer, replay.nth(buffer, jnp.array([0, 1, -1, 8]))).data["x"].tolist()
+    [4, 5, 11, 0]
+    """
+    made = as_source("nth", source)
+    if isinstance(made, Mixture):
+        raise TypeError("nth: a mixture draws in proportions and has no order; concat its sources")
+    index = _check_whole("index", index)
+    if env is None:
+        return _nth(made, index)
+    check_buffer("nth of an env", source)
+    return _nth_of_env(source, *jnp.broadcast_arrays(index, _check_whole("env", env)))
+
+
+def _check_whole(name: str, value: Any) -> jax.Array:
+    shape, dtype = trees.shape_dtype(name, value)
+    if not jnp.issubdtype(dtype, jnp.integer):
+        raise TypeError(f"{name}: expected int32, got {trees.describe(shape, dtype)}")
+    return jnp.asarray(value).astype(jnp.int32)
+
+
+@functools.partial(jax.jit, inline=True)
+def _nth(source: Source, index: jax.Array) -> Rows | SourceRows:
+    total, at = source.ordered()
+    number = jnp.where(index < 0, index + total, index)
+    found = jax.tree.map(lambda x: x.reshape(index.shape), at(number.ravel()))
+    return out_of_range_unless((number >= 0) & (number < total), found)
+
+
+@functools.partial(jax.jit, inline=True)
+def _nth_of_env(buffer: Buffer, index: jax.Array, env: jax.Array) -> Rows:
+    counts = lookup.counts(buffer.rings)
+    known = (env >= 0) & (env < buffer.rings.num_envs)
+    env = jnp.where(known, env, 0)
+    number = jnp.where(index < 0, index + counts[env], index)
+    found = lookup.nth_rows(buffer.rings, number.ravel(), env.ravel(), counts)
+    known &= (number >= 0) & (number < counts[env])
+    return out_of_range_unless(known, jax.tree.map(lambda x: x.reshape(index.shape), found))
+
+
+def newest(source: Buffer | Source, n: int) -> Rows:
+    """List the newest n rows that can be read, oldest first: `Rows` `[n]`, for learners on recent data.
+
+    It is `nth(source, jnp.arange(-n, 0))` at the price of two bisections and a sort of n numbers. Where fewer rows are
+    there, the first places are rows that nothing can read. `nth(buffer, jnp.arange(-n, 0)[:, None], jnp.arange(E))`
+    gives those of each env. Raises TypeError for a concat and a mixture, whose times are not of one clock.
+    """
+    made, n = as_source("newest", source), trees.check_count("n", n)
+    if isinstance(made, Whole):
+        return _newest(made.buffer.rings, n)
+    if isinstance(made, Subset):
+        return cast(Rows, _nth(made, jnp.arange(-n, 0, dtype=jnp.int32)))
+    raise TypeError(f"newest: a {type(made).__name__.lower()} has no common clock; take the newest of each source")
+
+
+_newest = jax.jit(newest_in_order, static_argnames="n", inline=True)
 
 
 def stats(buffer: Buffer) -> Stats:

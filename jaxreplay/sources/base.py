@@ -32,6 +32,10 @@ class Source(struct.PyTreeNode):
         """List all rows `[N]`, and which can be read; see `replay.rows`."""
         raise NotImplementedError
 
+    def ordered(self) -> Any:
+        """Number the rows that can be read, oldest first: `samplers.numbered.Numbered`."""
+        raise NotImplementedError
+
     def starts(self, rows: Any, view: View) -> jax.Array:
         """Tell which rows a view can start from, `[B]`."""
         raise NotImplementedError

@@ -53,6 +53,9 @@ class Concat(Source):
     def size(self) -> jax.Array:
         return self._joined([part.readable() for part in self.sources]).total
 
+    def ordered(self) -> Numbered:
+        return self._joined([part.ordered() for part in self.sources])
+
     def every_row(self) -> tuple[SourceRows, jax.Array]:
         found = [part.every_row() for part in self.sources]
         found = [(as_source_rows(rows, i), mask) for i, (rows, mask) in enumerate(found)]

@@ -49,7 +49,7 @@ class Subset(Source):
 
         return Numbered(self.count, at)
 
-    held = readable
+    held = ordered = readable
 
     def every_row(self) -> tuple[Rows, jax.Array]:
         number = jnp.arange(self.rows.time.shape[0], dtype=jnp.int32) - self.first

@@ -1,10 +1,12 @@
 """A buffer as a source: the plain path of `sample` and `take`."""
 
+import functools
 from typing import Any
 
 import jax
 
 from jaxreplay._core import lookup
+from jaxreplay._core.order import nth_in_order
 from jaxreplay._core.rings import Span
 from jaxreplay.samplers.numbered import Numbered, held_rows, readable_rows
 from jaxreplay.sources.base import Source, read
@@ -30,6 +32,9 @@ class Whole(Source):
 
     def readable(self) -> Numbered:
         return readable_rows(self.buffer.rings)
+
+    def ordered(self) -> Numbered:
+        return Numbered(self.size(), functools.partial(nth_in_order, self.buffer.rings))
 
     def every_row(self) -> tuple[Rows, jax.Array]:
         return lookup.all_rows(self.buffer.rings), lookup.all_valid(self.buffer.rings)
