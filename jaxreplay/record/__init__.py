@@ -13,7 +13,7 @@ from jaxreplay.record.transitions.recorder import BufferFull
 try:
     from jaxreplay.record.actions.replay import ReplayReport, replay_actions
     from jaxreplay.record.actions.wrapper import RecordActions
-    from jaxreplay.record.collecting import collect
+    from jaxreplay.record.collecting import CollectReport, collect, collect_episodes
     from jaxreplay.record.playback.convert import convert_dataset, convert_trajectory
     from jaxreplay.record.playback.env import Playback
     from jaxreplay.record.transitions.wrapper import RecordTransitions
@@ -24,12 +24,14 @@ except ImportError as error:
 __all__ = [
     "ActionRecord",
     "BufferFull",
+    "CollectReport",
     "Playback",
     "RecordActions",
     "RecordTransitions",
     "ReplayReport",
     "RolloutState",
     "collect",
+    "collect_episodes",
     "convert_dataset",
     "convert_trajectory",
     "load_actions",

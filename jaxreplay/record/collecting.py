@@ -1,15 +1,18 @@
 """Running a policy in a Gymnasium environment while every step is recorded."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import gymnasium
 import jax
+import jax.numpy as jnp
 import numpy as np
 from gymnasium.vector import VectorEnv
 
 from jaxreplay._core import trees
+from jaxreplay._episodes import episodes
 from jaxreplay.buffer import Buffer
 from jaxreplay.datasets.workers import progress_bar
 from jaxreplay.record.transitions.wrapper import RecordTransitions, autoreset_of
@@ -43,7 +46,7 @@ def collect(
         or wraps one: then it is recorded there, in place, and wrappers above it are seen by the policy alone.
     num_steps: stop when so many steps were recorded, over all envs; num_episodes: when so many ended. Exactly one of
         them. All envs are stepped together, so a vector environment may go beyond either by less than `num_envs`. The
-        first episodes to end are the short ones: with many envs and few episodes these are no fair sample.
+        first episodes to end are the short ones, and no fair sample: see `collect_episodes`.
     key: of the policy's randomness. seed: of the environment's first reset.
     progress: show a bar, which needs tqdm. leave_out: see `RecordTransitions`; it goes with `buffer`.
     frames: `views.frame_stack(n)`: the policy sees stacks of what is recorded, NumPy arrays `[E, n, ...]`, as this view
@@ -76,6 +79,91 @@ def collect(
             advance(count() - before)
             before = count()
     return recording.buffer
+
+
+@dataclasses.dataclass(frozen=True)
+class CollectReport:
+    """What `collect_episodes` did.
+
+    episodes, steps: recorded. by_env: the episodes of each env. left_out: steps that envs took without being recorded,
+        while the last episodes of others went on. whole: the episodes that the buffer still holds from their first
+        step; fewer than `episodes` where it was too small, and then no fair sample.
+    """
+
+    episodes: int
+    steps: int
+    by_env: tuple[int, ...]
+    left_out: int
+    whole: int
+
+    def __str__(self) -> str:
+        lost = self.episodes - self.whole
+        hint = f"; {lost} were overwritten in whole or in part, so give the buffer more capacity" if lost else ""
+        return (
+            f"{self.episodes} whole episodes, {self.steps} steps, by env {list(self.by_env)}; "
+            f"{self.left_out} steps of envs that had finished were left out{hint}"
+        )
+
+
+def collect_episodes(
+    env: Any,
+    policy: Policy,
+    buffer: Buffer | None = None,
+    *,
+    num_episodes: int,
+    key: jax.Array | int = 0,
+    seed: int | None = None,
+    progress: bool = True,
+    leave_out: Sequence[str] = (),
+    frames: View | None = None,
+) -> tuple[Buffer, CollectReport]:
+    """Record whole episodes, as many as asked for, so that short ones are not over-represented; return a report too.
+
+    The first `num_episodes` episodes to begin are recorded, each to its end, and nothing else: an env whose episode
+    ends after so many began is stepped on, but not recorded (its rows are void). Whether an episode is recorded does
+    not depend on its own length, so the expected average over those recorded, of their lengths or of anything else, is
+    that of the environment, whatever `num_envs`.
+
+    The arguments are those of `collect`. The buffer should have room for the longest env's steps in each env, void rows
+    included; the report says whether all are held. A recorder given as `env` must be reset before it is stepped again.
+
+    >>> import gymnasium, jaxreplay as replay
+    >>> from jaxreplay import record
+    >>> env = gymnasium.make_vec("CartPole-v1", num_envs=2, vectorization_mode="sync")
+    >>> buffer = replay.create(replay.example_transition(env), 1000, num_envs=2)
+    >>> left = lambda observation, key: np.zeros(2, int)
+    >>> buffer, report = record.collect_episodes(env, left, buffer, num_episodes=3, seed=0, progress=False)
+    >>> print(report)
+    3 whole episodes, 30 steps, by env [1, 2]; 9 steps of envs that had finished were left out
+    """
+    goal = trees.check_count("num_episodes", num_episodes)
+    env, recording = _find_recorder(env, buffer, leave_out)
+    del buffer
+    recorder, left_out = recording._recorder, 0
+    by_env = np.zeros(recorder.every.size, np.int64)
+    with _kept(recording), progress_bar(goal, "episode", progress) as advance:
+        steps = _play(env, policy, recording, key, seed, frames)
+        next(steps)
+        start, time = recorder.standing, int(recording.buffer.rings.clock.time)
+        begun, counted = min(goal, by_env.size), np.arange(by_env.size) < goal
+        recorder.record_only(counted.reshape(recorder.lead))
+        try:
+            while counted.any():
+                left_out += int(np.count_nonzero(~counted))
+                next(steps)
+                for i in np.flatnonzero(recorder.standing.ended).tolist():
+                    by_env[i] += 1
+                    counted[i], begun = begun < goal, min(begun + 1, goal)
+                    advance(1)
+                recorder.record_only(counted.reshape(recorder.lead))
+        finally:
+            recorder.record_only(None)
+    buffer, done = recording.buffer, recorder.standing
+    found, clock = episodes(buffer), buffer.rings.clock
+    age = (clock.time - found.start).astype(jnp.int32)  # times may overflow; distances do not
+    whole = found.mask & found.ended & (age <= clock.held) & (age <= clock.time - time)
+    num_steps = done.num_steps - start.num_steps
+    return buffer, CollectReport(goal, num_steps, tuple(by_env.tolist()), left_out, int(whole.sum()))
 
 
 def _find_recorder(env: Any, buffer: Buffer | None, leave_out: Sequence[str]) -> tuple[Any, RecordTransitions]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import re
 import subprocess
 import sys
 from collections import OrderedDict
@@ -706,3 +707,44 @@ def test_atari_frames_are_recorded_once_and_sampled_as_stacks(preprocessing: boo
     for i, (stacked, after) in enumerate(seen):
         np.testing.assert_array_equal(batch.data.observation[i], stacked)
         np.testing.assert_array_equal(batch.data.next_observation[i], after)
+
+
+def test_a_reset_in_mid_episode_is_refused_when_asked() -> None:
+    env = recorded(Counting(28), block=4, on_cut="raise")  # its first episode has several steps
+    env.reset()
+    env.step(0)
+    log = [list(episode) for episode in env.unwrapped.log]
+    with pytest.raises(RuntimeError, match=r"the env is in mid-episode, and on_cut='raise'.*; step on until it ends"):
+        env.reset()
+    assert env.unwrapped.log == log  # nothing happened
+    while not np.logical_or(*env.step(0)[2:4]):
+        pass
+    env.reset()
+    assert int(replay.num_episodes(env.buffer)) == 1
+
+
+@pytest.mark.parametrize("mode", [NEXT, SAME, DISABLED])
+def test_a_reset_of_envs_in_mid_episode_names_them_and_lets_others_pass(mode: Any) -> None:
+    env = recorded(SyncVectorEnv(makers(3, copies=True), autoreset_mode=mode), block=4, on_cut="raise")
+    env.reset()
+    ended = np.zeros(3, bool)
+    while not ended.any() or ended.all():
+        ended = np.logical_or(*env.step(np.zeros(3, int))[2:4])
+    going = np.flatnonzero(~ended).tolist()
+    with pytest.raises(
+        RuntimeError, match=rf"envs {re.escape(str(going))} are in mid-episode.*reset_mask.*or record with"
+    ):
+        env.reset()
+    env.reset(options={"reset_mask": ended.copy()})
+    env.step(np.zeros(3, int))
+
+
+def test_after_a_failed_step_a_reset_is_let_pass() -> None:
+    env = recorded(Counting(28, fail_at=1), block=4, on_cut="raise")
+    env.reset()
+    env.step(0)
+    with pytest.raises(OSError, match="the simulator is gone"):
+        env.step(0)
+    env.reset()
+    with pytest.raises(ValueError, match="on_cut: expected 'truncate' or 'raise', got 'ignore'"):
+        recorded(Counting(), on_cut="ignore")

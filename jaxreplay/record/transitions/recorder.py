@@ -53,17 +53,20 @@ class Recorder:
         block: int | None,
         on_full: str,
         leave_out: Sequence[str],
+        on_cut: str,
     ) -> None:
         _check_buffer(buffer, num_envs)
-        if on_full not in ("overwrite", "raise"):
-            raise ValueError(f"on_full: expected 'overwrite' or 'raise', got {on_full!r}")
-        self.autoreset, self.on_full = autoreset, on_full
+        for name, given, way in (("on_full", on_full, "overwrite"), ("on_cut", on_cut, "truncate")):
+            if given not in (way, "raise"):
+                raise ValueError(f"{name}: expected {way!r} or 'raise', got {given!r}")
+        self.autoreset, self.on_full, self.on_cut = autoreset, on_full, on_cut
         self.lead: tuple[int, ...] = () if num_envs is None else (num_envs,)
         self.num_slots = buffer.rings.num_slots
         self.staging = Staging(buffer, self.lead, block, leave_out)
         self.every = np.ones(self.lead, np.bool_)
         running, totals = np.array(buffer.rings.envs.open).reshape(self.lead), begin_totals(buffer, num_envs or 1)
         self.standing = Standing(0, 0, 0, ~self.every, running, self.every, totals)
+        self.only: np.ndarray | None = None  # envs whose steps are recorded; None for all
         self.under_way = False  # a step or reset that was begun; if it does not end, where the envs are is not known
         self.keeper = Keeper(buffer)
         self.read_time = 0  # slices recorded when the buffer was last read
@@ -99,6 +102,9 @@ class Recorder:
         ended = staging.put_answer(now.time, observation, reward, terminated, truncated)
         if self.autoreset == "NextStep":
             valid = ~now.ended
+        if self.only is not None:
+            valid = valid & self.only
+        if valid is not self.every:
             ended = ended & valid
             staging.mask[now.time - staging.first] = valid
         some = bool(ended) if self.lead == () else bool(ended.any())
@@ -119,10 +125,21 @@ class Recorder:
     def begin_reset(self, seed: Any, options: Mapping[str, Any] | None) -> tuple[np.ndarray, Any, np.ndarray]:
         """Give, before the environment sees it, which envs a reset is of, what it begins, and the envs awaited.
 
-        Raises ValueError or TypeError where the buffer cannot hold the seed or options; nothing has happened then.
+        Raises ValueError or TypeError where the buffer cannot hold the seed or options, and RuntimeError where it would
+        cut an episode and must not; nothing has happened then.
         """
         mask = (options or {}).get("reset_mask") if self.lead else None  # some environments take it out
         envs, starts = self.every if mask is None else np.array(mask, np.bool_), None
+        cut = self.standing.running & envs & ~self._awaited()
+        if self.on_cut == "raise" and cut.any():
+            who, others = "the env is", ""
+            if self.lead:
+                who = f"envs {np.flatnonzero(cut).tolist()} are"
+                others = "; reset the others alone, by reset(options={'reset_mask': mask})"
+            raise RuntimeError(
+                f"reset: {who} in mid-episode, and on_cut='raise' keeps a reset from cutting it short; step on until "
+                f"it ends{others}, or record with on_cut='truncate'"
+            )
         if self.standing.totals is not None:
             if not isinstance(seed, Sequence | np.ndarray):
                 seed = [None if seed is None else seed + i for i in range(self.every.size)]
@@ -156,6 +173,12 @@ class Recorder:
         """Give the observation of every env as it will be stored, and the flags of envs where it begins an episode."""
         goes_on = self.standing.running | (self.standing.ended & (self.autoreset == "NextStep"))
         return self.staging.newest(self.standing.time), ~goes_on
+
+    def record_only(self, envs: np.ndarray | None) -> None:
+        """Record the steps of these envs, and void rows of the others; from None on of all, which must be reset."""
+        self.only = envs
+        if envs is None:
+            self.standing = self.standing._replace(awaited=self.every)
 
     def read(self) -> Buffer:
         self.flush()

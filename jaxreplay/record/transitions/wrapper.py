@@ -29,6 +29,8 @@ class RecordTransitions:
     on_full: "overwrite" the oldest steps, or "raise" `BufferFull` instead of stepping.
     leave_out: entries of a Dict observation that are not recorded, by path, as they were left out of the buffer:
         `replay.example_transition(env, leave_out=("mission",))`. Any other entry that the buffer lacks raises.
+    on_cut: "truncate" an episode that a reset cuts short, or "raise" RuntimeError instead of resetting, which names the
+        envs in mid-episode. After a step or a reset that raised, a reset is let pass.
 
     The transition at an episode's end has the true final observation: in NEXT_STEP mode the step that resets is a void
     row, in SAME_STEP mode the final observation is taken from `info`, in DISABLED mode `reset(options={"reset_mask":
@@ -69,11 +71,12 @@ class RecordTransitions:
         block: int | None = None,
         on_full: str = "overwrite",
         leave_out: Sequence[str] = (),
+        on_cut: str = "truncate",
     ) -> None:
         super().__init__(env)  # type: ignore[call-arg]  # the wrapper's
         num_envs = env.num_envs if isinstance(env, VectorEnv) else None
         leave_out = check_paths(leave_out)
-        self._recorder = Recorder(buffer, num_envs, autoreset_of(env), block, on_full, leave_out)
+        self._recorder = Recorder(buffer, num_envs, autoreset_of(env), block, on_full, leave_out, on_cut)
         _check_spaces(env, self._recorder, leave_out)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "RecordTransitions":
