@@ -64,7 +64,6 @@ def find_slots(rings: Rings, rows: Rows) -> tuple[jax.Array, jax.Array, jax.Arra
     return jnp.where(held, slot, num_slots), jnp.where(held, rows.env, 0), held
 
 
-@functools.partial(jax.jit, inline=True)  # a draw asks several times, and is traced once
 def find_readable(rings: Rings, rows: Rows) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Return `(slot, env, number, valid)` of rows: their episode's number, and which can be read.
 
@@ -83,6 +82,7 @@ def is_valid(rings: Rings, rows: Rows) -> jax.Array:
     return find_readable(rings, rows)[-1]
 
 
+@functools.partial(jax.jit, inline=True)  # a draw asks several times, and is traced once
 def find(rings: Rings, rows: Rows) -> Span:
     """Say where rows are and what surrounds them."""
     slot, env, number, valid = find_readable(rings, rows)

@@ -8,7 +8,6 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jaxreplay._core import lookup
 from jaxreplay._core.rings import Rings, Span
 from jaxreplay.samplers.distinct import draw_distinct
 from jaxreplay.samplers.numbered import draw_uniform, held_rows, one_over, readable_rows
@@ -49,16 +48,15 @@ class Uniform:
     def draw(
         self, state: tuple[()], rings: Rings, key: jax.Array, batch_size: int, view: View
     ) -> tuple[Span, jax.Array]:
-        readable = readable_rows(rings)
+        readable, look_up = readable_rows(rings), functools.partial(view.look_up, rings)
         if self.replacement:
-            can_start = functools.partial(view.starts if view.refuses else lookup.is_valid, rings)
-            rows, found = draw_uniform(
-                key, batch_size, held_rows(rings), readable, can_start, view, rings.memory.at_once
-            )
+            at_once = rings.memory.at_once
+            span, found = draw_uniform(key, batch_size, held_rows(rings), readable, look_up, view, at_once)
         else:
             rows, found = draw_distinct(key, batch_size, rings, view, readable)
-        span = view.find(rings, rows)
-        return span.replace(valid=span.valid & found), jnp.broadcast_to(one_over(readable.total), (batch_size,))
+            span, startable = look_up(rows)
+            found &= startable
+        return span.replace(valid=found), jnp.broadcast_to(one_over(readable.total), (batch_size,))
 
     def probability(self, state: tuple[()], rings: Rings, span: Span) -> jax.Array:
         return jnp.broadcast_to(one_over(readable_rows(rings).total), span.time.shape)

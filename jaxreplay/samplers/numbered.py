@@ -1,7 +1,7 @@
 """Sets of rows by number, and uniform draws from them."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,8 @@ from jaxreplay._core.rings import Rings
 from jaxreplay.samplers.redraw import redraw
 from jaxreplay.types import Rows
 from jaxreplay.views import View
+
+D = TypeVar("D")
 
 
 class Numbered(NamedTuple):
@@ -49,24 +51,25 @@ def draw_uniform(
     batch_size: int,
     proposed: Numbered,
     ranked: Numbered,
-    can_start: Callable[[Any], jax.Array],
+    look_up: Callable[[Any], tuple[D, jax.Array]],
     view: View,
     at_once: bool,
-) -> tuple[Any, jax.Array]:
+) -> tuple[D, jax.Array]:
     """Draw rows `[B]` uniformly among those that the view can start from, and say which were found, `[B]`.
 
     proposed: rows that are cheap to name, drawn until found. ranked: a smaller set with all that can be found, whose
-    rows cost more to name; used for what a few candidates leave open.
+    rows cost more to name; used for what a few candidates leave open. look_up: gives what is known of rows, which is
+    returned of those that are drawn, and from which of them the view can start, `[B]`.
     """
 
-    def propose(key: jax.Array) -> tuple[Any, jax.Array]:
+    def propose(key: jax.Array) -> tuple[D, jax.Array]:
         number, fair = bounded(key, (batch_size,), proposed.total)
-        rows = proposed.at(number)
-        return rows, fair & can_start(rows)
+        found, startable = look_up(proposed.at(number))
+        return found, fair & startable
 
-    def propose_ranked(key: jax.Array) -> tuple[Any, jax.Array]:
-        rows = ranked.at(nearly_bounded(key, batch_size, ranked.total))
-        return rows, can_start(rows) if view.refuses else jnp.broadcast_to(ranked.total > 0, (batch_size,))
+    def propose_ranked(key: jax.Array) -> tuple[D, jax.Array]:
+        found, startable = look_up(ranked.at(nearly_bounded(key, batch_size, ranked.total)))
+        return found, startable & (ranked.total > 0)
 
     return redraw(key, propose, view, at_once, propose_ranked)
 

@@ -69,8 +69,10 @@ class Concat(Source):
         held, readable = (
             self._joined([getattr(part, name)() for part in self.sources]) for name in ("held", "readable")
         )
-        at_once, can_start = self.buffers[0].rings.memory.at_once, functools.partial(self.starts, view=view)
-        rows, found = draw_uniform(key, batch_size, held, readable, can_start, view, at_once)
+        at_once = self.buffers[0].rings.memory.at_once
+        rows, found = draw_uniform(
+            key, batch_size, held, readable, lambda rows: (rows, self.starts(rows, view)), view, at_once
+        )
         rows = rows.replace(source=jnp.where(found, rows.source, -1))
         spans = tuple(view.find(part.buffer.rings, rows.of(i)) for i, part in enumerate(self.sources))
         return self._read(spans, one_over(readable.total), view, key)

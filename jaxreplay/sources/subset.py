@@ -66,11 +66,9 @@ class Subset(Source):
 
     def sample(self, key: jax.Array, batch_size: int, view: View) -> Sample:
         rings, mine = self.buffer.rings, self.readable()
-        rows, found = draw_uniform(
-            key, batch_size, mine, mine, functools.partial(self.starts, view=view), view, rings.memory.at_once
-        )
-        span = view.find(rings, rows)
-        return read(rings, span.replace(valid=span.valid & found), one_over(self.count), view, key)
+        look_up = functools.partial(view.look_up, rings)
+        span, found = draw_uniform(key, batch_size, mine, mine, look_up, view, rings.memory.at_once)
+        return read(rings, span.replace(valid=found), one_over(self.count), view, key)
 
     def take(self, rows: Rows, view: View, key: jax.Array | None) -> Sample:
         return read(self.buffer.rings, self.find(rows, view), one_over(self.count), view, key)

@@ -79,6 +79,11 @@ class View:
         span = lookup.find(rings, rows)
         return span.replace(valid=span.valid & self.usable(span)) if self.refuses else span
 
+    def look_up(self, rings: Rings, rows: Rows) -> tuple[Span, jax.Array]:
+        """Say where rows `[B]` are, and again which of them are valid: what a draw is told of its candidates."""
+        span = self.find(rings, rows)
+        return span, span.valid
+
     def starts(self, rings: Rings, rows: Rows) -> jax.Array:
         """Tell from which rows `[B]` the view can start: those that can be read and are usable."""
         return self.find(rings, rows).valid if self.refuses else lookup.is_valid(rings, rows)
