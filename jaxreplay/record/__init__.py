@@ -13,6 +13,7 @@ from jaxreplay.record.transitions.recorder import BufferFull
 try:
     from jaxreplay.record.actions.replay import ReplayReport, replay_actions
     from jaxreplay.record.actions.wrapper import RecordActions
+    from jaxreplay.record.agents import AgentsAsEnvs
     from jaxreplay.record.collecting import CollectReport, collect, collect_episodes
     from jaxreplay.record.playback.convert import convert_dataset, convert_trajectory
     from jaxreplay.record.playback.env import Playback
@@ -23,6 +24,7 @@ except ImportError as error:
 
 __all__ = [
     "ActionRecord",
+    "AgentsAsEnvs",
     "BufferFull",
     "CollectReport",
     "Playback",

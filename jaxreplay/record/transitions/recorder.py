@@ -43,6 +43,7 @@ class Recorder:
 
     autoreset: a value of Gymnasium's `AutoresetMode`: when an env whose episode ended is reset: by the next step, which
         does nothing else; by the step that ends it; or by the user.
+    agents: the envs are agents of one environment, of which each step's info tells which `acted`.
     """
 
     def __init__(
@@ -54,12 +55,13 @@ class Recorder:
         on_full: str,
         leave_out: Sequence[str],
         on_cut: str,
+        agents: bool,
     ) -> None:
         _check_buffer(buffer, num_envs)
         for name, given, way in (("on_full", on_full, "overwrite"), ("on_cut", on_cut, "truncate")):
             if given not in (way, "raise"):
                 raise ValueError(f"{name}: expected {way!r} or 'raise', got {given!r}")
-        self.autoreset, self.on_full, self.on_cut = autoreset, on_full, on_cut
+        self.autoreset, self.on_full, self.on_cut, self.agents = autoreset, on_full, on_cut, agents
         self.lead: tuple[int, ...] = () if num_envs is None else (num_envs,)
         self.num_slots = buffer.rings.num_slots
         self.staging = Staging(buffer, self.lead, block, leave_out)
@@ -100,7 +102,9 @@ class Recorder:
         """Record what the environment answered: all of it, or nothing if this raises or is interrupted."""
         staging, now, valid = self.staging, self.standing, self.every
         ended = staging.put_answer(now.time, observation, reward, terminated, truncated)
-        if self.autoreset == "NextStep":
+        if self.agents:
+            valid = info["acted"]
+        elif self.autoreset == "NextStep":
             valid = ~now.ended
         if self.only is not None:
             valid = valid & self.only
@@ -142,7 +146,7 @@ class Recorder:
             )
         if self.standing.totals is not None:
             if not isinstance(seed, Sequence | np.ndarray):
-                seed = [None if seed is None else seed + i for i in range(self.every.size)]
+                seed = [None if seed is None else seed + i * (not self.agents) for i in range(self.every.size)]
             starts = describe_starts(self.standing.totals.fields, list(seed), options)
         awaited, self.under_way = self._awaited(), True
         return envs, starts, awaited

@@ -11,6 +11,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from jaxreplay._core import trees
 from jaxreplay.buffer import Buffer
+from jaxreplay.record.agents import AgentsAsEnvs
 from jaxreplay.record.transitions.recorder import Recorder
 from jaxreplay.spaces import check_paths, example_transition
 
@@ -18,8 +19,9 @@ from jaxreplay.spaces import check_paths, example_transition
 class RecordTransitions:
     """Record every step of an environment, `gymnasium.Env` or `gymnasium.vector.VectorEnv`, as the transition it was.
 
-    env: single or vector, in any autoreset mode; what is returned is a `gymnasium.Wrapper` or `VectorWrapper`, which
-        stacks with others and changes nothing that passes through. What the wrappers below it give is recorded.
+    env: single or vector, in any autoreset mode, or agents as envs (`AgentsAsEnvs`); what is returned is a
+        `gymnasium.Wrapper` or `VectorWrapper`, which stacks with others and changes nothing that passes through. What
+        the wrappers below it give is recorded.
     buffer: from `replay.create(replay.example_transition(env, extras), capacity, num_envs)`, with the environment's
         number of envs (None or 1 for a single one). It may hold steps already.
         Its extras, by name, are the fields of each step's `info` that are recorded. If it was created with an
@@ -75,8 +77,8 @@ class RecordTransitions:
     ) -> None:
         super().__init__(env)  # type: ignore[call-arg]  # the wrapper's
         num_envs = env.num_envs if isinstance(env, VectorEnv) else None
-        leave_out = check_paths(leave_out)
-        self._recorder = Recorder(buffer, num_envs, autoreset_of(env), block, on_full, leave_out, on_cut)
+        leave_out, agents = check_paths(leave_out), isinstance(env.unwrapped, AgentsAsEnvs)
+        self._recorder = Recorder(buffer, num_envs, autoreset_of(env), block, on_full, leave_out, on_cut, agents)
         _check_spaces(env, self._recorder, leave_out)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "RecordTransitions":
