@@ -47,9 +47,9 @@ def place(store: Store, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def read_infos(store: Store, rows: np.ndarray) -> list[dict[str, Any]]:
     """List the infos of some steps `[B]`, empty where an episode has none."""
-    infos = store.table.infos
-    each = zip(*(x.tolist() for x in place(store, rows)), strict=True)
-    return [{} if infos[episode] is None else infos[episode][at] for episode, at in each]
+    infos = store.table.infos.tolist()
+    episode, at = (x.tolist() for x in place(store, rows))
+    return [{} if infos[i] is None else infos[i][j] for i, j in zip(episode, at, strict=True)]
 
 
 def _reader(store: Store, chunk: np.ndarray) -> Callable[[str, np.ndarray], PyTree]:

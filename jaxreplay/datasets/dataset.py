@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -67,20 +67,22 @@ class Dataset:
         on_error: str = "raise",
         allow_pickle: bool = False,
         missing_final: str = "drop",
+        columns: Mapping[str, Any] | None = None,
     ) -> Dataset:
         """Read files and folders, and those in them, in order of their names: one path, or a list of them.
 
-        The content says which format it is: an own `.npz` (`save`), a Minari data set (its folder), HDF5 in D4RL's
-        layout, a folder that `imitation` saved, or, with `allow_pickle`, a pickle, of which only arrays and plain
-        containers are made; nothing is ever run. `report` says how episodes end, and what was left out.
+        The content says which format it is: an own `.npz` (`save`), OGBench's, HDF5 of D4RL or robomimic, a data set
+        of Minari, LeRobot, diffusion policy or `imitation`, or, with `allow_pickle`, a pickle, of which only arrays and
+        plain containers are made; nothing is ever run. `report` says how episodes end, and what was left out.
 
         workers: threads that read files at once. progress: a bar; None for one where tqdm is installed.
         on_error: "raise" a ValueError that names the file, or "skip" it, which `report.skipped` tells.
-        missing_final: of D4RL files without `next_observations`, what to do with an episode's last row, as what
-            followed is not known: "drop" it, or "repeat" its observation as the final one.
+        missing_final: what to do with an episode's last row if the file does not say what followed it: "drop" it, or
+            "repeat" its observation as the final one.
+        columns: of HDF5, Parquet or `.npz` with one row a step, the names of the parts that `convert.from_numpy` takes,
+            nested or not: `{"observations": {"arm": "obs/qpos"}, "actions": "act", "episode": "episode_index"}`.
         """
-        options = workers, progress, on_error, allow_pickle, missing_final
-        return cls._of(*loading.load_store(paths, *options))
+        return cls._of(*loading.load_store(paths, workers, progress, on_error, allow_pickle, missing_final, columns))
 
     @classmethod
     def from_buffer(cls, buffer: Buffer) -> Dataset:
@@ -211,8 +213,8 @@ class Dataset:
         max_length: int | None = None,
     ) -> Dataset:
         """Keep episodes for which all that is given holds; bounds are inclusive. Raises ValueError without rewards."""
-        keep = choosing.keep(self._store, predicate, (min_return, max_return), (min_length, max_length))
-        return self._of(self._store.take(keep), self.report)
+        bounds = (min_return, max_return), (min_length, max_length)
+        return self._of(self._store.take(choosing.keep(self._store, predicate, *bounds)), self.report)
 
     def clip(self, k: int, kinds: Sequence[str] = ("terminated", "truncated")) -> Dataset:
         """Leave out the last `k` steps of the episodes that ended in one of these ways: their dead ends.

@@ -12,7 +12,7 @@ from jaxreplay._core import trees
 from jaxreplay.datasets.comparing import compare_kinds
 from jaxreplay.datasets.report import Report
 from jaxreplay.datasets.select import summarise
-from jaxreplay.datasets.store import Chunk, Store, consecutive, to_host
+from jaxreplay.datasets.store import Chunk, Store, consecutive, objects, to_host
 from jaxreplay.datasets.trajectory import check_array, check_infos
 from jaxreplay.types import PyTree, Transition
 
@@ -68,6 +68,12 @@ def join(
     if store.num_episodes:
         store.trajectory(0)  # makes the checks of a trajectory
     return store, report
+
+
+def with_data(store: Store, lengths: Sequence[int], data: Sequence[Any]) -> Store:
+    """Give joined episodes their data, of which there is one for each run of `lengths` rows of the steps."""
+    run = np.searchsorted(np.cumsum(lengths), store.table.step, side="right")
+    return Store(store.chunks, dataclasses.replace(store.table, episode_data=objects([data[i] for i in run])))
 
 
 def _goes_on(observation: PyTree, following: PyTree, bits: bool) -> np.ndarray:

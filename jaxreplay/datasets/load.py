@@ -3,7 +3,7 @@
 import functools
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 from jaxreplay._core import trees
@@ -23,6 +23,7 @@ def load_store(
     on_error: str,
     allow_pickle: bool,
     missing_final: str,
+    columns: Mapping[str, Any] | None,
 ) -> tuple[Store, Report]:
     """Read files and folders, in order; see `Dataset.load`."""
     trees.check_count("workers", workers)
@@ -37,7 +38,8 @@ def load_store(
     first, report = None, Report(ignored=tuple(ignored))
     # Threads, not processes: reading and checksums run side by side, and what processes read must be copied over, which
     # took longer than one thread for files of every size tried.
-    read = functools.partial(_try_read, allow_pickle=bool(allow_pickle), missing_final=missing_final)
+    options = {"allow_pickle": bool(allow_pickle), "missing_final": missing_final, "columns": columns}
+    read = functools.partial(_try_read, **options)
     results = run_in_order(read, files, workers if len(files) > 1 else 1, False, "file")
     for i, result in enumerate(with_progress(results, len(files), "file", progress)):
         file = str(files[i][0])

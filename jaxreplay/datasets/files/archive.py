@@ -9,6 +9,7 @@ import functools
 import io
 import json
 import math
+import pathlib
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -22,6 +23,7 @@ from jaxreplay.datasets.files.values import EXTENDED, is_extended
 VERSION = 2
 MANIFEST = "jaxreplay.json"
 COMMENT = "jaxreplay archive, crc32 {:08x}"
+_COMMENT_BEGIN = COMMENT[: COMMENT.index("{")].encode()
 BLANK = bytes(len(COMMENT.format(0)))  # what stands for the comment while the others are summed up
 PIECE = 2**20  # bytes that are written, or read, and summed up at a time: they stay in the processor's cache
 
@@ -80,6 +82,13 @@ def _stored(dtype: np.dtype) -> np.dtype:
     return np.dtype(f"uint{8 * dtype.itemsize}") if is_extended(dtype) else dtype
 
 
+def is_own(path: pathlib.Path) -> bool:
+    """Tell whether a file ends as those that `write` makes."""
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, 2) - len(BLANK)))
+        return file.read().startswith(_COMMENT_BEGIN)
+
+
 def read(file: BinaryIO, kind: str) -> tuple[Any, dict[str, np.ndarray]]:
     """Read the content and the arrays of an archive of this kind.
 
@@ -89,7 +98,7 @@ def read(file: BinaryIO, kind: str) -> tuple[Any, dict[str, np.ndarray]]:
     end = file.seek(0, 2) - len(BLANK)
     file.seek(max(end, 0))
     comment = file.read()
-    if end < 0 or not comment.startswith(COMMENT[: COMMENT.index("{")].encode()):
+    if end < 0 or not comment.startswith(_COMMENT_BEGIN):
         raise ValueError("it is cut or changed, or no file of this library: the digest at its end is missing")
     with zipfile.ZipFile(file) as archive:
         members = sorted(archive.infolist(), key=lambda info: info.header_offset)

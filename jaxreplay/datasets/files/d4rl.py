@@ -6,15 +6,13 @@ last row is not known. It is not invented: that row is dropped, and its observat
 """
 
 import dataclasses
-import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxreplay._core import trees
-from jaxreplay.datasets.files.inside import open_hdf5
 from jaxreplay.datasets.files.values import is_number
 from jaxreplay.datasets.joining import check_rows, join, ranges
 from jaxreplay.datasets.report import Report
@@ -24,14 +22,31 @@ PARTS = ("observations", "actions", "rewards", "next_observations", "terminals",
 MOST_COMPRESSED = 1100  # no filter of HDF5 makes data smaller by more; what claims to be was never written
 
 
-def read(path: pathlib.Path, missing_final: str) -> tuple[Store, Report]:
-    """Read a file. missing_final: "drop", or "repeat" the last observation as the final one. Raises ValueError."""
-    try:
-        import h5py  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"{path}: reading it needs h5py: pip install 'jaxreplay[datasets]'") from error
-    with open_hdf5(path) as (_, found):
-        return join_columns(found, missing_final)
+def read_by_name(
+    names: Sequence[str],
+    read: Callable[[str], Any],
+    columns: Mapping[str, Any],
+    missing_final: str,
+    known: Mapping[str, Any] | None = None,
+) -> tuple[Store, Report]:
+    """Join the rows of columns of any names to episodes.
+
+    names, read: the columns that there are, and what reads one. columns: for each of the `PARTS` that there is the name
+    of its column, or any nesting of names. known: parts that are known without. The report's `ignored` has the columns
+    that are not read. Raises ValueError for a name that is none, listing those there are.
+    """
+    if not isinstance(columns, Mapping) or not {"observations", "actions"} <= columns.keys() <= set(PARTS):
+        raise ValueError(
+            f"columns: expected names for observations, actions, and others of {', '.join(PARTS)}; got {columns!r}"
+        )
+    chosen = dict(columns)
+    for path, name in trees.paths(chosen):
+        if name not in names:
+            raise ValueError(
+                f"columns: {path}: there is no column {name!r}; there are: {', '.join(names)[:500] or 'none'}"
+            )
+    store, report = join_columns({**(known or {}), **jax.tree.map(read, chosen)}, missing_final)
+    return store, report + Report(ignored=tuple(name for name in names if name not in jax.tree.leaves(chosen)))
 
 
 def join_columns(found: Mapping[str, Any], missing_final: str) -> tuple[Store, Report]:
@@ -54,17 +69,17 @@ def join_columns(found: Mapping[str, Any], missing_final: str) -> tuple[Store, R
         if not is_number(leaf.dtype):
             raise ValueError(f"{path}: expected numbers, got {trees.describe(leaf.shape, leaf.dtype)}")
     ignored: list[str] = []
-    extras, more = parts["extras"], _keep_rows(tree, count, "", ignored)
+    extras, more = parts["extras"], keep_rows(tree, count, "", ignored)
     if more:
         extras = more if extras is None else {**(extras if isinstance(extras, dict) else {"extras": extras}), **more}
-    steps = Chunk(*(jax.tree.map(_load, part) for part in (*(parts[name] for name in PARTS[:3]), extras)))
+    steps = Chunk(*(jax.tree.map(load, part) for part in (*(parts[name] for name in PARTS[:3]), extras)))
     if steps.rewards is not None:  # some are `[N, 1]`
         rewards = steps.rewards.reshape(count, *[n for n in steps.rewards.shape[1:] if n != 1])
         steps = dataclasses.replace(steps, rewards=rewards)
-    terminated, truncated = (_flags(name, parts[name], count) for name in ("terminals", "timeouts"))
+    terminated, truncated = (read_flags(name, parts[name], count) for name in ("terminals", "timeouts"))
     parted: Any = False
     if parts["episode"] is not None:
-        number = _load(parts["episode"]).reshape(count, -1)
+        number = load(parts["episode"]).reshape(count, -1)
         parted = (number[1:] != number[:-1]).any(axis=1)
     following = parts["next_observations"]
     store, report = join(steps, following, terminated, truncated, parted=parted, missing_final=missing_final)
@@ -85,12 +100,12 @@ def _nest(found: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def _keep_rows(tree: Mapping[str, Any], count: int, path: str, ignored: list[str]) -> dict[str, Any]:
+def keep_rows(tree: Mapping[str, Any], count: int, path: str, ignored: list[str]) -> dict[str, Any]:
     """Keep the columns of numbers, one row a step, and list the paths of all others."""
     kept = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
-            kept[name] = _keep_rows(value, count, f"{path}{name}/", ignored)
+            kept[name] = keep_rows(value, count, f"{path}{name}/", ignored)
         elif all(leaf.shape[:1] == (count,) and is_number(leaf.dtype) for leaf in jax.tree.leaves(value)):
             kept[name] = value
         else:
@@ -98,8 +113,8 @@ def _keep_rows(tree: Mapping[str, Any], count: int, path: str, ignored: list[str
     return {name: value for name, value in kept.items() if jax.tree.leaves(value)}
 
 
-def _load(column: Any) -> np.ndarray:
-    """Return a column in memory, in the machine's byte order."""
+def load(column: Any) -> np.ndarray:
+    """Return a column, an array or a data set of HDF5, in memory, in the machine's byte order."""
     dtype = column.dtype.newbyteorder("=")
     if isinstance(column, np.ndarray):
         return column.astype(dtype, copy=False)
@@ -112,9 +127,9 @@ def _load(column: Any) -> np.ndarray:
     return out
 
 
-def _flags(name: str, column: Any, count: int) -> np.ndarray:
+def read_flags(name: str, column: Any, count: int) -> np.ndarray:
     """Return one bool a row; False where there is no such column."""
-    values = np.zeros(count, bool) if column is None else _load(column)
+    values = np.zeros(count, bool) if column is None else load(column)
     if values.size != count or not ((values == 0) | (values == 1)).all():
         raise ValueError(f"{name}: expected one flag a row, got {trees.describe(values.shape, values.dtype)}")
     return values.reshape(count).astype(bool)

@@ -3,15 +3,33 @@
 import codecs
 import pathlib
 import pickle
+import zipfile
+from collections.abc import Mapping
+from typing import Any
 
-from jaxreplay.datasets.files import d4rl, episodes, imitation, minari, pickles
+from jaxreplay.datasets.files import (
+    archive,
+    arrays,
+    d4rl,
+    diffusion_policy,
+    episodes,
+    imitation,
+    inside,
+    lerobot,
+    minari,
+    pickles,
+    robomimic,
+)
 from jaxreplay.datasets.report import Report
 from jaxreplay.datasets.select import summarise
 from jaxreplay.datasets.store import Store
 
-KNOWN = "an .npz of Dataset.save, HDF5 in Minari's or D4RL's layout, a folder that imitation saved, or a pickle"
+KNOWN = (
+    "an .npz of Dataset.save or OGBench, HDF5 of Minari, D4RL or robomimic, a folder of Minari, LeRobot, imitation or "
+    "diffusion policy, a pickle, or, with columns=, HDF5, Parquet or .npz with any columns"
+)
 
-SUFFIXES = {".npz", ".hdf5", ".h5", ".pkl", ".pickle", ".arrow"}
+SUFFIXES = {".npz", ".hdf5", ".h5", ".pkl", ".pickle", ".arrow", ".parquet"}
 FOREIGN = {
     *("readme", "license", "licence", "notice", "makefile", "thumbs.db"),
     *(".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".mp4", ".webm", ".avi", ".mov", ".wav", ".mp3"),
@@ -21,7 +39,7 @@ FOREIGN = {
 
 def is_folder_format(path: pathlib.Path) -> bool:
     """Tell whether a folder is one data set of a known format, and not a folder of files."""
-    return minari.is_folder(path) or imitation.is_folder(path)
+    return any(module.is_folder(path) for module in (minari, imitation, diffusion_policy, lerobot))
 
 
 def is_beside(path: pathlib.Path) -> bool:
@@ -39,7 +57,7 @@ def is_foreign(path: pathlib.Path) -> bool:
         return False
     with path.open("rb") as file:
         start = file.read(512)
-    if _hdf5(start) or _zip(start) or pickles.is_pickle(start, path):
+    if _hdf5(start) or _zip(start) or _parquet(start) or pickles.is_pickle(start, path):
         return False
     return path.name.lower() in FOREIGN or path.suffix.lower() in FOREIGN or (path.suffix != "" and _is_text(start))
 
@@ -52,13 +70,15 @@ def _is_text(start: bytes) -> bool:
     return all(letter.isprintable() or letter.isspace() for letter in text.removeprefix("\ufeff"))
 
 
-def read(path: pathlib.Path, allow_pickle: bool, missing_final: str) -> tuple[Store, Report]:
+def read(
+    path: pathlib.Path, allow_pickle: bool, missing_final: str, columns: Mapping[str, Any] | None
+) -> tuple[Store, Report]:
     """Read one file, or a folder of a known format. Raises ValueError naming it, whatever is wrong with its content.
 
     missing_final: "drop" or "repeat", what to do where an episode's final observation is not known.
     """
     try:
-        store, report = _read(path, allow_pickle, missing_final)
+        store, report = _read(path, allow_pickle, missing_final, columns)
         return store, summarise(store) + report
     except (FileNotFoundError, PermissionError, ModuleNotFoundError):
         raise
@@ -69,20 +89,55 @@ def read(path: pathlib.Path, allow_pickle: bool, missing_final: str) -> tuple[St
         raise ValueError(f"{path}: {kind}{error}") from error
 
 
-def _read(path: pathlib.Path, allow_pickle: bool, missing_final: str) -> tuple[Store, Report]:
+def _read(
+    path: pathlib.Path, allow_pickle: bool, missing_final: str, columns: Mapping[str, Any] | None
+) -> tuple[Store, Report]:
     if path.is_dir():
+        if diffusion_policy.is_folder(path):
+            return diffusion_policy.read(path, columns, missing_final)
+        if lerobot.is_folder(path):
+            return lerobot.read(path, columns, missing_final)
         return minari.read(path) if minari.is_folder(path) else imitation.read(path)
     with path.open("rb") as file:
         start = file.read(8)
     if _zip(start):
-        return episodes.read(path), Report()
+        return _read_zip(path, missing_final, columns)
     if _hdf5(start):
-        return minari.read(path) if minari.is_file(path) else d4rl.read(path, missing_final)
+        if columns is None and minari.is_file(path):
+            return minari.read(path)
+        with inside.open_hdf5(path) as (members, found):
+            if columns is not None:
+                return d4rl.read_by_name(list(found), found.__getitem__, columns, missing_final)
+            if robomimic.is_layout(found):
+                return robomimic.read(members, found, missing_final)
+            return d4rl.join_columns(found, missing_final)
+    if _parquet(start):
+        if columns is None:
+            raise ValueError('it is Parquet; name its columns, as columns={"observations": "obs", "actions": "act"}')
+        return arrays.read_parquet(path, columns, missing_final)
     if not pickles.is_pickle(start, path):
         raise ValueError(f"it is of no known format: expected {KNOWN}")
     if not allow_pickle:
         raise ValueError("it is a pickle; pass allow_pickle=True to read its arrays and plain containers")
     return pickles.read(path)
+
+
+def _read_zip(path: pathlib.Path, missing_final: str, columns: Mapping[str, Any] | None) -> tuple[Store, Report]:
+    if not archive.is_own(path) and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as members:
+            names = set(members.namelist())
+        if diffusion_policy.is_zip(names):
+            return diffusion_policy.read(path, columns, missing_final)
+        if columns is not None:
+            found = arrays.read_npz(path)
+            return d4rl.read_by_name(list(found), found.__getitem__, columns, missing_final)
+        if names >= {f"{name}.npy" for name in arrays.OGBENCH}:
+            return arrays.join_ogbench(arrays.read_npz(path))
+    return episodes.read(path), Report()
+
+
+def _parquet(start: bytes) -> bool:
+    return start[:4] == b"PAR1"
 
 
 def _zip(start: bytes) -> bool:

@@ -32,7 +32,10 @@ def open_hdf5(path: pathlib.Path) -> Iterator[tuple[Any, dict[str, Any]]]:
 
     Raises ValueError naming the first member that is or leads to something outside.
     """
-    h5py: Any = importlib.import_module("h5py")
+    try:
+        h5py: Any = importlib.import_module("h5py")
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"{path}: reading it needs h5py: pip install 'jaxreplay[datasets]'") from error
     h5l = h5py.h5l
     with h5py.File(path, "r") as file:
         found: dict[str, Any] = {}
