@@ -13,8 +13,8 @@ from jaxreplay.in_place import check_in_place
 from jaxreplay.inspection import can_sample, capacity, newest, nth, rows, size, stats
 from jaxreplay.sampling import epoch, pop, sample, take
 from jaxreplay.sources.concat import concat
+from jaxreplay.sources.dividing import split, subset
 from jaxreplay.sources.mixture import mixture
-from jaxreplay.sources.subset import split, subset
 from jaxreplay.spaces import example_transition
 from jaxreplay.state import Buffer
 from jaxreplay.types import Episodes, Rows, Sample, SourceRows, Stats, Transition

@@ -9,11 +9,10 @@ import numpy as np
 
 from jaxreplay._core import trees
 from jaxreplay._core.clock import oldest
-from jaxreplay.buffer import check_rows
 from jaxreplay.inspection import can_sample, size
 from jaxreplay.sources.base import Source
+from jaxreplay.sources.checks import check_source_rows
 from jaxreplay.sources.mixture import Mixture
-from jaxreplay.sources.subset import Subset
 from jaxreplay.sources.whole import Whole, as_source
 from jaxreplay.state import Buffer, check_buffer
 from jaxreplay.types import Rows, Sample, SourceRows, out_of_range_unless
@@ -82,23 +81,13 @@ def take(source: Buffer | Source, rows: Rows | SourceRows, view: View = transiti
     addressed by `SourceRows`. key: for a view that draws, as `hindsight`. Raises TypeError for rows of another kind.
     """
     made = as_source("take", source)
-    rows = _check_rows(made, rows)
+    rows = check_source_rows(made, rows)
     check_view(view)
     if key is not None:
         trees.check_key(key)
     elif view.num_bits:
         raise ValueError(f"{view} draws at random: give take a key for it")
     return _take(made, rows, view, key)
-
-
-def _check_rows(source: Source, rows: Any) -> Any:
-    first = source.buffers[0]
-    if isinstance(source, Whole | Subset):
-        return check_rows(first, rows)
-    if not isinstance(rows, SourceRows):
-        raise TypeError(f"rows: expected SourceRows(source, time, env), got {type(rows).__name__}")
-    narrow = check_rows(first, Rows(time=rows.time, env=rows.env))
-    return SourceRows(check_rows(first, Rows(rows.source, narrow.env)).time, narrow.time, narrow.env)
 
 
 @functools.partial(jax.jit, static_argnames="view", inline=True)

@@ -137,6 +137,67 @@ def test_an_epoch_of_a_split_gives_each_of_its_rows_once() -> None:
     assert seen_times == list(range(4, 12))
 
 
+def held(source: Any) -> list[Any]:
+    """What a source holds, in order: times, or `(source, time)` of several buffers."""
+    rows, mask = replay.rows(source)
+    places = (rows.source, rows.time) if isinstance(rows, replay.SourceRows) else (rows.time,)
+    found = [x for x, there in zip(zip(*(place.tolist() for place in places)), mask.tolist(), strict=True) if there]
+    return sorted(x if len(x) > 1 else x[0] for x in found)
+
+
+def test_a_subset_of_a_subset_holds_the_rows_of_both() -> None:
+    buffer = one()
+    few = replay.subset(buffer, at(5, 8, 10, 11))
+    less = jax.jit(replay.subset)(few, at(4, 5, 11, 5))
+    assert held(less) == sorted(seen(less)) == [5, 11]
+    assert int(replay.size(less)) == 2
+    assert replay.take(less, at(8, 5)).mask.tolist() == [False, True]
+    found = replay.episodes(buffer)
+    assert held(replay.subset(few, found.replace(mask=found.mask & found.ended))) == [5, 8]
+    part, _ = replay.split(buffer, KEY, [0.5, 0.5])
+    assert held(replay.subset(part, at(*range(4, 12)))) == held(part)
+    assert held(replay.subset(replay.subset(few, at()), at(5))) == []
+
+
+def test_a_split_of_a_split_is_disjoint_whole_by_episodes_and_complete() -> None:
+    buffer = replay.create(step(0), 60, 3)
+    ended = np.arange(20)[:, None] % np.array([3, 4, 5]) == 2
+    many = jax.tree.map(lambda x: jnp.broadcast_to(x, (20, 3, *x.shape)), step(0))
+    buffer = replay.extend(buffer, many.replace(terminated=jnp.asarray(ended)))
+
+    def places(source: Any) -> set[tuple[int, int]]:
+        rows, mask = replay.rows(source)
+        return {(t, e) for t, e, m in zip(rows.time.tolist(), rows.env.tolist(), mask.tolist()) if m}
+
+    rows, _ = replay.rows(buffer)
+    few = replay.subset(buffer, jax.tree.map(lambda x: x[::2], rows))
+    number = replay.take(buffer, rows, views.with_episode()).data.number
+    episode = {(t, e): (n, e) for t, e, n in zip(rows.time.tolist(), rows.env.tolist(), number.tolist())}
+    for source in (*replay.split(buffer, KEY, [0.7, 0.3]), few):
+        parts = jax.jit(lambda s: replay.split(s, KEY, [0.6, 0.4]))(source)
+        held = [places(part) for part in parts]
+        assert set.union(*held) == places(source)
+        assert [len(x) for x in held] == [int(replay.size(part)) for part in parts]
+        assert all(held)
+        of = [{episode[place] for place in part} for part in held]
+        assert not of[0] & of[1]
+        batch = replay.sample(parts[1], KEY, 64)
+        assert set(zip(batch.rows.time.tolist(), batch.rows.env.tolist())) <= held[1]
+
+
+def test_a_subset_and_a_split_of_a_concat_are_concats() -> None:
+    both = replay.concat([one(), two(), replay.subset(one(), at(4, 9))])
+    rows = replay.SourceRows(jnp.array([0, 0, 1, 1, 2, 2]), jnp.array([4, 5, 1, 4, 9, 5]), jnp.zeros(6, jnp.int32))
+    few = jax.jit(replay.subset)(both, rows)
+    assert held(few) == [(0, 4), (0, 5), (1, 4), (2, 9)]
+    assert sorted(seen(few)) == [4, 5, 9, 104]
+    parts = replay.split(both, KEY, [0.5, 0.5])
+    assert all(isinstance(part, type(both)) for part in parts)
+    assert sorted(held(parts[0]) + held(parts[1])) == held(both)
+    again = replay.split(parts[0], KEY, [0.5, 0.5])
+    assert sorted(held(again[0]) + held(again[1])) == held(parts[0])
+
+
 def test_a_concat_draws_every_row_of_all_with_the_same_probability() -> None:
     both = replay.concat([one(), two()])
     counts = seen(both, 60_000)
@@ -288,7 +349,14 @@ def test_sources_that_are_none() -> None:
         (TypeError, "mixture: source 0 is a mixture", lambda: replay.mixture([mixed, other()], [0.5, 0.5])),
         (TypeError, "concat: expected a list", lambda: replay.concat(other())),
         (TypeError, "source 0: expected a buffer, .* got int", lambda: replay.concat([3])),
-        (TypeError, "subset: expected a Buffer, got Concat", lambda: replay.subset(replay.concat([other()]), at(1))),
+        (TypeError, "rows: expected SourceRows", lambda: replay.subset(replay.concat([other()]), at(1))),
+        (TypeError, "subset: a mixture .* subset its sources", lambda: replay.subset(mixed, at(1))),
+        (TypeError, "split: a mixture .* split its sources", lambda: replay.split(mixed, KEY, [0.5, 0.5])),
+        (
+            TypeError,
+            "episodes are those of one buffer; subset the sources",
+            lambda: replay.subset(replay.concat([one()]), replay.episodes(one())),
+        ),
         (TypeError, "rows: expected Rows", lambda: replay.subset(other(), [1, 2])),
         (TypeError, "rows: expected SourceRows", lambda: replay.take(mixed, at(0))),
         (TypeError, "epoch: a mixture", lambda: replay.epoch(mixed, KEY, 2)),

@@ -31,8 +31,6 @@ OF_A_BUFFER = {
     "sample_episodes": lambda b: replay.sample_episodes(b, KEY, 1, 2),
     "priorities": lambda b: replay.priorities(b, ROWS),
     "set_priorities": lambda b: replay.set_priorities(b, ROWS, jnp.ones(2)),
-    "subset": lambda b: replay.subset(b, ROWS),
-    "split": lambda b: replay.split(b, KEY, [0.5, 0.5]),
     "from_buffer": lambda b: replay.datasets.Dataset.from_buffer(b),
     "rollout": lambda b: replay.record.rollout(None, lambda o, k: o, b, KEY, 2),
 }
@@ -44,6 +42,10 @@ OF_A_SOURCE = {
     "sample": lambda b: replay.sample(b, KEY, 2),
     "take": lambda b: replay.take(b, ROWS),
     "epoch": lambda b: replay.epoch(b, KEY, 2),
+    "nth": lambda b: replay.nth(b, 0),
+    "newest": lambda b: replay.newest(b, 2),
+    "subset": lambda b: replay.subset(b, ROWS),
+    "split": lambda b: replay.split(b, KEY, [0.5, 0.5]),
 }
 
 

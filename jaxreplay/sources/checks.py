@@ -1,4 +1,4 @@
-"""What is checked of sources that are made into one, and of the shares they get."""
+"""What is checked of sources that are made into one, of the shares they get, and of rows of a source."""
 
 import math
 from collections.abc import Sequence
@@ -8,8 +8,11 @@ import numpy as np
 
 from jaxreplay._core import trees
 from jaxreplay._core.layout import Layout
+from jaxreplay.buffer import check_rows
 from jaxreplay.sources.base import Source
-from jaxreplay.sources.whole import as_source
+from jaxreplay.sources.subset import Subset
+from jaxreplay.sources.whole import Whole, as_source
+from jaxreplay.types import Rows, SourceRows
 
 TOLERANCE = 1e-6  # by how much shares may miss 1
 
@@ -39,6 +42,17 @@ def _check_same_structure(what: str, came: Layout, expected: Layout) -> None:
         raise ValueError(f"{what}: only it has {unknown[0]}")
     if came.treedef != expected.treedef:
         raise ValueError(f"{what}: the containers are {came.treedef}, expected {expected.treedef}")
+
+
+def check_source_rows(source: Source, rows: Any) -> Any:
+    """Return int32 rows: `Rows` of one buffer, `SourceRows` of several. Raises TypeError and ValueError for others."""
+    first = source.buffers[0]
+    if isinstance(source, Whole | Subset):
+        return check_rows(first, rows)
+    if not isinstance(rows, SourceRows):
+        raise TypeError(f"rows: expected SourceRows(source, time, env), got {type(rows).__name__}")
+    narrow = check_rows(first, Rows(time=rows.time, env=rows.env))
+    return SourceRows(check_rows(first, Rows(rows.source, narrow.env)).time, narrow.time, narrow.env)
 
 
 def check_shares(name: str, shares: Sequence[float]) -> tuple[float, ...]:
