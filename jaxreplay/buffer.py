@@ -12,6 +12,7 @@ from jaxreplay import ends
 from jaxreplay._core import edit, trees
 from jaxreplay._core.layout import Layout, check_part, make_layout
 from jaxreplay._core.loops import vary_as
+from jaxreplay._core.memory import make_memory
 from jaxreplay._core.records import make_data
 from jaxreplay._core.rings import make_rings
 from jaxreplay._core.write import write
@@ -67,12 +68,8 @@ def create(
     1000
     """
     platform = _check_platform(platform)
-    capacity = trees.check_count("capacity", capacity)
     envs = 1 if num_envs is None else trees.check_count("num_envs", num_envs)
-    if capacity % envs:
-        below, above = capacity // envs * envs, -(-capacity // envs) * envs
-        valid = f"{below} or {above}" if below else str(above)
-        raise ValueError(f"capacity: {capacity} is not a multiple of num_envs={envs}; the nearest that are: {valid}")
+    num_slots = slots_of(capacity, envs)
     if isinstance(sampler, type) or not callable(getattr(sampler, "draw", None)):
         raise TypeError(f"sampler: expected a sampler, as samplers.uniform() with its parentheses, got {sampler!r}")
     if made_for := getattr(sampler, "made_for", None):
@@ -83,23 +80,36 @@ def create(
     if next_of and episode_end is None:
         raise ValueError("next_of needs episode_end: without an end, the next row's value could be another episode's")
     layout = make_layout(example, next_of or {}, episodic=episode_end is not None)
-    num_slots, num_records = capacity // envs, 0
+    num_records = 0
     if episode_end is not None:
         ends.check(episode_end, layout)
         if max_episodes is None:
-            wished = _default_records(layout, num_slots, envs, episode_data)
+            wished = default_records(layout, num_slots, envs, episode_data)
         else:
             wished = -(-trees.check_count("max_episodes", max_episodes) // envs)
         num_records = max(2, wished)
     elif max_episodes is not None or episode_data is not None:
         raise ValueError("max_episodes and episode_data need episode_end: without it, rows are independent items")
+    memory = make_memory(platform, layout, num_slots, envs, num_records)
     return Buffer(
-        rings=make_rings(layout, num_slots, envs, num_records, platform, make_data(episode_data, num_records, envs)),
+        rings=make_rings(layout, num_slots, envs, memory, make_data(episode_data, num_records, envs)),
         sampler_state=sampler.init(num_slots, envs),
         sampler=sampler,
         episode_end=episode_end,
         single=num_envs is None,
     )
+
+
+def slots_of(capacity: int, num_envs: int) -> int:
+    """Return T, or raise ValueError naming the nearest capacities that are whole numbers of slices."""
+    capacity = trees.check_count("capacity", capacity)
+    if capacity % num_envs:
+        below, above = capacity // num_envs * num_envs, -(-capacity // num_envs) * num_envs
+        valid = f"{below} or {above}" if below else str(above)
+        raise ValueError(
+            f"capacity: {capacity} is not a multiple of num_envs={num_envs}; the nearest that are: {valid}"
+        )
+    return capacity // num_envs
 
 
 def _check_platform(platform: str | None) -> str:
@@ -112,7 +122,7 @@ def _check_platform(platform: str | None) -> str:
     return platform
 
 
-def _default_records(layout: Layout, num_slots: int, num_envs: int, episode_data: PyTree) -> int:
+def default_records(layout: Layout, num_slots: int, num_envs: int, episode_data: PyTree) -> int:
     """K, if the user does not say: as many as no episode can be lost with, or fewer where those take much memory."""
     data = make_data(episode_data, 1, num_envs) if episode_data is not None else None
     record_bytes = num_envs * layout.record_bytes + sum(x.nbytes for x in jax.tree.leaves(data))

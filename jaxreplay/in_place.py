@@ -142,7 +142,7 @@ def _double(buffer: Buffer) -> Buffer:
     """Give an abstract buffer twice the slots and records; their axis follows those of vmap."""
     rings, lead = buffer.rings, buffer.rings.clock.time.shape
     slots, num_envs = rings.memory.sizes(rings.arrays)[len(lead) :]
-    memory, axis = rings.memory.doubled(), len(lead)
+    memory, axis = rings.memory.resized(2 * slots, 2 * rings.num_records), len(lead)
     made = lambda: (memory.allocate(rings.layout, 2 * slots, num_envs), buffer.sampler.init(2 * slots, num_envs))  # noqa: E731
     arrays, state = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype), jax.eval_shape(made))
     longer = lambda x: (*x.shape[:axis], 2 * x.shape[axis], *x.shape[axis + 1 :])  # noqa: E731

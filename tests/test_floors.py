@@ -27,7 +27,7 @@ FLOORS = [  # from the ground; a module is on the floor of the longest name that
     ["ends", "state"],
     ["buffer", "restoring"],
     ["sources"],
-    ["inspection", "sampling", "_priorities", "in_place", "spaces"],
+    ["inspection", "sampling", "_priorities", "resizing", "in_place", "spaces"],
     ["_episodes"],
     ["closing"],
     [""],

@@ -29,6 +29,7 @@ OF_A_BUFFER = {
     "set_episode_data": lambda b: replay.set_episode_data(b, 0, {}),
     "end_episodes": replay.end_episodes,
     "sample_episodes": lambda b: replay.sample_episodes(b, KEY, 1, 2),
+    "resize": lambda b: replay.resize(b, 4),
     "priorities": lambda b: replay.priorities(b, ROWS),
     "set_priorities": lambda b: replay.set_priorities(b, ROWS, jnp.ones(2)),
     "from_buffer": lambda b: replay.datasets.Dataset.from_buffer(b),

@@ -32,9 +32,9 @@ class Plain:
         *batch, slots, num_envs, _ = arrays[0].shape
         return (*batch, slots - 1 - self.num_records, num_envs)
 
-    def doubled(self) -> Plain:
-        """Return how rings of twice the slots and records lie."""
-        return dataclasses.replace(self, num_records=2 * self.num_records)
+    def resized(self, num_slots: int, num_records: int) -> Plain:
+        """Return how rings of other sizes lie."""
+        return dataclasses.replace(self, num_records=num_records)
 
     def allocate(self, layout: Layout, num_slots: int, num_envs: int) -> Arrays:
         slots = num_slots + 1 + self.num_records

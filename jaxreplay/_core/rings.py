@@ -15,7 +15,7 @@ from flax import struct
 from jaxreplay._core.clock import Clock, start_clock
 from jaxreplay._core.episode_numbers import Envs, start_envs
 from jaxreplay._core.layout import Layout
-from jaxreplay._core.memory import Memory, make_memory
+from jaxreplay._core.memory import Memory
 from jaxreplay._core.plain import Arrays
 from jaxreplay.types import PyTree
 
@@ -85,14 +85,11 @@ class Span(struct.PyTreeNode):
     episode_data: PyTree = None
 
 
-def make_rings(
-    layout: Layout, num_slots: int, num_envs: int, num_records: int, platform: str, episode_data: PyTree
-) -> Rings:
+def make_rings(layout: Layout, num_slots: int, num_envs: int, memory: Memory, episode_data: PyTree) -> Rings:
     """Allocate empty rings, every array its own. Raises ValueError where 32-bit indices do not reach."""
-    slots = num_slots + 1 + num_records
+    slots = num_slots + 1 + memory.num_records
     if slots * num_envs > MAX_INDEX:
         raise ValueError(f"capacity: {slots * num_envs} rows, those of episodes included, do not fit in 31-bit indices")
-    memory = make_memory(platform, layout, num_slots, num_envs, num_records)
     return Rings(
         arrays=memory.allocate(layout, num_slots, num_envs),
         clock=start_clock(),

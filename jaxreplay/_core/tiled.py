@@ -38,8 +38,8 @@ class Tiled:
     def sizes(self, arrays: Arrays) -> tuple[int, ...]:
         return (*arrays[0].shape[:-2], self.num_slots, self.num_envs)
 
-    def doubled(self) -> Tiled:
-        return dataclasses.replace(self, num_slots=2 * self.num_slots, num_records=2 * self.num_records)
+    def resized(self, num_slots: int, num_records: int) -> Tiled:
+        return dataclasses.replace(self, num_slots=num_slots, num_records=num_records)
 
     @functools.cached_property
     def width(self) -> int:

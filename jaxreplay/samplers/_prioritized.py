@@ -131,6 +131,19 @@ class Prioritized:
         """Empty the state, but for the largest priority seen."""
         return self.init(rings.num_slots, rings.num_envs).replace(largest=state.largest)
 
+    def on_resize(self, state: Priorities, old: Rings, rings: Rings, rows: Rows) -> Priorities:
+        fresh, known = self.init(rings.num_slots, rings.num_envs), lookup.is_valid(rings, rows)
+        index, to = (
+            leaf_index(tree, of, *lookup.find_slots(of, rows)[:2], known)
+            for tree, of in ((state.tree, old), (fresh.tree, rings))
+        )
+        tree, kept = sum_tree.get_leaves(state.tree, index), state.kept
+        tree = sum_tree.set_leaves(fresh.tree, to, jnp.minimum(tree, _most(rings)))
+        if kept is not None:
+            kept = kept.at[index].get(mode="fill", fill_value=0, wrap_negative_indices=False)
+            kept = fresh.kept.at[to].set(jnp.minimum(kept, _most(rings)), mode="drop", wrap_negative_indices=False)
+        return state.replace(tree=tree, kept=kept)
+
     def on_close(self, state: Priorities, rings: Rings) -> Priorities:
         """Take note that open episodes were closed without a write: rows may have waited for that."""
         if state.kept is None:
@@ -189,13 +202,17 @@ class Prioritized:
 
     def _weight(self, priorities: jax.Array, rings: Rings) -> jax.Array:
         """Turn priorities into the numbers in leaves: bounded, so that the tree computes with normal numbers."""
-        most = sum_tree.MOST / (rings.num_slots * rings.num_envs)
         if priorities.dtype.itemsize < 4:
             priorities = priorities.astype(jnp.float32)
         bits = lax.bitcast_convert_type(priorities, jnp.int32 if priorities.dtype == jnp.float32 else jnp.int64)
         size = jnp.maximum(priorities.astype(jnp.float32), TINY)
-        weight = jnp.clip(size**self.exponent, sum_tree.LEAST, most)
+        weight = jnp.clip(size**self.exponent, sum_tree.LEAST, _most(rings))
         return jnp.where(bits > 0, weight, 0.0)  # by its bits: a compiler may take a subnormal number for zero
+
+
+def _most(rings: Rings) -> float:
+    """Return what a leaf may come to."""
+    return sum_tree.MOST / (rings.num_slots * rings.num_envs)
 
 
 def _share(tree: Tree, weight: jax.Array) -> jax.Array:

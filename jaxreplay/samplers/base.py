@@ -16,6 +16,8 @@ class Sampler(Protocol):
     set_priorities(state, rings, rows, priorities): with `[B]` of each. Values that are no priorities, and rows that
         cannot be read, change nothing. If a row is given twice, the last value wins.
     priorities(state, rings, rows): those of rows, `[B]` float32; 0 where rows cannot be read.
+    on_resize(state, old, rings, rows): called when the rings were copied to others, with the rows `[B]` that both have
+        room for; without it, the state is made anew by `init`, and `on_write` is told of these rows.
     on_close(state, rings): called after `end_episodes` closed episodes without a write.
     on_clear(state, rings): called when the buffer is cleared; without it, the state is made anew by `init`.
     """

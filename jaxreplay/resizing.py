@@ -1,0 +1,59 @@
+"""A buffer copied into a larger or a smaller one: `resize`."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxreplay._core import lookup, resizing, trees
+from jaxreplay.buffer import default_records, slots_of
+from jaxreplay.state import Buffer, check_buffer
+from jaxreplay.types import Rows
+
+
+def resize(buffer: Buffer, capacity: int, max_episodes: int | None = None) -> Buffer:
+    """Copy a buffer into one of another capacity, which keeps the newest rows, as many as it has room for.
+
+    Rows keep their times, so rows that were drawn before are still addressed right. Episodes keep their numbers and
+    data, and open ones go on; removed rows stay removed, and priorities are those before. Rows whose episode's record
+    was overwritten become void rows.
+
+    capacity, max_episodes: as for `create`; by default no episode loses its record. Inside jit they shape the program.
+    Costs a copy of all that is kept, and memory for both. Raises ValueError or TypeError as `create` does.
+
+    >>> import jax.numpy as jnp, jaxreplay as replay
+    >>> buffer = replay.extend(replay.create({"x": jnp.int32(0)}, 8), {"x": jnp.arange(12)})
+    >>> small, large = replay.resize(buffer, 4), replay.resize(buffer, 100)
+    >>> rows = replay.Rows(time=jnp.array([3, 4, 11]), env=jnp.array([0, 0, 0]))
+    >>> replay.take(small, rows).data["x"].tolist(), replay.take(large, rows).data["x"].tolist()
+    ([0, 0, 11], [0, 4, 11])
+    """
+    check_buffer("resize", buffer)
+    old = buffer.rings
+    num_slots = slots_of(capacity, old.num_envs)
+    if not old.num_records:
+        if max_episodes is not None:
+            raise ValueError("max_episodes: this buffer holds independent items, which have no episodes")
+        return _resize(buffer, num_slots, 0)
+    if max_episodes is None:
+        data = None if buffer.episode_data is None else buffer.episode_data.layout.one_step()
+        wished = max(default_records(old.layout, num_slots, old.num_envs, data), min(old.num_records, num_slots))
+    else:
+        wished = -(-trees.check_count("max_episodes", max_episodes) // old.num_envs)
+    return _resize(buffer, num_slots, max(2, wished))
+
+
+@functools.partial(jax.jit, static_argnames=("num_slots", "num_records"), inline=True)
+def _resize(buffer: Buffer, num_slots: int, num_records: int) -> Buffer:
+    rings, sampler = resizing.resize(buffer.rings, num_slots, num_records), buffer.sampler
+    on_resize: Any = getattr(sampler, "on_resize", None)
+    time = rings.clock.time - resizing.kept_ages(buffer.rings.num_slots, num_slots)
+    env = jnp.arange(rings.num_envs, dtype=jnp.int32)
+    rows = Rows(*jnp.broadcast_arrays(time[:, None], env[None]))
+    if on_resize:
+        state = on_resize(buffer.sampler_state, buffer.rings, rings, jax.tree.map(jnp.ravel, rows))
+    else:
+        state, slots = sampler.init(num_slots, rings.num_envs), jnp.arange(time.shape[0], dtype=jnp.int32)
+        state = sampler.on_write(state, rings, slots, lookup.is_valid(rings, rows))
+    return buffer.replace(rings=rings, sampler_state=state)
