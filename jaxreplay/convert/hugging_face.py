@@ -1,4 +1,4 @@
-"""Hugging Face's data sets, both ways: a row is an episode."""
+"""Hugging Face's data sets, both ways: a row is an episode; and from those whose rows are steps."""
 
 import json
 import re
@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxreplay.convert.sources import need, read_dataset, reported
+from jaxreplay.convert.sources import check_missing_final, joined, need, read_dataset, reported
 from jaxreplay.datasets import Dataset, Trajectory
 from jaxreplay.datasets.files import values
+from jaxreplay.datasets.files.arrays import arrow_column
+from jaxreplay.datasets.files.d4rl import read_by_name
 from jaxreplay.datasets.files.imitation import read_array
 from jaxreplay.datasets.store import make_store
 from jaxreplay.datasets.trajectory import PARTS
@@ -49,13 +51,28 @@ def to_hugging_face(source: Any) -> Any:
     return library.Dataset(_table(schema, rows))
 
 
-def from_hugging_face(dataset: Any) -> Dataset:
-    """Read a data set that `to_hugging_face` made, selected from or shuffled or not, into a `Dataset`.
+def from_hugging_face(dataset: Any, columns: Mapping[str, Any] | None = None, missing_final: str = "drop") -> Dataset:
+    """Read a data set that `to_hugging_face` made, or one whose rows are steps, into a `Dataset`.
 
-    The `report` of the result says how the episodes end. Columns that are no part of an episode raise ValueError:
-    remove them first, with `dataset.remove_columns`.
+    A data set of `to_hugging_face` may have been selected from, or shuffled. Columns that are no part of an episode
+    raise ValueError: remove them first, with `dataset.remove_columns`.
+
+    columns: for rows that are steps, in order, the names of the columns that are the parts of `from_numpy`, nested or
+        not: `{"observations": {"arm": "state", "camera": "image"}, "actions": "action", "episode": "episode_index"}`.
+        Columns are numbers, lists of one length, or images. missing_final: as in `from_numpy`.
+
+    The `report` of the result says how the episodes end, and which columns and rows were left out. Raises ValueError
+    naming the column that is missing or does not fit.
     """
-    need("datasets", "Hugging Face's datasets", "huggingface", "from_hugging_face")
+    library = need("datasets", "Hugging Face's datasets", "huggingface", "from_hugging_face")
+    if not isinstance(dataset, library.Dataset):
+        kind = type(dataset).__name__
+        raise TypeError(f"from_hugging_face: expected a datasets.Dataset, one split that is no stream, got {kind}")
+    check_missing_final(missing_final)
+    if columns is not None:
+        there, table = dataset.column_names, dataset.with_format("arrow")
+        read = lambda name: arrow_column(name, table.select_columns([name])[:][name].chunks)  # noqa: E731
+        return joined("from_hugging_face", lambda: read_by_name(there, read, columns, missing_final))
     names = set(dataset.column_names)
     for name in FLAGS:
         if name not in names:

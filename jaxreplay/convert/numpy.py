@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxreplay.convert.sources import read_dataset, refuse_unheld, reported
+from jaxreplay.convert.sources import check_missing_final, joined, read_dataset, refuse_unheld
 from jaxreplay.datasets import Dataset
 from jaxreplay.datasets.files.d4rl import join_columns
 
@@ -56,10 +56,6 @@ def from_numpy(arrays: Mapping[str, Any], missing_final: str = "drop") -> Datase
 
     Raises ValueError naming the array that is missing or does not fit.
     """
-    if missing_final not in ("drop", "repeat"):
-        raise ValueError(f"missing_final: expected 'drop' or 'repeat', got {missing_final!r}")
+    check_missing_final(missing_final)
     arrays = {name: jax.tree.map(np.asarray, value) for name, value in arrays.items() if value is not None}
-    try:
-        return reported(*join_columns(arrays, missing_final))
-    except (ValueError, TypeError) as error:
-        raise type(error)(f"from_numpy: {error}") from error
+    return joined("from_numpy", lambda: join_columns(arrays, missing_final))

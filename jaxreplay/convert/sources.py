@@ -140,6 +140,20 @@ def reported(store: Store, left_out: Report | None = None) -> Dataset:
     return Dataset._of(store, summarise(store) + (left_out or Report()))
 
 
+def joined(what: str, join: Callable[[], tuple[Store, Report]]) -> Dataset:
+    """Make a data set of rows that are joined to episodes; what is raised begins with the name of the function."""
+    try:
+        return reported(*join())
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{what}: {error}") from error
+
+
+def check_missing_final(missing_final: str) -> None:
+    """Raise ValueError for what is no way to treat a last row whose next observation is not known."""
+    if missing_final not in ("drop", "repeat"):
+        raise ValueError(f"missing_final: expected 'drop' or 'repeat', got {missing_final!r}")
+
+
 def refuse_unheld(
     what: str, target: str, episodes: Sequence[Trajectory], parts: Sequence[str], drop: Sequence[str]
 ) -> None:

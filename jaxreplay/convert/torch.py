@@ -1,4 +1,4 @@
-"""To PyTorch: a map-style dataset of steps or windows, its collate function, and arrays as tensors with their bits."""
+"""PyTorch: map-style datasets of steps or windows, both ways, their collate function, and arrays as tensors."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -8,8 +8,11 @@ import jax
 import numpy as np
 
 from jaxreplay._core import trees
-from jaxreplay.convert.sources import need, plain, read_rows
-from jaxreplay.types import PyTree
+from jaxreplay.convert.sources import check_missing_final, joined, need, plain, read_rows
+from jaxreplay.datasets import Dataset
+from jaxreplay.datasets.files.d4rl import read_by_name
+from jaxreplay.datasets.files.values import EXTENDED
+from jaxreplay.types import PyTree, Transition
 from jaxreplay.views import View, transition
 
 if TYPE_CHECKING:
@@ -53,6 +56,74 @@ def to_torch_dataset(
     elif infos is not None and INFOS in structure:
         raise ValueError("to_torch_dataset: the items have infos of their own beside the episodes'; rename them")
     return RowsDataset(dataclasses.replace(table, structure=structure, infos=infos))
+
+
+def from_torch(dataset: Any, columns: Mapping[str, Any] | None = None, missing_final: str = "drop") -> Dataset:
+    """Read a map-style dataset of steps in order, as `torch.utils.data.Dataset`, into a `Dataset` of episodes.
+
+    Without `columns` its items are as `to_torch_dataset` gives them: dicts by the names of `Transition`, or
+    `Transition`s; `reward`, `extras` and `infos` may be absent. They are joined as by `Dataset.from_transitions`.
+    columns: of other items, dicts or tuples, the names or numbers of what the parts of `from_numpy` are, nested or not:
+        `{"observations": 0, "actions": 1, "episode": "episode_id"}`. missing_final: as in `from_numpy`.
+
+    Leaves are tensors, arrays or numbers, and keep their bits. The `report` of the result says how the episodes end and
+    what was left out. Raises TypeError for a dataset without a length, ValueError naming the leaf that does not fit.
+    """
+    check_missing_final(missing_final)
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        raise TypeError(f"from_torch: expected a map-style dataset, with a length, got {type(dataset).__name__}")
+    steps, infos = _stack_items(dataset, ["infos"] if columns is None else [])
+    if columns is not None:
+        parts = _children(steps) or {}
+        return joined("from_torch", lambda: read_by_name(list(parts), parts.__getitem__, columns, missing_final))
+    if not isinstance(steps, Transition):
+        names = [field.name for field in dataclasses.fields(Transition)]
+        if not isinstance(steps, dict) or not {*names} - {"reward", "extras"} <= steps.keys() <= {*names}:
+            came = ", ".join(map(str, _children(steps) or ())) or type(steps).__name__
+            raise ValueError(f"from_torch: expected items by the names {', '.join(names)}, got {came}; pass columns")
+        steps = Transition(**({"reward": None} | steps))
+    return Dataset.from_transitions(steps, infos=infos.get("infos"))
+
+
+def _stack_items(dataset: Any, apart: Sequence[str]) -> tuple[PyTree, dict[str, list[Any]]]:
+    """Stack all items, leaves `[N, ...]`, but for the entries that are to be listed as they are."""
+    count = len(dataset)
+    if not count:
+        raise ValueError("from_torch: the dataset is empty")
+    listed: dict[str, list[Any]] = {}
+    columns: list[np.ndarray] = []
+    treedef: Any = None
+    for i in range(count):
+        item = dataset[i]
+        for name in apart:
+            if isinstance(item, Mapping) and name in item:
+                listed.setdefault(name, []).append(item[name])
+                item = {key: value for key, value in item.items() if key != name}
+        named, came = trees.paths(item), jax.tree.structure(item)
+        leaves = [_from_tensor(path, leaf) for path, leaf in named]
+        if treedef is None:
+            treedef, columns = came, [np.empty((count, *leaf.shape), leaf.dtype) for leaf in leaves]
+        if came != treedef:
+            raise ValueError(f"from_torch: item {i}: expected the containers of the first, {treedef}, got {came}")
+        for (path, _), column, leaf in zip(named, columns, leaves, strict=True):
+            if (column.shape[1:], column.dtype) != (leaf.shape, leaf.dtype):
+                expected, got = trees.describe(column.shape[1:], column.dtype), trees.describe(leaf.shape, leaf.dtype)
+                raise ValueError(f"from_torch: item {i}: {path}: expected {expected} as in the first, got {got}")
+            column[i] = leaf
+    return jax.tree.unflatten(treedef, columns), listed
+
+
+def _from_tensor(path: str, leaf: Any) -> np.ndarray:
+    """Give a leaf as an array with the bits that it has."""
+    if not hasattr(leaf, "detach"):
+        return _as_array(path, leaf)
+    import torch
+
+    tensor = leaf.detach().cpu()
+    name = str(tensor.dtype).removeprefix("torch.")
+    if name not in EXTENDED:
+        return tensor.numpy()
+    return tensor.view(torch.int16 if tensor.itemsize == 2 else torch.uint8).numpy().view(EXTENDED[name])
 
 
 def collate(items: Sequence[Any]) -> Any:

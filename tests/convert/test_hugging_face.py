@@ -103,3 +103,43 @@ def test_other_data_sets_are_refused() -> None:
     made = convert.to_hugging_face(random_dataset(0)).add_column("label", [0, 1, 2])
     with pytest.raises(ValueError, match="label is no part of an episode; remove the column first"):
         convert.from_hugging_face(made)
+
+
+def test_rows_that_are_steps_are_joined_by_an_episode_column() -> None:
+    image = library("PIL.Image")
+    camera = [image.fromarray(np.full((2, 3, 3), i, np.uint8)) for i in range(5)]
+    made = datasets.Dataset.from_dict(
+        {
+            "state": [[float(i), -float(i)] for i in range(5)],
+            "camera": camera,
+            "act": list(range(5)),
+            "id": [7, 7, 7, 2, 2],
+            "note": ["a"] * 5,
+        },
+        features=datasets.Features(
+            {
+                "state": datasets.List(datasets.Value("float32"), length=2),
+                "camera": datasets.Image(),
+                "act": datasets.Value("int32"),
+                "id": datasets.Value("int64"),
+                "note": datasets.Value("string"),
+            }
+        ),
+    )
+    columns = {"observations": {"s": "state", "c": "camera"}, "actions": "act", "episode": "id"}
+    came = convert.from_hugging_face(made, columns)
+    assert [t.observations["s"][:, 0].tolist() for t in came] == [[0, 1, 2], [3, 4]]
+    assert came.episode(1).observations["c"].tolist() == [np.full((2, 3, 3), i).tolist() for i in (3, 4)]
+    assert [t.actions.tolist() for t in came] == [[0, 1], [3]]
+    assert came.report is not None
+    assert (came.report.dropped_rows, came.report.ignored) == (2, ("note",))
+    chosen = convert.from_hugging_face(made.select([4, 3]), columns, missing_final="repeat")
+    assert chosen.episode(0).observations["s"][:, 0].tolist() == [4, 3, 3]
+    for changes, message in (
+        ({"rewards": "r"}, "from_hugging_face: columns: rewards: there is no column 'r'; there are: state, camera"),
+        ({"actions": "note"}, "from_hugging_face: actions: expected numbers"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            convert.from_hugging_face(made, columns | changes)
+    with pytest.raises(TypeError, match=r"expected a datasets.Dataset, one split .*, got DatasetDict"):
+        convert.from_hugging_face(datasets.DatasetDict({"train": made}), columns)

@@ -19,7 +19,14 @@ from jaxreplay import convert, views
 from jaxreplay.convert.sources import plain
 from jaxreplay.datasets import Dataset, Trajectory
 from tests.backend import backend_started
-from tests.convert.streams import assert_same, buffer_with_holes, random_dataset, rows_of, rows_to_read
+from tests.convert.streams import (
+    assert_same,
+    assert_same_episodes,
+    buffer_with_holes,
+    random_dataset,
+    rows_of,
+    rows_to_read,
+)
 from tests.extras import library
 from tests.model import bits
 
@@ -253,3 +260,62 @@ def test_infos_in_a_batch_of_its_own_are_not_overwritten() -> None:
     view = views.map(lambda step: {"infos": step.reward})
     with pytest.raises(ValueError, match="have infos of their own"):
         convert.to_torch_dataset(dataset, view)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_was_given_to_torch_comes_back_bit_for_bit(seed: int) -> None:
+    dataset = random_dataset(seed, extras=seed % 2 == 0, infos=lambda length: [{"step": i} for i in range(length)])
+    came = convert.from_torch(convert.to_torch_dataset(dataset))
+    expected = Dataset.from_transitions(dataset[:], infos=dataset.infos())
+    assert_same_episodes(came, expected, ("infos",))
+    assert came.report == expected.report
+    assert came.infos() == dataset.infos()
+
+
+class Steps(torch.utils.data.Dataset):
+    """A map-style dataset as others write them."""
+
+    def __init__(self, items: list[Any]) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.items[index]
+
+
+def test_steps_of_any_map_style_dataset_are_read_by_name_or_number() -> None:
+    tensors = torch.utils.data.TensorDataset(
+        torch.arange(5.0).to(torch.bfloat16), torch.arange(5), torch.tensor([0, 0, 0, 1, 1]), torch.ones(5)
+    )
+    came = convert.from_torch(tensors, columns={"observations": {"x": 0}, "actions": 1, "episode": 2})
+    assert [t.observations["x"].tolist() for t in came] == [[0, 1, 2], [3, 4]]
+    assert came.episode(0).observations["x"].dtype == ml_dtypes.bfloat16
+    assert came.episode(0).actions.dtype == np.int64
+    assert came.report is not None
+    assert (came.report.dropped_rows, came.report.ignored) == (2, ("3",))
+    items = [{"obs": {"a": torch.full((2,), i), "b": float(i)}, "act": np.float32(i), "end": i == 2} for i in range(4)]
+    columns = {"observations": "obs", "actions": "act", "terminals": "end"}
+    came = convert.from_torch(Steps(items), columns=columns, missing_final="repeat")
+    assert [t.observations["b"].tolist() for t in came] == [[0, 1, 2, 2], [3, 3]]
+    assert [t.terminated for t in came] == [True, False]
+    steps = [replay.Transition(i, i, 1.0, i == 3, False, i + 1) for i in range(4)]
+    assert convert.from_torch(Steps(steps)).episode(0).observations.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_items_that_do_not_fit_are_named() -> None:
+    wrong: Any
+    for wrong, arguments, error, message in (
+        (iter([]), {}, TypeError, "expected a map-style dataset, with a length, got list_iterator"),
+        ([], {}, ValueError, "the dataset is empty"),
+        ([(1, 2)], {}, ValueError, "expected items by the names observation, .*, got 0, 1; pass columns"),
+        ([{"observation": 1}], {}, ValueError, "expected items by the names observation, .*, got observation; pass"),
+        ([(1, 2)], {"columns": {"observations": 0, "actions": 5}}, ValueError, "there is no column 5; there are: 0, 1"),
+        ([(1, 2)], {"missing_final": "keep"}, ValueError, "missing_final: expected 'drop' or 'repeat', got 'keep'"),
+        ([{"a": 1}, {"b": 1}], {}, ValueError, "from_torch: item 1: expected the containers of the first"),
+        ([{"a": 1}, {"a": 1.0}], {}, ValueError, r"from_torch: item 1: a: expected int64\[\] .* got float64\[\]"),
+        ([{"a": "up"}], {}, TypeError, "a: expected an array, a tensor or a number, got str"),
+    ):
+        with pytest.raises(error, match=message):
+            convert.from_torch(wrong, **arguments)

@@ -23,8 +23,8 @@ MOST_COMPRESSED = 1100  # no filter of HDF5 makes data smaller by more; what cla
 
 
 def read_by_name(
-    names: Sequence[str],
-    read: Callable[[str], Any],
+    names: Sequence[Any],
+    read: Callable[[Any], Any],
     columns: Mapping[str, Any],
     missing_final: str,
     known: Mapping[str, Any] | None = None,
@@ -43,10 +43,10 @@ def read_by_name(
     for path, name in trees.paths(chosen):
         if name not in names:
             raise ValueError(
-                f"columns: {path}: there is no column {name!r}; there are: {', '.join(names)[:500] or 'none'}"
+                f"columns: {path}: there is no column {name!r}; there are: {', '.join(map(str, names))[:500] or 'none'}"
             )
     store, report = join_columns({**(known or {}), **jax.tree.map(read, chosen)}, missing_final)
-    return store, report + Report(ignored=tuple(name for name in names if name not in jax.tree.leaves(chosen)))
+    return store, report + Report(ignored=tuple(str(name) for name in names if name not in jax.tree.leaves(chosen)))
 
 
 def join_columns(found: Mapping[str, Any], missing_final: str) -> tuple[Store, Report]:
