@@ -6,7 +6,7 @@ Without Gymnasium this can be imported; the names that need it then raise Import
 from typing import Any
 
 from jaxreplay.record.actions.files import load_actions, save_actions
-from jaxreplay.record.actions.record import ActionRecord
+from jaxreplay.record.actions.record import ActionRecord, VectorActionRecord
 from jaxreplay.record.rollouts import RolloutState, rollout
 from jaxreplay.record.transitions.recorder import BufferFull
 
@@ -32,6 +32,7 @@ __all__ = [
     "RecordTransitions",
     "ReplayReport",
     "RolloutState",
+    "VectorActionRecord",
     "collect",
     "collect_episodes",
     "convert_dataset",

@@ -54,7 +54,8 @@ class AgentsAsEnvs(VectorEnv):
     def step(self, actions: Any) -> Any:
         """Step the agents that are present; reset all if there is none."""
         acted = self._present
-        rewards, terminated, truncated = (np.zeros(self.num_envs, kind) for kind in (np.float64, np.bool_, np.bool_))
+        rewards = np.zeros(self.num_envs)
+        terminated, truncated = (np.zeros(self.num_envs, np.bool_) for _ in range(2))
         if not acted.any():
             observation, info = self.reset()
             return observation, rewards, terminated, truncated, info

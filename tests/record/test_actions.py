@@ -267,8 +267,8 @@ def test_rewards_that_are_no_numbers_are_recorded_as_not_replayable(tmp_path: pa
 
 
 def test_what_is_no_single_environment_is_refused(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(TypeError, match=r"vector environment SyncVectorEnv; wrap each of its environments"):
-        RecordActions(gymnasium.make_vec("CartPole-v1", 2, vectorization_mode="sync"), tmp_path)
+    with pytest.raises(ValueError, match=r"base_actions: wrap each environment of the vector environment"):
+        RecordActions(gymnasium.make_vec("CartPole-v1", 2, vectorization_mode="sync"), tmp_path, base_actions=True)
     with pytest.raises(TypeError, match=r"expected a gymnasium\.Env, got int"):
         RecordActions(3, tmp_path)
 

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from jaxreplay._core.trees import check_count
+from jaxreplay._core.trees import check_count, describe
 from jaxreplay.datasets.files.values import copy_value
 
 
@@ -127,6 +127,71 @@ class ActionRecord:
             )
 
         return policy
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class VectorActionRecord:
+    """The actions of the E envs, or agents, of a vector environment, in T steps from a reset of all.
+
+    actions: T of them, batched, each as the agent gave it.
+    rewards: `[T, E]` float64. terminated, truncated: `[T, E]` bool. All as they came.
+    taken: `[T, E]` bool, whether an env took the step: not one that was reset by it, nor an absent agent.
+    resets: the reset of all that it begins with, and those of single envs in between: `{"step", "seed", "options"}`
+        each, the number of steps before it, and what it was given, `reset_mask` among the options.
+    not_replayable: why it cannot be played again; empty where it can.
+    """
+
+    actions: tuple[Any, ...]
+    rewards: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    taken: np.ndarray
+    resets: tuple[dict[str, Any], ...]
+    environment: Environment
+    not_replayable: str = ""
+
+    def __post_init__(self) -> None:
+        shape = (len(self.actions), *self.rewards.shape[1:2])
+        for name, dtype in (("rewards", np.float64), ("terminated", bool), ("truncated", bool), ("taken", bool)):
+            came = getattr(self, name)
+            if came.shape != shape or came.dtype != dtype or len(shape) != 2:
+                expected = f"{np.dtype(dtype)}[{shape[0]},E]"
+                raise ValueError(f"{name}: expected {expected}, got {describe(came.shape, came.dtype)}")
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+    def __repr__(self) -> str:
+        seed, (_, num_envs) = self.resets[0]["seed"] if self.resets else None, self.rewards.shape
+        episodes = int(np.count_nonzero(self.terminated | self.truncated))
+        return (
+            f"VectorActionRecord({self.environment.env_id}, {num_envs} envs, seed={seed}, {len(self)} steps, "
+            f"{episodes} episodes ended)"
+        )
+
+    @property
+    def env_id(self) -> str:
+        """The environment's id."""
+        return self.environment.env_id
+
+    @property
+    def episode_return(self) -> float:
+        """The sum of the rewards of all envs, each env's in their order."""
+        return float(np.sum(sum(self.rewards, np.zeros(self.rewards.shape[1]))))
+
+    @property
+    def replayable(self) -> bool:
+        """Whether `replay_actions` can play it again."""
+        return not self.not_replayable
+
+    def clip(self, max_steps: int) -> Self:
+        """Give its first `max_steps` steps; raises ValueError or TypeError unless that is a whole number from 1 on."""
+        count = check_count("max_steps", max_steps)
+        arrays = {name: getattr(self, name)[:count] for name in ("actions", "rewards", *FLAGS)}
+        return dataclasses.replace(self, **arrays, resets=tuple(x for x in self.resets if x["step"] < count))
+
+
+FLAGS = ("terminated", "truncated", "taken")
 
 
 def end_words(terminated: bool, truncated: bool) -> str:

@@ -13,6 +13,7 @@ from jaxreplay.datasets.files.values import copy_value
 from jaxreplay.record.actions.files import ActionDirectory
 from jaxreplay.record.actions.record import ActionRecord, Episode
 from jaxreplay.record.actions.replay import check_environment, describe_environment, require_single
+from jaxreplay.record.actions.vector import RecordVectorActions
 
 
 class BaseSpy(gymnasium.Wrapper):
@@ -64,6 +65,9 @@ def insert_spy(outer: Any) -> BaseSpy:
 class RecordActions(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
     """Write an `ActionRecord` of each episode into a directory, one file an episode.
 
+    Of a vector environment, in any autoreset mode, or of agents as envs, a `VectorActionRecord` is written of each run,
+    from a reset of all envs to the next or to `close`, as one file; it holds the resets of single envs in between.
+
     directory: made if need be; records already there stay, and numbering continues behind them. Several processes may
         write into one. base_actions: also keep the actions as the base environment receives them, below all wrappers.
 
@@ -72,7 +76,7 @@ class RecordActions(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
     marked, with one warning, and so are those whose reset options are more than numbers, strings, arrays, and dicts and
     lists of them, and those that began without a reset, as around `Autoreset`.
 
-    Raises TypeError for a vector environment, and for an action that is no plain data; OSError where the directory
+    Raises TypeError for what is no environment, and for an action that is no plain data; OSError where the directory
     cannot be written. A record that could not be written (a full disk) is kept in memory, and tried again at the next
     end, reset or `close`.
 
@@ -87,6 +91,11 @@ class RecordActions(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
     [ActionRecord(CartPole-v1, seed=3, 10 steps, return 10, terminated)]
     """
 
+    def __new__(cls, env: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(env, gymnasium.vector.VectorEnv):
+            return RecordVectorActions(env, *args, **kwargs)
+        return super().__new__(cls)
+
     def __init__(self, env: Any, directory: str | os.PathLike[str], *, base_actions: bool = False):
         require_single("RecordActions", env)
         gymnasium.utils.RecordConstructorArgs.__init__(self, directory=directory, base_actions=base_actions)
@@ -98,7 +107,6 @@ class RecordActions(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
         self._episode: Episode | None = None
         self._base_lengths: list[int] = []  # of the base environment's episode, after the reset and each step
         self._is_finished = False
-        self._unwritten: list[ActionRecord] = []
         self._has_warned = False
 
     @property
@@ -190,12 +198,9 @@ class RecordActions(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
 
     def _finish(self) -> None:
         """Write the record of an episode that has steps and was not yet written, and those that failed before."""
-        if self._episode is not None and not self._is_finished and self._episode.actions and (record := self.record):
-            self._unwritten.append(record)
+        has_new = self._episode is not None and not self._is_finished and self._episode.actions
         self._is_finished = True
-        while self._unwritten:
-            self.directory.write(self._unwritten[0])
-            del self._unwritten[0]
+        self.directory.write_when_possible(*([self.record] if has_new and self.record is not None else []))
 
 
 def copy_with_state(env: Any, *more: Any) -> tuple[Any, ...]:
