@@ -222,6 +222,8 @@ def _to_tensor(path: str, leaf: Any) -> Any:
         return leaf
     array = leaf if isinstance(leaf, jax.Array) else _as_array(path, leaf)
     try:
+        if isinstance(array, jax.Array) and array.dtype.name.startswith("float8"):  # older ones have no DLPack of them
+            return torch.from_dlpack(array.view(np.uint8)).view(getattr(torch, array.dtype.name))
         if isinstance(array, jax.Array):
             return torch.from_dlpack(jax.random.key_data(array) if trees.is_key_dtype(array.dtype) else array)
         if not array.flags.writeable or min(array.strides, default=0) < 0:

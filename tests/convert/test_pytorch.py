@@ -162,7 +162,7 @@ def test_tensors_keep_the_bits_of_numpys_and_jaxs_arrays(dtype: str) -> None:
         came = from_tensor(convert.to_tensors(x))
         assert (came.dtype, came.shape) == (x.dtype, x.shape)
         np.testing.assert_array_equal(bits(came), bits(x))
-    stacked = convert.collate([{"x": row} for row in jnp.asarray(array)])["x"]
+    stacked = convert.collate([{"x": jnp.asarray(row)} for row in array])["x"]
     np.testing.assert_array_equal(bits(from_tensor(stacked)), bits(array))
 
 
