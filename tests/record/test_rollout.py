@@ -353,3 +353,27 @@ def test_frames_of_another_call_are_refused() -> None:
         record.rollout(env, see, buffer, KEY, 20, state, time_limit=5)
     with pytest.raises(ValueError, match="frames: the state was made with none, got FrameStackView"):
         record.rollout(env, see, buffer, KEY, 20, state.replace(frames=None), time_limit=5, frames=view)
+
+
+def test_frames_in_a_scan_in_a_vmapped_program() -> None:
+    """A view over the stacks, as learners compose it, changes nothing of them."""
+    env = Peeking()
+    view = replay.views.compose(replay.views.frame_stack(3), replay.views.n_step(2, 0.9))
+    see = lambda observation, key: observation  # noqa: E731
+
+    def train(key: jax.Array) -> replay.Buffer:
+        buffer = replay.create(replay.example_transition(env), 60, 3, max_episodes=60)
+        carry = record.rollout(env, see, buffer, key, 30, time_limit=5, frames=view)
+
+        def body(carry: Any, key: jax.Array) -> Any:
+            return record.rollout(env, see, carry[0], key, 3, carry[1], time_limit=5, frames=view), None
+
+        return jax.lax.scan(body, carry, jax.random.split(key, 5))[0][0]
+
+    buffers = jax.jit(jax.vmap(train))(jax.random.split(KEY, 2))
+    for i in range(2):
+        buffer = jax.tree.map(lambda x, i=i: x[i], buffers)
+        rows, mask = replay.rows(buffer)
+        data = replay.take(buffer, rows, replay.views.frame_stack(3)).data
+        assert int(mask.sum()) == 45
+        np.testing.assert_array_equal(data.action[mask], data.observation[mask])
