@@ -6,6 +6,7 @@ from jaxreplay.views._frame_stack import frame_stack
 from jaxreplay.views._frames import Frames, init_frames, push_frames
 from jaxreplay.views._hindsight import hindsight
 from jaxreplay.views._n_step import NStepTransition, n_step
+from jaxreplay.views._ravel import ravel, unravel
 from jaxreplay.views._sequence import Sequence, sequence
 from jaxreplay.views._transition import transition
 from jaxreplay.views._window import Window, offsets, window
@@ -28,9 +29,11 @@ __all__ = [
     "n_step",
     "offsets",
     "push_frames",
+    "ravel",
     "select",
     "sequence",
     "transition",
+    "unravel",
     "window",
     "with_episode",
 ]

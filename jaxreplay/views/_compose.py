@@ -75,14 +75,16 @@ class _Select:
     parts: tuple[str, ...]
 
     def __call__(self, batch: PyTree) -> dict[str, PyTree]:
-        return {part: self._get(batch, part) for part in self.parts}
+        return {part: get_part("select: the batch", batch, part) for part in self.parts}
 
-    def _get(self, batch: PyTree, part: str) -> PyTree:
-        try:
-            return trees.get_part(batch, part)
-        except (KeyError, IndexError, ValueError, TypeError) as error:
-            there = ", ".join(path for path, _ in trees.paths(batch))
-            raise ValueError(f"select: the batch has no {part!r}; it has: {there}") from error
+
+def get_part(what: str, tree: PyTree, part: str) -> PyTree:
+    """Return a part of a batch or a step, or raise ValueError naming those that there are."""
+    try:
+        return trees.get_part(tree, part)
+    except (KeyError, IndexError, ValueError, TypeError) as error:
+        there = ", ".join(path for path, _ in trees.paths(tree))
+        raise ValueError(f"{what} has no {part!r}; it has: {there}") from error
 
 
 def _zero_unless(valid: jax.Array, x: Any) -> Any:
