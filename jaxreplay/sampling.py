@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxreplay._core import trees
-from jaxreplay._core.clock import oldest
+from jaxreplay._core.clock import age, oldest
 from jaxreplay.inspection import can_sample, size
 from jaxreplay.sources.base import Source
 from jaxreplay.sources.checks import check_source_rows
@@ -97,21 +97,27 @@ def _take(source: Source, rows: Rows | SourceRows, view: View, key: jax.Array | 
     return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), got).replace(rows=rows)
 
 
-def pop(buffer: Buffer, n: int) -> tuple[Buffer, Sample]:
+def pop(buffer: Buffer, n: int, complete: bool = False) -> tuple[Buffer, Sample]:
     """Take the n oldest slices out, for on-policy learners: `(buffer, batch)`, the batch's leaves `[n, E, ...]`.
 
     They are consumed: their rows are stale afterwards. Where fewer than n slices are held, the rest has `mask` False.
     For a single stream the leaves are `[n, ...]`.
+
+    complete: take steps of finished episodes only. The pop stops before the first step of any open episode: that slice
+        and those after it stay, and have `mask` False. An episode that ends after the last slice that is taken comes in
+        parts, the rest with a later pop. Raises ValueError for independent items.
     """
     check_buffer("pop", buffer)
     n = trees.check_count("n", n)
     if n > buffer.rings.num_slots:
         raise ValueError(f"n: {n} slices were asked for, and the ring holds at most {buffer.rings.num_slots}")
-    return _pop(buffer, n)
+    if complete and not buffer.rings.num_records:
+        raise ValueError("pop: complete=True: this buffer holds independent items; create it with episode_end")
+    return _pop(buffer, n, bool(complete))
 
 
-@functools.partial(jax.jit, static_argnames="n", inline=True)
-def _pop(buffer: Buffer, n: int) -> tuple[Buffer, Sample]:
+@functools.partial(jax.jit, static_argnames=("n", "complete"), inline=True)
+def _pop(buffer: Buffer, n: int, complete: bool) -> tuple[Buffer, Sample]:
     rings = buffer.rings
     time = oldest(rings.clock) + jnp.arange(n, dtype=jnp.int32)
     if buffer.single:
@@ -119,8 +125,13 @@ def _pop(buffer: Buffer, n: int) -> tuple[Buffer, Sample]:
     else:
         env = jnp.arange(rings.num_envs, dtype=jnp.int32)
         rows = Rows(*jnp.broadcast_arrays(time[:, None], env[None]))
+    taken = jnp.minimum(rings.clock.held, n)
+    if complete:
+        before_open = jnp.maximum(rings.envs.start - oldest(rings.clock), 0)
+        taken = jnp.minimum(taken, jnp.min(jnp.where(rings.envs.open, before_open, n)))
+        rows = out_of_range_unless(age(rings.clock, rows.time) > rings.clock.held - taken, rows)
     batch = _take(Whole(buffer), rows, transition())
-    clock = rings.clock.replace(held=jnp.maximum(rings.clock.held - n, 0))
+    clock = rings.clock.replace(held=rings.clock.held - taken)
     state = buffer.sampler.on_remove(buffer.sampler_state, rings, jax.tree.map(jnp.ravel, rows))
     return buffer.replace(rings=rings.replace(clock=clock), sampler_state=state), batch
 

@@ -11,9 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import jaxreplay as replay
 from jaxreplay import convert, datasets, record
+from tests.model import Model, make_buffer
+from tests.test_laws import check_all, check_read, operate, operations
 from tests.test_next_observation import buffer_of, next_of, step
 
 
@@ -185,6 +189,30 @@ def test_pop_of_a_slice_with_the_next_one_still_held() -> None:
     buffer, batch = replay.pop(buffer_of(step(0), step(1), step(2)), 1)
     assert batch.data.next_observation.tolist() == [1]
     assert int(replay.size(buffer)) == 2
+
+
+@pytest.mark.parametrize(("platform", "shape"), [("cpu", (5, None, 2)), ("tpu", (4, 3, 5))])
+@given(operations=operations, n=st.sampled_from([1, 3, 4]))
+def test_a_pop_of_finished_episodes_stops_at_the_first_step_of_an_open_one(
+    platform: str, shape: Any, operations: list[Any], n: int
+) -> None:
+    buffer, model = make_buffer(*shape, platform=platform), Model(shape[0], shape[1] or 1, shape[2])
+    for operation in operations:
+        buffer = operate(buffer, model, operation)
+    goes_on = [mine[-1].start for mine in model.episodes if mine and not mine[-1].closed]
+    end = max(min([model.oldest + n, len(model.slices), *goes_on]), model.oldest)
+    places = [(t, e) for t in range(model.oldest, model.oldest + n) for e in range(model.num_envs)]
+    wanted = [model.get(t, e) if t < end else None for t, e in places]
+    buffer, batch = jax.jit(replay.pop, static_argnames=("n", "complete"))(buffer, n, complete=True)
+    check_read(batch, wanted)
+    model.oldest = end
+    check_all(buffer, model)
+
+
+def test_independent_items_are_in_no_episode_that_is_finished() -> None:
+    items = replay.append(replay.create({"x": jnp.int32(0)}, 8), {"x": jnp.int32(0)})
+    with pytest.raises(ValueError, match="pop: complete=True: this buffer holds independent items"):
+        replay.pop(items, 2, complete=True)
 
 
 DATA = {"seed": jnp.int32(0), "goal": jnp.zeros(2), "key": jax.random.key(0)}
