@@ -61,12 +61,18 @@ def test_a_replay_buffer_is_read_and_nothing_is_known_after_an_episode(tmp_path:
         Dataset.load(path, columns=columns | {"rewards": "r"})
 
 
+def test_rows_after_the_last_end_are_dropped(tmp_path: pathlib.Path) -> None:
+    dataset = Dataset.load(replay_buffer(tmp_path / "x.zarr", episode_ends=np.array([3, 7])))
+    assert [t.actions[:, 0].tolist() for t in dataset] == [[0, 1], [3, 4, 5]]
+    assert report_of(dataset).dropped_rows == 2 + 2
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"episode_ends": np.array([3, 3, 9])}, r"meta/episode_ends: expected where episodes end, ascending"),
         ({"episode_ends": np.array([3.0, 9.0])}, "meta/episode_ends: expected"),
-        ({"episode_ends": np.array([3, 8])}, r"expected N = 9 rows as of the observations, got int64\[8\]"),
+        ({"episode_ends": np.array([3, 10])}, r"expected N = 9 rows as of the observations, got int64\[10\]"),
         ({"state": np.zeros((8, 2))}, "observations.state: expected N = 9 rows"),
     ],
 )

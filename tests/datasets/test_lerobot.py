@@ -24,6 +24,7 @@ FEATURES = NUMBERS | {
     "action": {"dtype": "float32", "shape": [2]},
     "next.reward": {"dtype": "float32", "shape": [1]},
     "next.done": {"dtype": "bool", "shape": [1]},
+    "language": {"dtype": "string", "shape": [1]},
 }
 VIDEO = {"observation.images.top": {"dtype": "video", "shape": [16, 16, 3]}}
 
@@ -52,6 +53,7 @@ def rows(episode: int, first: int, fixed: bool) -> Any:
             "action": pyarrow.array([[i, 0.5] for i in index.tolist()], pairs),
             "next.reward": np.float32(index),
             "next.done": np.arange(length) == length - 1,
+            "language": ["go"] * length,
             "timestamp": np.float32(np.arange(length) / FPS),
             "frame_index": np.arange(length),
             "episode_index": np.full(length, episode),
@@ -134,7 +136,7 @@ def test_rows_and_pictures_of_both_versions_are_the_same_episodes(tmp_path: path
     assert dataset.episode(0).extras["next.done"].tolist() == [False, False]
     assert [t.episode_data for t in dataset] == [{"episode_index": i, "tasks": [f"task {i % 2}"]} for i in range(3)]
     assert ends(dataset) == [(False, False)] * 3
-    assert report_of(dataset).dropped_rows == 3
+    assert (report_of(dataset).dropped_rows, report_of(dataset).ignored) == (3, ("language",))
     repeated = Dataset.load(tmp_path, missing_final="repeat")  # the folder that it is in
     assert [len(t) for t in repeated] == LENGTHS
     assert ends(repeated) == [(True, False)] * 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import pickle
 import zipfile
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxreplay.datasets import Dataset, Trajectory
-from tests.datasets.episodes import all_same
+from tests.datasets.episodes import all_same, simple
 from tests.datasets.test_formats import ends, report_of, write
 from tests.extras import library
 
@@ -246,6 +247,14 @@ def test_any_columns_are_read_by_their_names(tmp_path: pathlib.Path, kind: str) 
     ):
         with pytest.raises(ValueError, match=message):
             Dataset.load(path, columns=columns)
+
+
+def test_formats_with_names_of_their_own_refuse_others(tmp_path: pathlib.Path) -> None:
+    Dataset([simple(2)]).save(tmp_path / "own.npz")
+    (tmp_path / "p.pkl").write_bytes(pickle.dumps({}))
+    for name in ("own.npz", "p.pkl"):
+        with pytest.raises(ValueError, match=f"{name}: columns: the parts of this format have names of their own"):
+            Dataset.load(tmp_path / name, columns=NAMES, allow_pickle=True)
 
 
 def test_parquet_needs_names_and_columns_of_one_shape(tmp_path: pathlib.Path) -> None:

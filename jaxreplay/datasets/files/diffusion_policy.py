@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxreplay._core import trees
@@ -35,8 +36,9 @@ def is_zip(names: set[str]) -> bool:
 def read(path: pathlib.Path, columns: Mapping[str, Any] | None, missing_final: str) -> tuple[Store, Report]:
     """Read a replay buffer; `data/action` are the actions, and all other `data` observations, unless `columns` says.
 
-    There are no rewards, no flags, and nothing after an episode's last row. Raises ValueError naming an array with a
-    codec that is none of `CODECS`: others are of other packages, and one of them runs what it reads.
+    There are no rewards, no flags, and nothing after an episode's last row. Rows after the last end, which a writer
+    that was stopped leaves, are dropped. Raises ValueError naming an array with a codec that is none of `CODECS`:
+    others are of other packages, and one of them runs what it reads.
     """
     try:
         import zarr
@@ -66,14 +68,16 @@ def read(path: pathlib.Path, columns: Mapping[str, Any] | None, missing_final: s
             raise ValueError(
                 f"{ENDS}: expected where episodes end, ascending numbers of rows, got {ends.tolist()[:10]}"
             )
-        read = lambda name: np.asarray(group[f"data/{name}"][...])  # noqa: E731
+        read = lambda name: np.asarray(group[f"data/{name}"][: ends[-1]])  # noqa: E731
         there = [name.removeprefix("data/") for name in names if name.startswith("data/")]
         if columns is None:
             if "action" not in there:
                 raise ValueError(f"there is no data/action; pass columns to say what is which of: {', '.join(there)}")
             columns = {"observations": {name: name for name in there if name != "action"}, "actions": "action"}
         episode = np.repeat(np.arange(len(ends)), lengths)
-        return read_by_name(there, read, columns, missing_final, {"episode": episode})
+        held, report = read_by_name(there, read, columns, missing_final, {"episode": episode})
+        after = max(group[f"data/{name}"].shape[0] for name in jax.tree.leaves(dict(columns))) - len(episode)
+        return held, report + Report(dropped_rows=after)
 
 
 def _check(name: str, metadata: dict[str, Any], size: int) -> None:

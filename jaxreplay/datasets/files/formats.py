@@ -92,11 +92,12 @@ def read(
 def _read(
     path: pathlib.Path, allow_pickle: bool, missing_final: str, columns: Mapping[str, Any] | None
 ) -> tuple[Store, Report]:
+    if diffusion_policy.is_folder(path):
+        return diffusion_policy.read(path, columns, missing_final)
+    if lerobot.is_folder(path):
+        return lerobot.read(path, columns, missing_final)
     if path.is_dir():
-        if diffusion_policy.is_folder(path):
-            return diffusion_policy.read(path, columns, missing_final)
-        if lerobot.is_folder(path):
-            return lerobot.read(path, columns, missing_final)
+        _refuse(columns)
         return minari.read(path) if minari.is_folder(path) else imitation.read(path)
     with path.open("rb") as file:
         start = file.read(8)
@@ -115,6 +116,7 @@ def _read(
         if columns is None:
             raise ValueError('it is Parquet; name its columns, as columns={"observations": "obs", "actions": "act"}')
         return arrays.read_parquet(path, columns, missing_final)
+    _refuse(columns)
     if not pickles.is_pickle(start, path):
         raise ValueError(f"it is of no known format: expected {KNOWN}")
     if not allow_pickle:
@@ -133,7 +135,13 @@ def _read_zip(path: pathlib.Path, missing_final: str, columns: Mapping[str, Any]
             return d4rl.read_by_name(list(found), found.__getitem__, columns, missing_final)
         if names >= {f"{name}.npy" for name in arrays.OGBENCH}:
             return arrays.join_ogbench(arrays.read_npz(path))
+    _refuse(columns)
     return episodes.read(path), Report()
+
+
+def _refuse(columns: Any) -> None:
+    if columns is not None:
+        raise ValueError("columns: the parts of this format have names of their own; load it without columns")
 
 
 def _parquet(start: bytes) -> bool:

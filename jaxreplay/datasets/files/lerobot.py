@@ -4,6 +4,7 @@ Rows are in `data`, in order of the files' names. Videos are in `videos`, one of
 several episodes follow each other in a file. Paths are those of the layout, not what `info.json` says of them.
 """
 
+import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -72,14 +73,15 @@ def read(path: pathlib.Path, columns: Mapping[str, Any] | None, missing_final: s
             known[part][last] = column(flag).reshape(-1)[last] if flag in names else False
         known["terminals"] &= ~known["timeouts"]
         columns = _parts(names)
-    texts = tuple(name for name in info["features"] if name not in names)
     try:
         store, report = read_by_name(names, read_feature, columns, missing_final, known)
     finally:
         for table in tables:
             table.close()
     data = [{"episode_index": number, "tasks": episode["tasks"]} for number, episode in zip(numbers, episodes)]
-    return with_data(store, lengths, data), report + Report(ignored=texts)
+    texts = tuple(name for name in info["features"] if name not in names)
+    ignored = tuple(name for name in report.ignored if name not in NUMBERS) + texts
+    return with_data(store, lengths, data), dataclasses.replace(report, ignored=ignored)
 
 
 def _parts(names: Sequence[str]) -> dict[str, Any]:
