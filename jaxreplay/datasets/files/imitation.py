@@ -105,7 +105,7 @@ def read_array(name: str, values: Any) -> np.ndarray:
     shape = [len(values)]
     while isinstance(values, pyarrow.ExtensionArray):
         values = values.storage
-    while pyarrow.types.is_nested(values.type):
+    while values.type.num_fields:  # `types.is_nested` of older versions knows no lists of fixed size
         if not hasattr(values, "flatten") or not hasattr(values.type, "value_type") or values.null_count:
             raise ValueError(f"{name}: expected lists of numbers, got {values.type}")
         inner = values.flatten()
