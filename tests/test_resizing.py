@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any
 
 import jax
@@ -126,6 +127,34 @@ def test_priorities_are_kept(platform: str, view: Any) -> None:
         again = replay.set_priorities(new, kept, replay.priorities(new, kept))
         np.testing.assert_allclose(sum_tree.total(again.sampler_state.tree), total, rtol=1e-5)
         assert float(new.sampler_state.largest) == float(buffer.sampler_state.largest)
+
+
+@dataclasses.dataclass(frozen=True)
+class Marks:
+    """A sampler that knows nothing of resizing: its state says which rows were written, slot by slot."""
+
+    def init(self, num_slots: int, num_envs: int) -> jax.Array:
+        return jnp.zeros((num_slots, num_envs), jnp.bool_)
+
+    def on_write(self, state: jax.Array, rings: Any, slots: jax.Array, valid: jax.Array) -> jax.Array:
+        return state.at[slots].set(valid)
+
+    def on_remove(self, state: jax.Array, rings: Any, rows: replay.Rows) -> jax.Array:
+        return state
+
+    def draw(self, *_: Any) -> Any:
+        raise NotImplementedError
+
+    probability = draw
+
+
+@pytest.mark.parametrize(("capacity", "wanted"), [(4, [1, 0, 1, 1]), (9, [0, 0, 1, 1, 0, 1, 1, 0, 0])])
+def test_a_sampler_that_cannot_resize_is_told_of_the_rows_as_of_a_write(capacity: int, wanted: list[int]) -> None:
+    buffer = replay.create({"x": jnp.int32(0)}, 7, sampler=Marks())
+    for mask in (True, True, False, True, True):
+        buffer = replay.append(buffer, {"x": jnp.int32(0)}, jnp.bool_(mask))
+    new = replay.resize(buffer, capacity)
+    assert new.sampler_state[:, 0].astype(jnp.int32).tolist() == wanted
 
 
 def test_fewer_records_lose_rows_and_their_weight() -> None:

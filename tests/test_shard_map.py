@@ -35,6 +35,7 @@ VIEWS = {
     "frame_stack": views.frame_stack(3),
     "sequence": views.sequence(2),
     "window": views.window(2, 1),
+    "with episode": views.with_episode(),
 }
 cases: dict[str, Callable[[], None]] = {}
 
@@ -133,6 +134,25 @@ def every_view_reads_and_every_source_draws(view: str) -> None:
         return drawn, read, rows, replay.take(buffer, rows, chosen), replay.sample_episodes(buffer, key, 2, 3)
 
     jax.eval_shape(each(lambda b, k: work(b, k[0]), (P(), P("data"))), filled(), keys())
+
+
+@case("uniform", "prioritized for a view")
+def rows_are_found_in_order_and_a_resized_buffer_goes_on(sampler: str) -> None:
+    stacked = jax.tree.map(lambda x: jnp.stack([x] * DEVICES), filled(SAMPLERS[sampler]))
+
+    def work(buffer: Any, index: Any) -> Any:
+        buffer = replay.resize(buffer, 2 * SLOTS * ENVS)
+        step = jax.tree.map(lambda x: x[0], steps(1))
+        buffer = jax.lax.scan(lambda b, _: (replay.append(b, step), None), buffer, None, 2)[0]
+        part, _ = replay.split(replay.subset(buffer, replay.newest(buffer, 9)), jax.random.key(0), [0.5, 0.5])
+        found = [replay.nth(buffer, index), replay.nth(buffer, index, 0), replay.newest(buffer, 3)]
+        return found, replay.nth(part, index), replay.pop(buffer, 3, complete=True)
+
+    def work_on_first(buffer: Any, index: Any) -> Any:
+        return work(jax.tree.map(lambda x: x[0], buffer), index)
+
+    jax.eval_shape(each(work_on_first, (P("data"), P())), stacked, jnp.arange(3))
+    jax.eval_shape(each(work, (P(), P("data"))), filled(SAMPLERS[sampler]), jnp.arange(DEVICES))
 
 
 @case()

@@ -19,7 +19,8 @@ def nth_in_order(rings: Rings, nth: jax.Array) -> Rows:
     every = jnp.arange(rings.num_envs, dtype=jnp.int32)[None]
 
     def before(ages: jax.Array) -> jax.Array:
-        return _count_before(rings, *jnp.broadcast_arrays(ages[:, None], every), count)
+        ages, env = jnp.broadcast_arrays(ages[:, None], every)
+        return _count_before(rings, ages, env, count)
 
     def is_newer(ages: jax.Array) -> jax.Array:
         return (ages < rings.clock.held) & (jnp.sum(before(ages), axis=1, dtype=jnp.int32) > nth)

@@ -139,7 +139,7 @@ class Prioritized:
         )
         tree, kept = sum_tree.get_leaves(state.tree, index), state.kept
         tree = sum_tree.set_leaves(fresh.tree, to, jnp.minimum(tree, _most(rings)))
-        if kept is not None:
+        if kept is not None and fresh.kept is not None:
             kept = kept.at[index].get(mode="fill", fill_value=0, wrap_negative_indices=False)
             kept = fresh.kept.at[to].set(jnp.minimum(kept, _most(rings)), mode="drop", wrap_negative_indices=False)
         return state.replace(tree=tree, kept=kept)

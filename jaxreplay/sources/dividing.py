@@ -42,13 +42,12 @@ def subset(source: Buffer | Source, rows: Rows | SourceRows | Episodes) -> Subse
     (2, [2, 5])
     """
     made = _not_mixed("subset", source)
-    if not isinstance(rows, Episodes):
-        rows = check_source_rows(made, rows)
     if isinstance(made, Concat):
-        if not isinstance(rows, SourceRows):
+        if isinstance(rows, Episodes):
             raise TypeError("subset: episodes are those of one buffer; subset the sources, and concat what comes")
-        return Concat(tuple(_subset(part, rows.of(i)) for i, part in enumerate(made.sources)))
-    return _subset(made, _rows_of_episodes(made, rows) if isinstance(rows, Episodes) else rows)
+        chosen: SourceRows = check_source_rows(made, rows)
+        return Concat(tuple(_subset(part, chosen.of(i)) for i, part in enumerate(made.sources)))
+    return _subset(made, _rows_of_episodes(made, rows) if isinstance(rows, Episodes) else check_source_rows(made, rows))
 
 
 @overload
