@@ -28,6 +28,7 @@ from benchmarks.hosts import hosts
 from benchmarks.memory import memory, stored_bytes
 from benchmarks.prioritized import prioritized
 from benchmarks.recording import recording
+from benchmarks.recurrent import recurrent
 from benchmarks.results import Goal, Result, micros
 from benchmarks.runs import BATCH
 from benchmarks.seeds import seeds
@@ -166,6 +167,7 @@ PARTS: dict[str, Callable[[int], list[Result]]] = {
     "prioritized": prioritized,
     "views": views,
     "slices": slices_by_capacity,
+    "recurrent": recurrent,
     "batches": batches,
     "appends": appends,
     "seeds": seeds,

@@ -35,6 +35,7 @@ def create(
     next_of: Mapping[str, str] | None = None,
     episode_end: str | Sequence[str] | Callable[[PyTree], Any] | None = None,
     episode_data: PyTree = None,
+    apart: str | Sequence[str] = (),
     platform: str | None = None,
 ) -> Buffer:
     """Make an empty buffer for steps like `example`.
@@ -55,6 +56,9 @@ def create(
         of two structures. A `Transition` ends by `("terminated", "truncated")`. Without `episode_end`, the steps of
         another structure are independent items.
     episode_data: an example of what to keep for each episode (seed, goal, return), see `set_episode_data`.
+    apart: parts, by path, that are stored in arrays of their own, however small. Small leaves are packed together,
+        since most views read them together; one that is read at other steps than the rest, as a recurrent state at the
+        first step of a sequence alone, would be read in vain with them.
     platform: the kind of device that the buffer will live on, as JAX names it ("cpu", "gpu", "tpu"). It decides how
         the arrays lie in memory, never what comes out, and the buffer works on every other platform as well. The
         default is the platform of JAX's default device.
@@ -79,7 +83,7 @@ def create(
     episode_end = ends.resolve(example, episode_end)
     if next_of and episode_end is None:
         raise ValueError("next_of needs episode_end: without an end, the next row's value could be another episode's")
-    layout = make_layout(example, next_of or {}, episodic=episode_end is not None)
+    layout = make_layout(example, next_of or {}, episodic=episode_end is not None, apart=apart)
     num_records = 0
     if episode_end is not None:
         ends.check(episode_end, layout)
@@ -236,8 +240,8 @@ def remove(buffer: Buffer, rows: Rows | SourceRows) -> Buffer:
 @functools.partial(jax.jit, inline=True)
 def _remove(buffer: Buffer, rows: Rows) -> Buffer:
     rows = jax.tree.map(jnp.ravel, rows)
-    state = buffer.sampler.on_remove(buffer.sampler_state, buffer.rings, rows)
-    return buffer.replace(rings=edit.remove(buffer.rings, rows), sampler_state=state)
+    rings = edit.remove(buffer.rings, rows)
+    return buffer.replace(rings=rings, sampler_state=buffer.sampler.on_remove(buffer.sampler_state, rings, rows))
 
 
 def clear(buffer: Buffer) -> Buffer:

@@ -119,6 +119,21 @@ def test_episodes_without_a_next_part_and_nested_next_parts() -> None:
     assert replay.take(buffer, rows_of(0, 1, 2, 3)).data["then"]["b"].tolist() == [1, 51, 3, 53]
 
 
+def test_parts_that_are_stored_apart_are_read_as_the_others() -> None:
+    example = {"x": jnp.zeros(2), "state": {"h": jnp.zeros(3), "c": jnp.int32(0)}, "end": jnp.bool_(False)}
+    rng = np.random.default_rng(0)
+    steps = jax.tree.map(lambda x: jnp.asarray(rng.integers(0, 9, (12, 2, *x.shape))).astype(x.dtype), example)
+    together, apart = (
+        replay.extend(replay.create(example, 16, 2, episode_end="end", apart=parts), steps) for parts in ((), "state")
+    )
+    assert [len(buffer.rings.arrays) for buffer in (together, apart)] == [1, 3]
+    for view in (replay.views.transition(), replay.views.sequence(3, first="state"), replay.views.sequence(2)):
+        rows, _ = replay.rows(apart)
+        jax.tree.map(np.testing.assert_array_equal, replay.take(apart, rows, view), replay.take(together, rows, view))
+    with pytest.raises(ValueError, match=r"apart: there is no 'states'; there are: end, state\.c, state\.h, x"):
+        replay.create(example, 16, 2, episode_end="end", apart=("states",))
+
+
 def test_put_changes_chosen_leaves_and_the_last_of_duplicates_wins() -> None:
     buffer = buffer_of(*map(step, range(4)))
     changed = replay.put(buffer, rows_of(1, 3, 1, 9), {"reward": jnp.array([5.0, 6.0, 7.0, 8.0])})

@@ -102,6 +102,16 @@ def test_priorities() -> None:
     assert after[255] > after[1] > 0
 
 
+def test_the_replay_of_a_recurrent_agent() -> None:
+    example = jax.tree.map(lambda x: x[0, 0], block())
+    scope = run("every=40", example=example)
+    steps = jax.tree.map(lambda x: jnp.zeros((120, 16, *x.shape), x.dtype), scope["step"])
+    batch = replay.sample(replay.extend(scope["buffer"], steps), jax.random.key(0), 8, scope["view"])
+    assert set(batch.rows.time.tolist()) == {0, 40}
+    assert batch.data.observation.shape[:2] == (8, 80)
+    assert batch.data.extras["state"].shape == (8, 64)
+
+
 def _row() -> replay.Rows:
     return replay.Rows(time=jnp.int32(0), env=jnp.int32(0))
 

@@ -102,6 +102,31 @@ def test_uniform_stays_uniform_as_removed_and_void_rows_are_overwritten() -> Non
     check_uniform(buffer)
 
 
+@pytest.mark.parametrize(
+    "view",
+    [
+        replay.views.sequence(6, every=5),
+        replay.views.sequence(4, across=True, every=3),
+        replay.views.sequence(3, across=True),
+    ],
+)
+def test_sparse_starts_are_drawn_uniformly_among_void_and_removed_rows(view: replay.views.View) -> None:
+    """Rows that stand for a start count, whether they are removed or not."""
+    buffer = filled(600, 3, 450, 0.05, 0.05, max_episodes=300)
+    rows, _ = replay.rows(buffer)
+    some = np.random.default_rng(1).random(600) < 0.3
+    buffer = replay.remove(buffer, jax.tree.map(lambda x: x[some], rows))
+    usable = np.asarray(replay.take(buffer, rows, view).mask)
+    assert 10 < usable.sum() < 400
+    draw = jax.jit(lambda key: replay.sample(buffer, key, 1000, view))
+    drawn = jax.lax.map(lambda key: draw(key), jax.random.split(jax.random.key(0), 50))
+    assert bool(drawn.mask.all())
+    places = (drawn.rows.time - rows.time[0]) * 3 + drawn.rows.env
+    counts = np.bincount(np.asarray(places).ravel(), minlength=600)
+    assert counts[~usable].sum() == 0
+    assert_uniform(counts[usable])
+
+
 def test_each_seed_of_a_vmapped_buffer_draws_uniformly() -> None:
     buffers = [filled(600, 3, n, 0.1, 0.2, max_episodes=300) for n in (40, 450)]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *buffers)

@@ -96,6 +96,7 @@ def history(platform: str, num_envs: int | None, length: int, sampler: Any, view
         (3, 1, prioritized(0.7), views.transition()),
         (30, 2, uniform(replacement=False), views.n_step(2, 0.9, complete=True)),
         (30, 7, prioritized(0.7, view=views.sequence(3)), views.sequence(3)),
+        (3, 7, uniform(), views.sequence(3, across=True, every=2, first="observation.vector")),
     ],
 )
 def test_what_comes_out_does_not_depend_on_the_layout(

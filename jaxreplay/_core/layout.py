@@ -9,7 +9,7 @@ not stored at all.
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -93,11 +93,15 @@ class Layout:
         return [(i, leaf) for i, leaf in enumerate(self.leaves) if leaf.array]
 
 
-def make_layout(example: PyTree, next_of: Mapping[str, str], episodic: bool) -> Layout:
-    """Describe how steps like `example` are stored. Raises for leaves that cannot be, or a wrong `next_of`."""
+def make_layout(example: PyTree, next_of: Mapping[str, str], episodic: bool, apart: str | Sequence[str] = ()) -> Layout:
+    """Describe how steps like `example` are stored. Raises for leaves that cannot be, a wrong `next_of` or `apart`."""
     named = trees.paths(example)
     if not named:
         raise ValueError("example: expected at least one array, got a structure without leaves")
+    apart = (apart,) if isinstance(apart, str) else tuple(apart)
+    for part in apart:
+        if not any(trees.is_below(path, part) for path, _ in named):
+            raise ValueError(f"apart: there is no {part!r}; there are: {', '.join(path for path, _ in named)}")
     sources = resolve_next_of(named, next_of)
     leaves, word, num_arrays = [], OWN_WORDS, 1
     for index, (path, value) in enumerate(named):
@@ -105,7 +109,7 @@ def make_layout(example: PyTree, next_of: Mapping[str, str], episodic: bool) -> 
         _check_dtype(path, dtype)
         leaf = Leaf(path, shape, dtype, sources.get(index))
         if leaf.next_of is None:
-            if _is_packable(leaf):
+            if _is_packable(leaf) and not any(trees.is_below(path, part) for part in apart):
                 leaf = dataclasses.replace(leaf, word=word)
                 word += leaf.num_words
             else:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxreplay._core.clock import age, all_times, oldest, slot_of_age, slot_of_time
-from jaxreplay._core.episode_numbers import number_limit
+from jaxreplay._core.episode_numbers import VOID, number_limit, removed_word
 from jaxreplay._core.layout import OWN_WORDS
 from jaxreplay._core.loops import bisect
 from jaxreplay._core.plain import Ring
@@ -119,6 +119,16 @@ def find(rings: Rings, rows: Rows) -> Span:
         record=record,
         number=number,
     )
+
+
+def find_index(rings: Rings, rows: Rows) -> jax.Array:
+    """Return the position of rows `[B]` in their episodes, of removed ones too; 0 where there is none."""
+    slot, env, held = find_slots(rings, rows)
+    word = own_word(rings, slot, env, 0)
+    number = jnp.where(word < VOID, removed_word(word), word)
+    known = held & has_record(rings.envs.number[env], number, rings.num_records)
+    start = own_word(rings, jnp.where(known, record_slot(rings, number), rings.num_slots), env, 0, "episodes")
+    return jnp.where(known, rows.time - start, 0)
 
 
 def all_rows(rings: Rings) -> Rows:

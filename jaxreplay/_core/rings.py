@@ -68,6 +68,7 @@ class Span(struct.PyTreeNode):
     number: int32, the episode's number in its env; any where the row is not valid.
     bits: uint32 `[B, n]`, random, for a view that draws, else None.
     episode_data: what is kept for the row's episode, leaves `[B, ...]`, for a view that reads it, else None.
+    begins: bool `[B, L]`, which steps begin an episode, for a view that reads on past the row's, else None.
     """
 
     valid: jax.Array
@@ -83,6 +84,7 @@ class Span(struct.PyTreeNode):
     number: jax.Array
     bits: jax.Array | None = None
     episode_data: PyTree = None
+    begins: jax.Array | None = None
 
 
 def make_rings(layout: Layout, num_slots: int, num_envs: int, memory: Memory, episode_data: PyTree) -> Rings:

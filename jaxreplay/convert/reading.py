@@ -126,7 +126,7 @@ def _usable_rows(source: Source, view: View) -> tuple[Rows, jax.Array]:
 
 def _read_step(stored: Rings, rows: Rows, bits: Any, view: View) -> tuple[PyTree, Span]:
     """Read what a view reads of the steps around rows, and say where these are: the arguments of its `batch`."""
-    span = view.narrow(stored, lookup.find(stored, rows).replace(bits=bits))
+    span = view.narrow(stored, view.widen(stored, lookup.find(stored, rows)).replace(bits=bits))
     return gather(stored, span, plan(view, stored.layout, stored.num_slots)), span
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxreplay._core.rings import Rings, Span
 from jaxreplay.samplers.distinct import draw_distinct
-from jaxreplay.samplers.numbered import draw_uniform, held_rows, one_over, readable_rows
+from jaxreplay.samplers.numbered import Numbered, draw_uniform, held_rows, one_over, readable_rows
 from jaxreplay.types import Rows
 from jaxreplay.views import View
 
@@ -51,7 +51,9 @@ class Uniform:
         readable, look_up = readable_rows(rings), functools.partial(view.look_up, rings)
         if self.replacement:
             at_once = rings.memory.at_once
-            span, found = draw_uniform(key, batch_size, held_rows(rings), readable, look_up, view, at_once)
+            held = held_rows(rings)
+            starts = Numbered(held.total, lambda number: view.to_start(rings, held.at(number)))
+            span, found = draw_uniform(key, batch_size, starts, readable, look_up, view, at_once)
         else:
             rows, found = draw_distinct(key, batch_size, rings, view, readable)
             span, startable = look_up(rows)

@@ -11,7 +11,7 @@ from jaxreplay._core import lookup
 from jaxreplay._core.clock import Clock, age, oldest, slot_of_age
 from jaxreplay._core.lookup import flat_index
 from jaxreplay._core.loops import while_needed
-from jaxreplay._core.rings import Rings, Span
+from jaxreplay._core.rings import Rings
 from jaxreplay.samplers import sum_tree
 from jaxreplay.samplers.sums import Tree
 from jaxreplay.types import Rows
@@ -29,28 +29,32 @@ def may_wait(view: View | None) -> bool:
     return True
 
 
-def can_start(view: View | None, span: Span) -> jax.Array:
-    """Tell which rows of a span can be read and are usable for the view, `[B]`."""
-    return span.valid if view is None else span.valid & view.usable(span)
-
-
 def weigh_startable(tree: Tree, kept: jax.Array, rings: Rings, length: int, view: View | None) -> Tree:
-    """Give the newest `length` slices, and the older rows that they complete, the weight that is kept for them.
+    """Give the rows that the newest `length` slices complete the weight that is kept for them, if the view can start.
 
-    Rows that the view cannot start from get weight zero.
+    Those slices have weight zero before.
     """
     assert view is not None
     assert view.completes is not None
-    if length == 1:
-        back = sorted({0, *(step for step in view.completes if step < rings.num_slots)})
+    first = rings.clock.time - length
+    if view.grid > 1:
+        (step,) = view.completes
+        first -= step
+        time = first + (-first) % view.grid + jnp.arange(0, length, view.grid, dtype=jnp.int32)
     else:
-        back = range(min(length + max(view.completes), rings.num_slots))
-    time = (rings.clock.time - 1 - jnp.array([*back], jnp.int32))[:, None]
+        back = sorted({step + i for step in view.completes for i in range(length) if step + i < rings.num_slots})
+        time = rings.clock.time - 1 - jnp.array(back, jnp.int32)
+    time = time[:, None]
     env = jnp.arange(rings.num_envs, dtype=jnp.int32)[None]
     rows = Rows(*(x.ravel() for x in jnp.broadcast_arrays(time, env)))
+    return weigh(tree, kept, rings, rows, view)
+
+
+def weigh(tree: Tree, kept: jax.Array, rings: Rings, rows: Rows, view: View) -> Tree:
+    """Give rows `[B]` the weight that is kept for them where the view can start from them, and zero elsewhere."""
     index = leaf_index(tree, rings, *lookup.find_slots(rings, rows))
     weight = kept.at[index].get(mode="fill", fill_value=0, wrap_negative_indices=False)
-    return sum_tree.set_leaves(tree, index, jnp.where(can_start(view, lookup.find(rings, rows)), weight, 0.0))
+    return sum_tree.set_leaves(tree, index, jnp.where(view.find(rings, rows).valid, weight, 0.0))
 
 
 def forget_lost(tree: Tree, rings: Rings, lost: jax.Array) -> tuple[Tree, jax.Array]:

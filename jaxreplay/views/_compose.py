@@ -99,9 +99,13 @@ def _zero_unless(valid: jax.Array, x: Any) -> Any:
 
 def _over(under: View, view: View) -> View:
     """Put a view over another."""
+    if isinstance(view, FrameStackView | EpisodeView) and getattr(under, "across", False):
+        raise ValueError(f"compose: {view} over {under}: its steps are of several episodes")
     if isinstance(view, MapView | EpisodeView) and isinstance(view.base, TransitionView):
         return dataclasses.replace(view, base=under)
     if isinstance(under, FrameStackView) and isinstance(under.base, TransitionView) and not _modifies(view):
+        if getattr(view, "across", False):
+            raise ValueError(f"compose: {view} over {under}: stacks of its steps would cross the ends of episodes")
         return dataclasses.replace(under, base=view)
     raise ValueError(
         f"compose: {view} over {under} has no meaning: frame_stack comes first, then at most one of n_step, "

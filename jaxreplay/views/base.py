@@ -36,6 +36,9 @@ class View:
     Any view may give:
     reach: the steps of an env that the ring must have room for. num_bits: the random words `span.bits` it needs a row.
     narrow: the span with other steps before and after, or with what else of the rings `batch` needs.
+    widen: the span of rows from which it reads on past their episode's end; `usable` is asked of that one.
+    grid: it starts from rows at multiples of so many slices of time alone. to_start: see there.
+    whole: it starts from no row if one of the next `reach` is removed.
     """
 
     @property
@@ -49,6 +52,14 @@ class View:
     @property
     def completes(self) -> tuple[int, ...] | None:
         return None
+
+    @property
+    def grid(self) -> int:
+        return 1
+
+    @property
+    def whole(self) -> bool:
+        return False
 
     @property
     def needs(self) -> str:
@@ -67,8 +78,18 @@ class View:
         """Say which valid rows the view can start from, `[B]` bool; not asked unless `refuses`."""
         return span.valid
 
+    def widen(self, rings: Rings, span: Span) -> Span:
+        return span
+
     def narrow(self, rings: Rings, span: Span) -> Span:
         return span
+
+    def to_start(self, rings: Rings, rows: Rows) -> Rows:
+        """Move rows `[B]` of the ring, void and removed ones too, to rows that it may start from, for uniform draws.
+
+        Equally many of all rows that are held must go to each row that it starts from.
+        """
+        return rows
 
     def batch(self, step: PyTree, span: Span) -> PyTree:
         """Make the batch. Rows with `span.valid` False come as zeros and must give zeros."""
@@ -77,7 +98,10 @@ class View:
     def find(self, rings: Rings, rows: Rows) -> Span:
         """Say where rows `[B]` are: `valid` where they can be read and the view can start from them."""
         span = lookup.find(rings, rows)
-        return span.replace(valid=span.valid & self.usable(span)) if self.refuses else span
+        if not self.refuses:
+            return span
+        span = self.widen(rings, span)
+        return span.replace(valid=span.valid & self.usable(span))
 
     def look_up(self, rings: Rings, rows: Rows) -> tuple[Span, jax.Array]:
         """Say where rows `[B]` are, and again which of them are valid: what a draw is told of its candidates."""
@@ -112,6 +136,14 @@ class Over(View):
         return self.base.completes
 
     @property
+    def grid(self) -> int:
+        return self.base.grid
+
+    @property
+    def whole(self) -> bool:
+        return self.base.whole
+
+    @property
     def needs(self) -> str:
         return self.base.needs
 
@@ -125,8 +157,14 @@ class Over(View):
     def usable(self, span: Span) -> jax.Array:
         return self.base.usable(span)
 
+    def widen(self, rings: Rings, span: Span) -> Span:
+        return self.base.widen(rings, span)
+
     def narrow(self, rings: Rings, span: Span) -> Span:
         return self.base.narrow(rings, span)
+
+    def to_start(self, rings: Rings, rows: Rows) -> Rows:
+        return self.base.to_start(rings, rows)
 
     def batch(self, step: PyTree, span: Span) -> PyTree:
         return self.base.batch(step, span)

@@ -23,6 +23,8 @@ VIEWS = {
     "zeroed window": views.window(1, 1, "zero"),
     "offsets": views.offsets((-4, 0, 3)),
     "sequence": views.sequence(3),
+    "sparse sequence": views.sequence(2, every=2, first="reward"),
+    "sequence across episodes": views.sequence(4, across=True),
     "padded sequence": views.sequence(4, complete=False, burn_in=1),
     "stack": views.frame_stack(3),
     "stack on the last axis": views.frame_stack(3, axis=-1, fill="zero"),

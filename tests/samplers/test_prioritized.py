@@ -25,7 +25,14 @@ KEY = jax.random.key(0)
 EXPONENT = 0.5
 SHAPES = [(5, None, 2), (6, 3, 5), (1, 2, 2)]  # slots, envs, records an env
 SEQUENCE, N_STEP = views.sequence(3), views.n_step(3, 0.9, complete=True)
-VIEWS: dict[str, Any] = {"any view": None, "complete sequences": SEQUENCE, "complete n steps": N_STEP}
+ACROSS = views.sequence(3, across=True, every=2)
+VIEWS: dict[str, Any] = {
+    "any view": None,
+    "complete sequences": SEQUENCE,
+    "every other sequence across episodes": ACROSS,
+    "every other sequence": views.sequence(3, every=2),
+    "complete n steps": N_STEP,
+}
 
 Lives = st.lists(
     st.tuples(
@@ -125,8 +132,11 @@ def is_usable(model: Model, view: Any, time: int, env: int) -> bool:
         return False
     episode = model.episodes[env][model.slices[time][env]["episode"]]  # type: ignore[index]
     after = episode.start + episode.length - 1 - time
-    if view is SEQUENCE:
-        return after >= 2
+    if view is ACROSS:
+        steps = range(time, time + 3)
+        return time % 2 == 0 and all(model.valid(t, env) for t in steps)
+    if isinstance(view, type(SEQUENCE)):
+        return after >= 2 and (time - episode.start) % view.every == 0
     return view is None or after >= 2 or episode.closed
 
 
@@ -149,7 +159,7 @@ def test_weights_over_many_more_lives(shape: Any, view: str, operations: list[An
 
 def check_weights(shape: Any, view: str, operations: list[Any]) -> None:
     """Every leaf is the row's priority to the exponent, and counts where the row can be read and the view can start."""
-    if view == "complete sequences" and shape[0] < 3:
+    if isinstance(VIEWS[view], type(SEQUENCE)) and shape[0] < 3:
         return
     buffer, model, weights = empty(shape, VIEWS[view]), Model(shape[0], shape[1] or 1, shape[2]), Weights()
     for operation in operations:

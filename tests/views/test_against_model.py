@@ -125,6 +125,32 @@ def sequence_by_hand(model: Model, length: int, burn_in: int, complete: bool, ti
     return out
 
 
+def reset_parts(sequence: Any) -> dict[str, Any]:
+    return {**sequence_parts(sequence), "reset": sequence.reset}
+
+
+def across_by_hand(model: Model, length: int, burn_in: int, every: int, time: int, env: int) -> Any:
+    """A sequence over ends of episodes: every step is held, and none is void or removed."""
+    steps = range(time, time + length)
+    if time % every or not all(model.valid(t, env) for t in steps):
+        return None
+    number = [model.slices[t][env]["episode"] for t in steps]  # type: ignore[index]
+    index = np.array([t - model.episodes[env][n].start for t, n in zip(steps, number)], np.int32)
+    each = [step_at(model, t, env) for t in steps]
+    out = {path: np.stack([step[path] for step in each]) for path in PATHS}
+    out |= {"next_" + path: each[-1]["next_" + path] for path in OBSERVATIONS}
+    learn = np.arange(length) >= burn_in
+    return out | {"mask": np.ones(length, bool), "learn": learn, "index": index, "reset": index == 0}
+
+
+def sparse_by_hand(model: Model, length: int, complete: bool, every: int, time: int, env: int) -> Any:
+    """A sequence that begins with every so many-th step of its episode; the action of the first step alone."""
+    out = sequence_by_hand(model, length, 0, complete, time, env)
+    if out is None or (time - model.episodes[env][model.slices[time][env]["episode"]].start) % every:  # type: ignore[index]
+        return None
+    return {path: x[0] if path.split(".")[0] == "action" else x for path, x in out.items()}
+
+
 def n_step_over_stacks(model: Model, n: int, frames: int, time: int, env: int) -> dict[str, np.ndarray]:
     times, _ = held_steps(model, time, env)
     last = min(time + n - 1, times[-1])
@@ -168,6 +194,22 @@ CASES: dict[str, Any] = {
     "stacks with their episode": (
         views.compose(views.frame_stack(2), views.with_episode(), views.map(episode_parts)),
         episode_by_hand,
+    ),
+    "sequences across episodes": (
+        views.compose(views.sequence(2, burn_in=1, across=True), views.map(reset_parts)),
+        lambda model, time, env: across_by_hand(model, 3, 1, 1, time, env),
+    ),
+    "every third sequence across episodes": (
+        views.compose(views.sequence(4, across=True, every=3), views.map(reset_parts)),
+        lambda model, time, env: across_by_hand(model, 4, 0, 3, time, env),
+    ),
+    "every other sequence": (
+        views.compose(views.sequence(2, every=2, first="action"), views.map(sequence_parts)),
+        lambda model, time, env: sparse_by_hand(model, 2, True, 2, time, env),
+    ),
+    "every other padded sequence": (
+        views.compose(views.sequence(3, complete=False, every=2, first=["action"]), views.map(sequence_parts)),
+        lambda model, time, env: sparse_by_hand(model, 3, False, 2, time, env),
     ),
     "padded sequences": (
         views.compose(views.sequence(3, complete=False), views.map(sequence_parts)),
