@@ -35,7 +35,7 @@ def to_imitation(source: Any, kind: str = "TrajectoryWithRew", drop: Sequence[st
     dataset = read_dataset("to_imitation", source)
     episodes, rewarded = list(dataset), kind.endswith("WithRew")
     unheld = ("extras", "episode_data") if rewarded else ("rewards", "extras", "episode_data")
-    refuse_unheld("to_imitation", f"imitation's {kind}", episodes, unheld, drop)
+    refuse_unheld("to_imitation", f"imitation's {kind}", dataset._store, unheld, drop)
     if rewarded and episodes[0].rewards is None:
         raise ValueError(
             f"to_imitation: rewards: {kind} holds rewards, and the episodes have none; choose another kind"

@@ -57,7 +57,7 @@ def to_minari(
         message = f"dataset_id: expected a name with a version, as 'cartpole/expert-v0', got {dataset_id!r}"
         raise ValueError(message) from error
     episodes = list(read_dataset("to_minari", source))
-    refuse_unheld("to_minari", "Minari", [], ("extras", "infos", "episode_data"), drop)
+    refuse_unheld("to_minari", "Minari", None, ("extras", "infos", "episode_data"), drop)
     parts, attributes = [], []
     for i, episode in enumerate(episodes):
         fields, more = _fields(i, episode, drop)

@@ -26,7 +26,7 @@ def to_numpy(source: Any, drop: Sequence[str] = ()) -> dict[str, Any]:
     ([1.0, 2.0, 3.0], [False, False, True])
     """
     dataset = read_dataset("to_numpy", source)
-    refuse_unheld("to_numpy", "a dict of arrays", list(dataset), ("infos", "episode_data"), drop)
+    refuse_unheld("to_numpy", "a dict of arrays", dataset._store, ("infos", "episode_data"), drop)
     steps = dataset[:]
     arrays = {
         "observations": steps.observation,
@@ -35,7 +35,7 @@ def to_numpy(source: Any, drop: Sequence[str] = ()) -> dict[str, Any]:
         "next_observations": steps.next_observation,
         "terminals": steps.terminated,
         "timeouts": steps.truncated,
-        "episode": np.repeat(np.arange(dataset.num_episodes, dtype=np.int32), [len(each) for each in dataset]),
+        "episode": np.repeat(np.arange(dataset.num_episodes, dtype=np.int32), dataset._store.table.length),
         "extras": steps.extras if jax.tree.leaves(steps.extras) else None,
     }
     return {name: value for name, value in arrays.items() if value is not None}
@@ -57,5 +57,7 @@ def from_numpy(arrays: Mapping[str, Any], missing_final: str = "drop") -> Datase
     Raises ValueError naming the array that is missing or does not fit.
     """
     check_missing_final(missing_final)
+    if not isinstance(arrays, Mapping) or not all(isinstance(name, str) for name in arrays):
+        raise TypeError(f"from_numpy: expected a dict of arrays by their names, got {str(arrays)[:60]}")
     arrays = {name: jax.tree.map(np.asarray, value) for name, value in arrays.items() if value is not None}
     return joined("from_numpy", lambda: join_columns(arrays, missing_final))

@@ -11,7 +11,7 @@ import numpy as np
 import jaxreplay as replay
 from jaxreplay._core import trees
 from jaxreplay.convert.reading import Column, Table, read_table
-from jaxreplay.datasets import Dataset, Report, Trajectory
+from jaxreplay.datasets import Dataset, Report
 from jaxreplay.datasets.buffers import read_buffer, step_numbers
 from jaxreplay.datasets.columns import compact, narrow_tree
 from jaxreplay.datasets.select import summarise
@@ -154,18 +154,16 @@ def check_missing_final(missing_final: str) -> None:
         raise ValueError(f"missing_final: expected 'drop' or 'repeat', got {missing_final!r}")
 
 
-def refuse_unheld(
-    what: str, target: str, episodes: Sequence[Trajectory], parts: Sequence[str], drop: Sequence[str]
-) -> None:
+def refuse_unheld(what: str, target: str, held: Store | None, parts: Sequence[str], drop: Sequence[str]) -> None:
     """Raise ValueError naming the first leaf of the `parts` of episodes for which there is no place, unless dropped.
 
     parts: fields of `Trajectory`. Raises ValueError for a name in `drop` that is none of them as well.
     """
     if isinstance(drop, str) or not set(drop) <= set(parts):
         raise ValueError(f"{what}: drop: expected some of {tuple(parts)}, got {drop!r}")
-    for i, episode in enumerate(episodes):
-        for part in parts:
-            value = getattr(episode, part)
+    for part in parts if held is not None else ():
+        of_all = [getattr(held.chunks[0], part)] if part in PARTS else getattr(held.table, part)
+        for i, value in enumerate(of_all):
             if part not in drop and value is not None and jax.tree.leaves(value):
                 path = f"{part}.{trees.paths(value)[0][0]}".removesuffix(".the item")
                 raise ValueError(

@@ -72,33 +72,38 @@ def from_torch(dataset: Any, columns: Mapping[str, Any] | None = None, missing_f
     check_missing_final(missing_final)
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise TypeError(f"from_torch: expected a map-style dataset, with a length, got {type(dataset).__name__}")
-    steps, infos = _stack_items(dataset, ["infos"] if columns is None else [])
+    if not len(dataset):
+        raise ValueError("from_torch: the dataset is empty")
     if columns is not None:
-        parts = _children(steps) or {}
-        return joined("from_torch", lambda: read_by_name(list(parts), parts.__getitem__, columns, missing_final))
+        there, wanted = list(_children(dataset[0]) or ()), jax.tree.leaves(columns)
+        pick = lambda item: {name: x for name, x in (_children(item) or {}).items() if name in wanted}  # noqa: E731
+        parts = _stack_items(dataset, pick)
+        return joined("from_torch", lambda: read_by_name(there, parts.__getitem__, columns, missing_final))
+    infos: list[Any] = []
+
+    def without_infos(item: Any) -> Any:
+        if not isinstance(item, Mapping) or INFOS not in item:
+            return item
+        infos.append(item[INFOS])
+        return {name: value for name, value in item.items() if name != INFOS}
+
+    steps = _stack_items(dataset, without_infos)
     if not isinstance(steps, Transition):
         names = [field.name for field in dataclasses.fields(Transition)]
         if not isinstance(steps, dict) or not {*names} - {"reward", "extras"} <= steps.keys() <= {*names}:
             came = ", ".join(map(str, _children(steps) or ())) or type(steps).__name__
             raise ValueError(f"from_torch: expected items by the names {', '.join(names)}, got {came}; pass columns")
         steps = Transition(**({"reward": None} | steps))
-    return Dataset.from_transitions(steps, infos=infos.get("infos"))
+    return Dataset.from_transitions(steps, infos=infos or None)
 
 
-def _stack_items(dataset: Any, apart: Sequence[str]) -> tuple[PyTree, dict[str, list[Any]]]:
-    """Stack all items, leaves `[N, ...]`, but for the entries that are to be listed as they are."""
+def _stack_items(dataset: Any, pick: Callable[[Any], PyTree]) -> Any:
+    """Stack what is picked of each item, leaves `[N, ...]`."""
     count = len(dataset)
-    if not count:
-        raise ValueError("from_torch: the dataset is empty")
-    listed: dict[str, list[Any]] = {}
     columns: list[np.ndarray] = []
     treedef: Any = None
     for i in range(count):
-        item = dataset[i]
-        for name in apart:
-            if isinstance(item, Mapping) and name in item:
-                listed.setdefault(name, []).append(item[name])
-                item = {key: value for key, value in item.items() if key != name}
+        item = pick(dataset[i])
         named, came = trees.paths(item), jax.tree.structure(item)
         leaves = [_from_tensor(path, leaf) for path, leaf in named]
         if treedef is None:
@@ -110,7 +115,7 @@ def _stack_items(dataset: Any, apart: Sequence[str]) -> tuple[PyTree, dict[str, 
                 expected, got = trees.describe(column.shape[1:], column.dtype), trees.describe(leaf.shape, leaf.dtype)
                 raise ValueError(f"from_torch: item {i}: {path}: expected {expected} as in the first, got {got}")
             column[i] = leaf
-    return jax.tree.unflatten(treedef, columns), listed
+    return jax.tree.unflatten(treedef, columns)
 
 
 def _from_tensor(path: str, leaf: Any) -> np.ndarray:

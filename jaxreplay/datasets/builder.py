@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxreplay._core import trees
 from jaxreplay.datasets.comparing import compare_kinds
-from jaxreplay.datasets.trajectory import Trajectory
+from jaxreplay.datasets.trajectory import Trajectory, check_flag, check_infos
 from jaxreplay.types import PyTree
 
 
@@ -52,7 +52,9 @@ class TrajectoryBuilder:
         """Start an episode with the observation of a reset. Raises ValueError if the environment's last one goes on."""
         if env in self._open:
             raise ValueError(f"start: the episode of env {env!r} goes on; take what it has with finish(env={env!r})")
-        self._open[env] = _Open([self._copy("observation", observation)], episode_data)
+        copied = self._copy("observation", observation)
+        self._like.setdefault("observation", copied)
+        self._open[env] = _Open([copied], episode_data)
 
     def add_step(
         self,
@@ -73,15 +75,20 @@ class TrajectoryBuilder:
         """
         if env not in self._open:
             raise ValueError(f"add_step: no episode of env {env!r} goes on; call start(observation, env={env!r}) first")
+        flags = check_flag("terminated", terminated), check_flag("truncated", truncated)
+        (info,) = check_infos([{} if info is None else info], 1)
         if type(reward) in (bool, int):
             reward = float(reward)
         observation = self._copy("observation", next_observation)
         step = self._copy("step", {"action": action, "reward": reward, "extras": extras})
         episode = self._open[env]
+        if "step" not in self._like:
+            _stack(_Open([episode.observations[-1], observation], None, [step], [info]))  # makes the checks
+            self._like["step"] = step
         episode.observations.append(observation)
         episode.steps.append(step)
-        episode.infos.append({} if info is None else info)
-        return self._make(env, bool(terminated), bool(truncated)) if terminated or truncated else None
+        episode.infos.append({name: x.copy() if isinstance(x, np.ndarray) else x for name, x in info.items()})
+        return _stack(self._open.pop(env), *flags) if any(flags) else None
 
     def finish(self, env: Hashable = 0) -> Trajectory | None:
         """Take the episode that goes on as it is, unfinished: neither terminated nor truncated. None without a step.
@@ -91,31 +98,32 @@ class TrajectoryBuilder:
         if env not in self._open:
             raise ValueError(f"finish: no episode of env {env!r} goes on; there are those of {self.open}")
         if self._open[env].steps:
-            return self._make(env, False, False)
+            return _stack(self._open.pop(env))
         del self._open[env]
         return None
 
-    def _make(self, env: Hashable, terminated: bool, truncated: bool) -> Trajectory:
-        stack = lambda rows: jax.tree.map(lambda *leaves: np.stack(leaves), *rows)  # noqa: E731
-        episode = self._open[env]
-        steps = stack(episode.steps)
-        made = Trajectory(
-            observations=stack(episode.observations),
-            actions=steps["action"],
-            rewards=steps["reward"],
-            terminated=terminated,
-            truncated=truncated,
-            extras=steps["extras"],
-            infos=episode.infos if any(episode.infos) else None,
-            episode_data=episode.episode_data,
-        )
-        del self._open[env]
-        return made
-
     def _copy(self, what: str, tree: PyTree) -> PyTree:
-        named = trees.paths(tree)
-        leaves = [np.array(leaf, trees.shape_dtype(path, leaf)[1]) for path, leaf in named]
+        try:
+            leaves = [np.array(leaf, trees.shape_dtype(path, leaf)[1]) for path, leaf in trees.paths(tree)]
+        except OverflowError as error:
+            raise ValueError(f"{what}: {error}; give it as an array of a wider dtype") from error
         copied = jax.tree.unflatten(jax.tree.structure(tree), leaves)
-        if problem := compare_kinds(self._like.setdefault(what, copied), copied):
+        if problem := compare_kinds(self._like.get(what, copied), copied):
             raise ValueError(f"{what}: {problem}, as in the first")
         return copied
+
+
+def _stack(episode: _Open, terminated: bool = False, truncated: bool = False) -> Trajectory:
+    observations, steps = (
+        jax.tree.map(lambda *leaves: np.stack(leaves), *rows) for rows in (episode.observations, episode.steps)
+    )
+    return Trajectory(
+        observations=observations,
+        actions=steps["action"],
+        rewards=steps["reward"],
+        terminated=terminated,
+        truncated=truncated,
+        extras=steps["extras"],
+        infos=episode.infos if any(episode.infos) else None,
+        episode_data=episode.episode_data,
+    )

@@ -7,9 +7,12 @@ import jax
 import numpy as np
 
 from jaxreplay._core import trees
+from jaxreplay.datasets.comparing import compare
 from jaxreplay.datasets.store import Chunk, Store, consecutive
 from jaxreplay.datasets.trajectory import PARTS
 from jaxreplay.types import PyTree, Transition
+
+TOGETHER = 1024  # steps of short episodes that are compared at once
 
 
 def gather(store: Store, rows: np.ndarray) -> Transition:
@@ -88,6 +91,28 @@ def compact(store: Store) -> Store:
         parts[part] = jax.tree.unflatten(treedef, columns)
     lengths = consecutive(table.length, table.terminated, table.truncated, table.infos, table.episode_data)
     return Store((Chunk(**parts),), lengths)
+
+
+def compare_episodes(one: Store, other: Store, rtol: float, atol: float) -> str | None:
+    """Say where two stores first differ, episode by episode; short ones are compared many at once."""
+    count = min(one.num_episodes, other.num_episodes)
+    first = np.flatnonzero(np.diff(one.ends[:count] // TOGETHER, prepend=-1)).tolist()
+    for begin, end in zip(first, [*first[1:], count]):
+        if end - begin > 1:
+            mine, theirs = (_as_tree(compact(store.take(slice(begin, end)))) for store in (one, other))
+            if compare("", mine, theirs, rtol, atol) is None:
+                continue
+        for i in range(begin, end):
+            if not (found := one.trajectory(i).equals(other.trajectory(i), rtol=rtol, atol=atol)):
+                return f"episode {i}: {found}"
+    counts = one.num_episodes, other.num_episodes
+    return None if counts[0] == counts[1] else f"there are {counts[0]} episodes and {counts[1]}"
+
+
+def _as_tree(store: Store) -> PyTree:
+    table = store.table
+    columns = [getattr(store.chunks[0], part) for part in PARTS]
+    return columns, table.length, table.terminated, table.truncated, table.infos.tolist(), table.episode_data.tolist()
 
 
 def pieces(store: Store, part: str, leaf: int) -> Iterator[np.ndarray]:

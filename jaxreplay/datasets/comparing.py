@@ -26,23 +26,36 @@ class Comparison:
         return self.difference or "they are equal"
 
 
-def compare_kinds(expected: PyTree, came: PyTree) -> str | None:
-    """Say where the shapes, dtypes or containers of two pytrees of arrays first differ; byte orders are no matter."""
-    wanted, got = ({path: _kind(leaf) for path, leaf in trees.paths(tree)} for tree in (expected, came))
-    for path in [*wanted, *got]:
-        if path not in wanted:
-            return f"{path}: expected nothing there, got {got[path]}"
-        if wanted[path] != got.get(path):
-            return f"{path}: expected {wanted[path]}, got {got.get(path, 'nothing')}"
-    one, other = jax.tree.structure(expected), jax.tree.structure(came)
-    return None if one == other else f"the containers differ: got {other}, expected {one}"
+def compare_kinds(expected: PyTree, came: PyTree, skip: int = 0) -> str | None:
+    """Say where the shapes, dtypes or containers of two pytrees of arrays first differ; byte orders are no matter.
+
+    skip: how many leading axes are not compared.
+    """
+    (wanted, one), (got, other) = jax.tree.flatten(expected), jax.tree.flatten(came)
+    if one == other:
+        pairs = enumerate(zip(wanted, got))
+        first = next((i for i, (a, b) in pairs if _kind(a, skip) != _kind(b, skip)), None)
+        if first is None:
+            return None
+        path, *kinds = trees.paths(expected)[first][0], _kind(wanted[first], skip), _kind(got[first], skip)
+    else:
+        known, found = ({path: _kind(leaf, skip) for path, leaf in trees.paths(tree)} for tree in (expected, came))
+        path = next((path for path in [*known, *found] if known.get(path) != found.get(path)), None)
+        if path is None:
+            return f"the containers differ: got {other}, expected {one}"
+        kinds = [known.get(path), found.get(path)]
+    mine, theirs = (None if kind is None else trees.describe(*kind) for kind in kinds)
+    return f"{path}: expected {mine or 'nothing there'}, got {theirs or 'nothing'}"
 
 
 def compare(path: str, one: Any, other: Any, rtol: float = 0.0, atol: float = 0.0) -> str | None:
     """Say where two values first differ: numbers and arrays in dtype, shape or value, all else by `==`.
 
     Containers are those of pytrees. A NaN is equal to a NaN. rtol, atol: numbers may differ by `atol + rtol * |other|`.
+    Raises ValueError for a tolerance that is negative or NaN.
     """
+    if not (rtol >= 0 and atol >= 0):
+        raise ValueError(f"rtol, atol: expected numbers of at least 0, got {rtol} and {atol}")
     mine, theirs = (jax.tree.structure(tree) for tree in (one, other))
     if mine == theirs:
         pairs = zip(trees.paths({path: one}), jax.tree.leaves(other), strict=True)
@@ -55,29 +68,41 @@ def compare(path: str, one: Any, other: Any, rtol: float = 0.0, atol: float = 0.
 
 
 def _compare_leaves(path: str, one: Any, other: Any, rtol: float, atol: float) -> str | None:
-    if not (_is_numbers(one) and _is_numbers(other)):
-        same = one is other or (type(one) is type(other) and bool(np.all(one == other)))
-        return None if same else f"{path}: {str(one)[:60]!r} and {str(other)[:60]!r}"
     if one is other:
         return None
+    if not (_is_numbers(one) and _is_numbers(other)):
+        arrays = isinstance(one, np.ndarray) and isinstance(other, np.ndarray)
+        same = np.array_equal(one, other) if arrays else type(one) is type(other) and bool(np.all(one == other))
+        return None if same else f"{path}: {str(one)[:60]!r} and {str(other)[:60]!r}"
     a, b = _to_numpy(one), _to_numpy(other)
     if a.dtype != b.dtype or a.shape != b.shape:
         return f"{path}: {trees.describe(a.shape, a.dtype)} and {trees.describe(b.shape, b.dtype)}"
+    axes, a, b = a.ndim, np.atleast_1d(a), np.atleast_1d(b)
     with np.errstate(all="ignore"):
         differs = (a != b) & ~((a != a) & (b != b))
-        if (rtol or atol) and differs.any() and a.dtype.kind not in "bUSMm":
-            wide = np.complex128 if a.dtype.kind == "c" else np.float64
-            gap = np.abs(a[differs].astype(wide) - b[differs].astype(wide))
-            differs[differs] = ~(gap <= atol + rtol * np.abs(b[differs].astype(wide)))
+        if (rtol or atol) and differs.any() and a.dtype.kind not in "bUSMmV":
+            differs[differs] = ~_near(a[differs], b[differs], rtol, atol)
     if not differs.any():
         return None
-    first = tuple(int(i[0]) for i in np.nonzero(np.atleast_1d(differs)))[: a.ndim]
-    where = f"{path}{list(first)}" if first else path
-    return f"{where}: {a[first]} and {b[first]}" + (f" ({differs.sum()} of {a.size} differ)" if first else "")
+    first = tuple(int(i[0]) for i in np.nonzero(differs))
+    where = f"{path}{list(first)}" if axes else path
+    return f"{where}: {a[first]} and {b[first]}" + (f" ({differs.sum()} of {a.size} differ)" if axes else "")
 
 
-def _kind(leaf: Any) -> str:
-    return trees.describe(leaf.shape, leaf.dtype if trees.is_key_dtype(leaf.dtype) else leaf.dtype.newbyteorder("="))
+def _near(a: np.ndarray, b: np.ndarray, rtol: float, atol: float) -> np.ndarray:
+    """Tell which numbers are within the tolerances; an infinite one is not. The gap of integers is exact."""
+    if a.dtype.kind in "iu":
+        unsigned = np.dtype(f"u{a.dtype.itemsize}")
+        gap = np.maximum(a, b).astype(unsigned) - np.minimum(a, b).astype(unsigned)
+    else:
+        wide = {"c": np.complex128, "O": object}.get(a.dtype.kind, np.float64)
+        gap = np.abs(a.astype(wide) - b.astype(wide)).astype(np.float64)
+    return (gap <= atol + rtol * np.abs(b).astype(np.float64)) & np.isfinite(gap)
+
+
+def _kind(leaf: Any, skip: int) -> tuple[tuple[int, ...], Any]:
+    dtype = leaf.dtype if trees.is_key_dtype(leaf.dtype) else leaf.dtype.newbyteorder("=")
+    return tuple(leaf.shape[skip:]), dtype
 
 
 def _is_numbers(leaf: Any) -> bool:

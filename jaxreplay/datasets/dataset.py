@@ -164,17 +164,14 @@ class Dataset:
 
     def infos(self, rows: Any = ...) -> list[dict[str, Any]]:
         """List the infos of steps, chosen as in `dataset[rows]`, which holds arrays alone; {} where there are none."""
+        rows = [rows] if choosing.is_single(rows) else rows
         return columns.read_infos(self._store, choosing.indices(rows, len(self), "step"))
 
     def equals(self, other: Dataset, *, rtol: float = 0.0, atol: float = 0.0) -> Comparison:
         """Compare all episodes in order, as `Trajectory.equals` does; what the reports say is no matter."""
         if not isinstance(other, Dataset):
             raise TypeError(f"equals: expected a Dataset, got {type(other).__name__}")
-        for i, (one, another) in enumerate(zip(self, other)):
-            if not (found := one.equals(another, rtol=rtol, atol=atol)):
-                return Comparison(f"episode {i}: {found}")
-        counts = self.num_episodes, other.num_episodes
-        return Comparison(None if counts[0] == counts[1] else f"there are {counts[0]} episodes and {counts[1]}")
+        return Comparison(columns.compare_episodes(self._store, other._store, rtol, atol))
 
     def append(self, trajectory: Trajectory) -> Dataset:
         """Make a data set with one more episode; nothing that was there is copied."""

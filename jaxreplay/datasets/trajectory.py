@@ -66,13 +66,7 @@ class Trajectory:
             if shape != (length,):
                 raise ValueError(f"rewards: expected [T] = [{length}], got {trees.describe(shape, dtype)}")
         for name in ("terminated", "truncated"):
-            flag: Any = getattr(self, name)
-            if not isinstance(flag, bool | np.bool_) and not (
-                getattr(flag, "shape", None) == () and flag.dtype == bool
-            ):
-                came = trees.describe(flag.shape, flag.dtype) if hasattr(flag, "shape") else type(flag).__name__
-                raise TypeError(f"{name}: expected one bool, about the last step, got {came}")
-            object.__setattr__(self, name, bool(flag))
+            object.__setattr__(self, name, check_flag(name, getattr(self, name)))
         if self.infos is not None:
             object.__setattr__(self, "infos", check_infos(self.infos, length))
 
@@ -144,6 +138,14 @@ def check_array(path: str, leaf: Any) -> tuple[int, ...]:
     if not trees.is_key_dtype(dtype) and not dtype.isnative:
         raise TypeError(f"{path}: expected the machine's byte order, got dtype {dtype}; convert it with astype")
     return tuple(leaf.shape)
+
+
+def check_flag(name: str, flag: Any) -> bool:
+    """Return one bool as Python's, or raise TypeError."""
+    if not isinstance(flag, bool | np.bool_) and not (getattr(flag, "shape", None) == () and flag.dtype == bool):
+        came = trees.describe(flag.shape, flag.dtype) if hasattr(flag, "shape") else type(flag).__name__
+        raise TypeError(f"{name}: expected one bool, about the last step, got {came}")
+    return bool(flag)
 
 
 def check_infos(infos: Any, length: int) -> list[dict[str, Any]]:

@@ -319,3 +319,11 @@ def test_items_that_do_not_fit_are_named() -> None:
     ):
         with pytest.raises(error, match=message):
             convert.from_torch(wrong, **arguments)
+
+
+def test_columns_that_are_not_named_are_not_read_and_may_be_texts() -> None:
+    items = [{"o": torch.full((2,), i), "a": i, "text": "go", "infos": {"a": None}} for i in range(3)]
+    dataset = convert.from_torch(items, columns={"observations": "o", "actions": "a"})
+    assert dataset.episode(0).observations.tolist() == [[0, 0], [1, 1], [2, 2]]
+    assert dataset.report is not None
+    assert dataset.report.ignored == ("text", "infos")

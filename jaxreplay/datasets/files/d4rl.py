@@ -64,6 +64,9 @@ def join_columns(found: Mapping[str, Any], missing_final: str) -> tuple[Store, R
     count = (*jax.tree.leaves(parts["observations"])[0].shape, 0)[0]
     if not count:
         raise ValueError("observations: expected at least one row [N, ...]")
+    for name in ("rewards", "terminals", "timeouts", "episode"):
+        if parts[name] is not None and not hasattr(parts[name], "dtype"):
+            raise ValueError(f"{name}: expected one column, got {type(parts[name]).__name__}")
     check_rows(parts, count)
     for path, leaf in trees.paths(parts):
         if not is_number(leaf.dtype):
@@ -80,6 +83,8 @@ def join_columns(found: Mapping[str, Any], missing_final: str) -> tuple[Store, R
     parted: Any = False
     if parts["episode"] is not None:
         number = load(parts["episode"]).reshape(count, -1)
+        if (number != number).any():
+            raise ValueError("episode: expected the number of each row's, got NaN")
         parted = (number[1:] != number[:-1]).any(axis=1)
     following = parts["next_observations"]
     store, report = join(steps, following, terminated, truncated, parted=parted, missing_final=missing_final)
