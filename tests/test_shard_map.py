@@ -62,8 +62,8 @@ def one_step() -> replay.Transition:
     return jax.tree.map(lambda x: x[0, 0], steps(1))
 
 
-def filled(sampler: Any = samplers.uniform()) -> replay.Buffer:  # noqa: B008
-    return replay.extend(replay.create(one_step(), SLOTS * ENVS, ENVS, sampler=sampler), steps(11))
+def filled(sampler: Any = samplers.uniform(), platform: str | None = None) -> replay.Buffer:  # noqa: B008
+    return replay.extend(replay.create(one_step(), SLOTS * ENVS, ENVS, sampler=sampler, platform=platform), steps(11))
 
 
 def each(function: Callable[..., Any], in_specs: Any) -> Callable[..., Any]:
@@ -136,9 +136,11 @@ def every_view_reads_and_every_source_draws(view: str) -> None:
     jax.eval_shape(each(lambda b, k: work(b, k[0]), (P(), P("data"))), filled(), keys())
 
 
-@case("uniform", "prioritized for a view")
+@case("uniform", "prioritized for a view", "prioritized in tiles")
 def rows_are_found_in_order_and_a_resized_buffer_goes_on(sampler: str) -> None:
-    stacked = jax.tree.map(lambda x: jnp.stack([x] * DEVICES), filled(SAMPLERS[sampler]))
+    sampler, _, tiles = sampler.partition(" in ")
+    one = filled(SAMPLERS[sampler], "tpu" if tiles else "cpu")
+    stacked = jax.tree.map(lambda x: jnp.stack([x] * DEVICES), one)
 
     def work(buffer: Any, index: Any) -> Any:
         buffer = replay.resize(buffer, 2 * SLOTS * ENVS)
@@ -152,7 +154,24 @@ def rows_are_found_in_order_and_a_resized_buffer_goes_on(sampler: str) -> None:
         return work(jax.tree.map(lambda x: x[0], buffer), index)
 
     jax.eval_shape(each(work_on_first, (P("data"), P())), stacked, jnp.arange(3))
-    jax.eval_shape(each(work, (P(), P("data"))), filled(SAMPLERS[sampler]), jnp.arange(DEVICES))
+    jax.eval_shape(each(work, (P(), P("data"))), one, jnp.arange(DEVICES))
+
+
+@case()
+def frames_made_outside_and_split_are_a_scans_carry() -> None:
+    frames = views.init_frames(views.frame_stack(3), jnp.float32(0), DEVICES * ENVS)
+    shown = jnp.arange(5.0 * DEVICES * ENVS).reshape(5, DEVICES * ENVS)
+
+    def work(frames: Any, shown: Any) -> Any:
+        def body(frames: Any, now: Any) -> Any:
+            frames = views.push_frames(frames, now, now % 7 == 0)
+            return frames, frames.stacked
+
+        return jax.lax.scan(body, frames, shown)[1]
+
+    got = each(work, (P("data"), P(None, "data")))(frames, shown)
+    whole = work(jax.tree.map(jnp.asarray, frames), shown).reshape(5, DEVICES, ENVS, 3)
+    assert_same(got, [whole[:, i] for i in range(DEVICES)])
 
 
 @case()

@@ -25,6 +25,7 @@ def resize(old: Rings, num_slots: int, num_records: int) -> Rings:
     """Copy the newest slices to rings of other sizes. Rows whose episode's record was overwritten become void rows."""
     memory = old.memory.resized(num_slots, num_records)
     rings = make_rings(old.layout, num_slots, old.num_envs, memory, old.episode_data)
+    empty = vary_as(rings.arrays, (old.clock.head,) * len(rings.arrays))
     ages = kept_ages(old.num_slots, num_slots)
     count = ages.shape[0]
     clock = Clock(
@@ -45,7 +46,7 @@ def resize(old: Rings, num_slots: int, num_records: int) -> Rings:
     blocks = [_with_own_words(records, number, ordinal)]
     for _, leaf in old.layout.large:
         blocks.append(old.memory.read_leaf(old.arrays, old.layout, leaf.array, slot, env))
-    arrays = memory.write_slots(rings.arrays, old.layout, jnp.arange(count, dtype=jnp.int32), blocks)
+    arrays = memory.write_slots(empty, old.layout, jnp.arange(count, dtype=jnp.int32), blocks)
     rings = rings.replace(arrays=arrays, clock=clock, envs=old.envs)
     return _copy_records(old, rings) if num_records else rings
 
