@@ -81,7 +81,10 @@ class AgentsAsEnvs(VectorEnv):
 
     def _batch(self, observations: dict[Any, Any]) -> Any:
         """Give observations `[A, ...]`, zeros of absent agents, and note who is present now."""
-        self._present = np.isin(np.arange(self.num_envs), [self.possible_agents.index(x) for x in self.env.agents])
+        unknown = [agent for agent in self.env.agents if agent not in self.possible_agents]
+        if unknown:
+            raise ValueError(f"agents {unknown} came, which are not of possible_agents {self.possible_agents}")
+        self._present = np.array([agent in self.env.agents for agent in self.possible_agents], np.bool_)
         zeros = create_empty_array(self.single_observation_space, self.num_envs)
         blanks = zip(self.possible_agents, iterate(self.observation_space, zeros))
         shown = [observations.get(agent, blank) for agent, blank in blanks]

@@ -74,12 +74,17 @@ def as_source_rows(rows: Rows | SourceRows, source: int) -> SourceRows:
 
 def check_alike(samples: Sequence[Sample]) -> None:
     """Raise ValueError unless samples have the same leaves: a view may read what sources need not have in common."""
-    first, *others = [jax.tree.map(lambda x: (x.shape[1:], x.dtype), sample.data) for sample in samples]
+    first, *others = [
+        {(path, trees.describe(x.shape[1:], x.dtype)) for path, x in trees.paths(s.data)} for s in samples
+    ]
     for i, other in enumerate(others, 1):
         if other != first:
+            came, expected = (
+                ", ".join(f"{path} {x}" for path, x in sorted(xs)) or "nothing" for xs in (other - first, first - other)
+            )
             raise ValueError(
                 f"source {i} gives other leaves than source 0: through with_episode() all sources must keep the same "
-                f"episode_data; got {other}, expected {first}"
+                f"episode_data; got {came}, expected {expected}"
             )
 
 

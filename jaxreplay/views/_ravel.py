@@ -79,6 +79,10 @@ class _Ravel:
 
     def __call__(self, batch: PyTree) -> jax.Array:
         named = [pair for part in _choose("ravel: the batch", batch, self.parts) for pair in trees.paths(part)]
+        if not named:
+            raise ValueError(
+                f"ravel: expected arrays, and {list(self.parts) or 'the batch'} have none; leave these parts out"
+            )
         kinds = {str(leaf.dtype): path for path, leaf in named}
         if self.dtype is None and len(kinds) > 1:
             came = ", ".join(f"{path} {kind}" for kind, path in kinds.items())

@@ -116,6 +116,15 @@ def test_what_cannot_be_recorded_is_refused_by_name() -> None:
     env = record.AgentsAsEnvs(Crowd())
     with pytest.raises(ValueError, match="agents are reset together"):
         env.reset(options={"reset_mask": np.array([True, False, True])})
+
+    class Strange(Crowd):
+        def reset(self, **options: Any) -> Any:
+            found = super().reset(**options)
+            self.agents = [*self.agents, "z"]
+            return found
+
+    with pytest.raises(ValueError, match=r"agents \['z'\] came, which are not of possible_agents \['a', 'b', 'c'\]"):
+        record.AgentsAsEnvs(Strange()).reset()
     env = record.AgentsAsEnvs(Mute())
     with pytest.raises(ValueError, match=r"agents \['a'\] acted, and the step gave no observation of them"):
         record.collect(env, at_random, buffer_for(env), num_steps=50, progress=False)

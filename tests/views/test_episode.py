@@ -108,7 +108,9 @@ def test_sources_give_the_data_of_their_own_buffers() -> None:
         batch = sample(source, KEY, 32, VIEW)
         check(batch, batch.data.observation, batch.data.reward, batch.rows.env)
     for build in (replay.concat, lambda sources: replay.mixture(sources, [0.5, 0.5])):
-        with pytest.raises(ValueError, match=r"source 1 gives other leaves .* must keep the same episode_data"):
+        with pytest.raises(
+            ValueError, match=r"must keep the same episode_data; got nothing, expected episode_data\.goal "
+        ):
             replay.sample(build([buffer, filled(episode_data=None)]), KEY, 4, VIEW)
 
 

@@ -141,6 +141,15 @@ def test_what_does_not_fit_is_refused_by_name() -> None:
         views.init_frames(views.frame_stack(2, parts=("observation.sound",)), example)
     with pytest.raises(ValueError, match="num_envs: expected at least 1"):
         views.init_frames(views.frame_stack(2), example, 0)
+    over = views.compose(views.frame_stack(2), views.with_episode())
+    for wrong_view, words in ((over, "give the frame_stack alone"), (views.frame_stack, "got <function frame_stack")):
+        with pytest.raises(TypeError, match=words):
+            views.init_frames(wrong_view, example)  # type: ignore[arg-type]
+    step = replay.Transition(jnp.zeros(2), 0, 0.0, False, False, jnp.zeros(2))
+    with pytest.raises(TypeError, match=r"got a Transition; pass example\.observation"):
+        views.init_frames(views.frame_stack(2), step)
+    with pytest.raises(TypeError, match="frames: expected what init_frames gives, got ArrayImpl"):
+        views.push_frames(jnp.zeros(3), jnp.zeros(3))  # type: ignore[arg-type]
     frames = views.init_frames(views.frame_stack(2), example, 3)
     good = {"camera": jnp.zeros((3, 4, 4)), "speed": jnp.zeros(3)}
     for wrong, error, message in (

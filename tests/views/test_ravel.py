@@ -104,6 +104,8 @@ def test_what_cannot_be_flattened_is_refused_by_path() -> None:
     keyed = replay.create({"key": KEY, "wave": jnp.complex64(0), "x": jnp.float32(0)}, 4)
     keyed = replay.append(keyed, {"key": KEY, "wave": jnp.complex64(1), "x": jnp.float32(0)})
     as_float = {"dtype": jnp.float32}
+    step = replay.Transition(jnp.zeros(2), jnp.int32(0), jnp.float32(0), flag := jnp.bool_(False), flag, jnp.zeros(2))
+    plain = replay.append(replay.create(step, 4), step)
     for error, message, call in (
         (
             ValueError,
@@ -114,6 +116,11 @@ def test_what_cannot_be_flattened_is_refused_by_path() -> None:
         (ValueError, "unravel: the example has no 'goal'", lambda: views.unravel(EXAMPLE, jnp.zeros(1), "goal")),
         (TypeError, "key: key<fry> cannot be cast", lambda: replay.sample(keyed, KEY, 4, views.ravel(**as_float))),
         (TypeError, "complex64 cannot be cast", lambda: replay.sample(keyed, KEY, 4, views.ravel("wave", **as_float))),
+        (
+            ValueError,
+            r"ravel: expected arrays, and \['extras'\] have none",
+            lambda: replay.sample(plain, KEY, 4, views.ravel("extras")),
+        ),
         (TypeError, "ravel: expected names", lambda: views.ravel(3)),  # type: ignore[arg-type]
         (
             ValueError,
