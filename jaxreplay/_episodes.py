@@ -136,7 +136,8 @@ def sample_episodes(buffer: Buffer, key: jax.Array, n: int, max_length: int, com
     n, max_length = trees.check_count("n", n), trees.check_count("max_length", max_length)
     trees.check_key(key)
     need_episodes(buffer, "sample_episodes")
-    batch = _sample_episodes(buffer, key, n, max_length, bool(complete))
+    complete = trees.check_flag("complete", complete)
+    batch = _sample_episodes(buffer, key, n, max_length, complete)
     if trees.is_concrete(batch.mask) and not np.asarray(batch.mask).any():
         kind = "complete episode" if complete else "episode"
         raise ValueError(f"the buffer holds no {kind} to sample" + (" (see complete=False)" if complete else ""))

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxreplay import ends
 from jaxreplay._core import edit, trees
@@ -20,7 +19,6 @@ from jaxreplay.samplers import Sampler, uniform
 from jaxreplay.state import Buffer, check_buffer
 from jaxreplay.types import PyTree, Rows, SourceRows, Transition
 
-MAX_INT32 = 2**31 - 1
 PLATFORMS = ("cpu", "gpu", "cuda", "rocm", "tpu")
 FREE_BYTES = 64 * 2**20  # what records of episodes may take by default, so that no row of a short episode is lost
 
@@ -128,8 +126,8 @@ def _check_platform(platform: str | None) -> str:
 
 def default_records(layout: Layout, num_slots: int, num_envs: int, episode_data: PyTree) -> int:
     """K, if the user does not say: as many as no episode can be lost with, or fewer where those take much memory."""
-    data = make_data(episode_data, 1, num_envs) if episode_data is not None else None
-    record_bytes = num_envs * layout.record_bytes + sum(x.nbytes for x in jax.tree.leaves(data))
+    data = jax.eval_shape(lambda: make_data(episode_data, 1, num_envs))  # allocates nothing
+    record_bytes = num_envs * layout.record_bytes + sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(data))
     return min(max(FREE_BYTES // record_bytes, num_slots // 8), num_slots)
 
 
@@ -274,12 +272,8 @@ def check_rows(buffer: Buffer, rows: Any) -> Rows:
         raise TypeError(f"rows: expected Rows(time, env), got {type(rows).__name__}{hint}")
     narrow, fits = {}, []
     for name, value in (("time", rows.time), ("env", rows.env)):
-        _, dtype = trees.shape_dtype(f"rows.{name}", value)
-        if not jnp.issubdtype(dtype, jnp.integer):
-            raise TypeError(f"rows.{name}: expected int32, got {dtype}")
-        wide = value if isinstance(value, jax.Array) else np.asarray(value)
-        narrow[name] = wide.astype(np.int32)
-        fits += [narrow[name].astype(wide.dtype) == wide] if jnp.iinfo(dtype).max > MAX_INT32 else []
+        narrow[name], fit = trees.to_int32(f"rows.{name}", value)
+        fits += [] if fit is None else [fit]
     time, env = narrow["time"], narrow["env"]
     if buffer.single and env.shape == ():
         env = jnp.broadcast_to(env, time.shape)

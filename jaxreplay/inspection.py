@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxreplay._core import lookup, trees
 from jaxreplay._core.episode_numbers import VOID
@@ -88,18 +89,22 @@ def nth(source: Buffer | Source, index: Any, env: Any = None) -> Rows | SourceRo
     made = as_source("nth", source)
     if isinstance(made, Mixture):
         raise TypeError("nth: a mixture draws in proportions and has no order; concat its sources")
-    index = _check_whole("index", index)
+    index = _no_row_unless_fits("index", index)
     if env is None:
         return _nth(made, index)
     check_buffer("nth of an env", source)
-    return _nth_of_env(source, *jnp.broadcast_arrays(index, _check_whole("env", env)))
+    env = _no_row_unless_fits("env", env)
+    try:
+        shape = np.broadcast_shapes(index.shape, env.shape)
+    except ValueError:
+        raise ValueError(f"nth: shapes {index.shape} of index and {env.shape} of env do not broadcast") from None
+    return _nth_of_env(source, jnp.broadcast_to(index, shape), jnp.broadcast_to(env, shape))
 
 
-def _check_whole(name: str, value: Any) -> jax.Array:
-    shape, dtype = trees.shape_dtype(name, value)
-    if not jnp.issubdtype(dtype, jnp.integer):
-        raise TypeError(f"{name}: expected int32, got {trees.describe(shape, dtype)}")
-    return jnp.asarray(value).astype(jnp.int32)
+def _no_row_unless_fits(name: str, value: Any) -> jax.Array:
+    """Return int32, and a number that no row has where int32 cannot hold the value."""
+    narrow, fits = trees.to_int32(name, value)
+    return jnp.asarray(narrow) if fits is None else jnp.where(fits, narrow, np.int32(-(2**31)))
 
 
 @functools.partial(jax.jit, inline=True)
@@ -129,14 +134,16 @@ def newest(source: Buffer | Source, n: int) -> Rows:
     gives those of each env. Raises TypeError for a concat and a mixture, whose times are not of one clock.
     """
     made, n = as_source("newest", source), trees.check_count("n", n)
-    if isinstance(made, Whole):
-        return _newest(made.buffer.rings, n)
-    if isinstance(made, Subset):
-        return cast(Rows, _nth(made, jnp.arange(-n, 0, dtype=jnp.int32)))
-    raise TypeError(f"newest: a {type(made).__name__.lower()} has no common clock; take the newest of each source")
+    if not isinstance(made, Whole | Subset):
+        raise TypeError(f"newest: a {type(made).__name__.lower()} has no common clock; take the newest of each source")
+    return _newest(made, n)
 
 
-_newest = jax.jit(newest_in_order, static_argnames="n", inline=True)
+@functools.partial(jax.jit, static_argnames="n", inline=True)
+def _newest(source: Whole | Subset, n: int) -> Rows:
+    if isinstance(source, Whole):
+        return newest_in_order(source.buffer.rings, n)
+    return cast(Rows, _nth(source, jnp.arange(-n, 0, dtype=jnp.int32)))
 
 
 def stats(buffer: Buffer) -> Stats:

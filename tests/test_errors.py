@@ -193,6 +193,21 @@ def test_a_traced_batch_size() -> None:
         jax.jit(lambda n: replay.sample(buffer, jax.random.key(0), n))(3)
 
 
+@pytest.mark.parametrize("complete", ["no", 1, None])
+def test_settings_that_are_no_flags(complete: Any) -> None:
+    buffer, key = replay.append(make(), steps(3)), jax.random.key(0)
+    for call in (
+        lambda flag: replay.pop(buffer, 1, complete=flag),
+        lambda flag: replay.sample_episodes(buffer, key, 1, 2, complete=flag),
+        lambda flag: replay.views.sequence(2, complete=flag),
+        lambda flag: replay.views.n_step(2, 0.9, complete=flag),
+    ):
+        with expect(TypeError, "complete: expected"):
+            call(complete)
+        with expect(TypeError, "complete: expected True or False (it shapes the program), got a traced value"):
+            jax.jit(call)(True)
+
+
 @pytest.mark.parametrize(
     "key",
     [0, None, np.zeros(2), np.zeros(3, np.uint32), lambda: jax.random.split(jax.random.key(0), 2)],

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 
 import jaxreplay as replay
+from jaxreplay import views
 from tests.model import Model, make_buffer
 from tests.test_in_place import SMALL, abstract_buffer
 from tests.test_laws import operate, operations
@@ -118,9 +119,46 @@ def test_what_has_no_order_is_refused_with_the_way_out() -> None:
         (TypeError, r"index: expected int32, got float32\[\]", lambda: replay.nth(buffer, 0.5)),
         (TypeError, r"env: expected int32, got float32\[\]", lambda: replay.nth(buffer, 0, 0.5)),
         (ValueError, "n: expected at least 1, got 0", lambda: replay.newest(buffer, 0)),
+        (
+            ValueError,
+            r"nth: shapes \(3,\) of index and \(2,\) of env",
+            lambda: replay.nth(buffer, np.arange(3), np.arange(2)),
+        ),
     ):
         with pytest.raises(error, match=message):
             call()
+
+
+def test_numbers_that_int32_cannot_hold_are_of_no_row() -> None:
+    buffer = replay.extend(replay.create({"x": jnp.int32(0)}, 4), {"x": jnp.arange(6)})
+    for wide in (np.array([2**32, -(2**32) - 1, 2**31]), np.array([2**32 - 1], np.uint32), jnp.uint32(2**32 - 1)):
+        assert (np.asarray(replay.nth(buffer, wide).env) == -1).all()
+    assert int(replay.nth(buffer, np.int64(0), np.int64(2**32)).env) == -1
+
+
+@pytest.mark.parametrize("sampler", [replay.samplers.uniform(), replay.samplers.prioritized()])
+def test_nothing_moves_to_the_device_but_what_is_given(sampler: Any) -> None:
+    example = {"obs": jnp.zeros(3), "next": jnp.zeros(3), "end": jnp.bool_(False)}
+    buffer = replay.create(
+        example, 8, next_of={"next": "obs"}, episode_end="end", episode_data={"x": jnp.int32(0)}, sampler=sampler
+    )
+    buffer = replay.append(buffer, example)
+    index, key, rows = jnp.arange(3), jax.random.key(0), replay.newest(buffer, 3)
+    frames = jax.device_put(views.init_frames(views.frame_stack(3), jnp.zeros(3), 2))
+
+    def work() -> Any:
+        few = replay.subset(replay.subset(buffer, rows), rows)
+        parts = replay.split(few, key, [0.5, 0.5])
+        if sampler == replay.samplers.prioritized():
+            replay.priorities(buffer, rows)
+        replay.take(few, replay.newest(few, 2), views.with_episode())
+        replay.take(buffer, rows, views.ravel("obs"))
+        return parts, replay.nth(buffer, index), replay.nth(buffer, index, index), replay.pop(buffer, 2, complete=True)
+
+    shown, resets = jnp.zeros((2, 3)), jnp.zeros(2, bool)
+    for guard in ("allow", "disallow"):  # what is compiled once may be moved
+        with jax.transfer_guard(guard):
+            work(), replay.resize(buffer, 16), views.push_frames(frames, shown, resets)
 
 
 @pytest.mark.compiler

@@ -44,7 +44,7 @@ def shape_dtype(path: str, leaf: Any) -> tuple[tuple[int, ...], Any]:
         return tuple(leaf.shape), dtype
     if isinstance(leaf, bool | int | float | complex):
         return (), np.dtype(jnp.result_type(leaf))
-    raise TypeError(f"{path}: expected an array, got {type(leaf).__name__}; convert it, or drop it from the step")
+    raise TypeError(f"{path}: expected an array, got {type(leaf).__name__}; convert it to one, or leave it out")
 
 
 def check_structure(what: str, tree: PyTree, treedef: Any, expected_paths: Sequence[str]) -> list[Any]:
@@ -97,6 +97,27 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     if number < least:
         raise ValueError(f"{name}: expected at least {least}, got {number}")
     return number
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """Return a static bool, or raise TypeError saying what came."""
+    if isinstance(value, jax.core.Tracer):
+        raise TypeError(f"{name}: expected True or False (it shapes the program), got a traced value")
+    if not isinstance(value, bool) and describe(*shape_dtype(name, value)) != "bool[]":
+        raise TypeError(f"{name}: expected True or False, got {type(value).__name__} {value!r}")
+    return bool(value)
+
+
+def to_int32(name: str, value: Any) -> tuple[Any, Any]:
+    """Return whole numbers as int32, and which of them fit in it, None if all must; raise TypeError for others."""
+    shape, dtype = shape_dtype(name, value)
+    if not jnp.issubdtype(dtype, jnp.integer):
+        raise TypeError(f"{name}: expected int32, got {describe(shape, dtype)}")
+    wide = value if isinstance(value, jax.Array) else np.asarray(value)
+    narrow = wide.astype(np.int32)
+    if jnp.iinfo(dtype).max <= jnp.iinfo(np.int32).max:
+        return narrow, None
+    return narrow, (narrow.astype(wide.dtype) == wide) & ((narrow < 0) == (wide < 0))
 
 
 def check_number(name: str, value: Any, least: float = 0.0, most: float = math.inf, way_out: str = "") -> float:

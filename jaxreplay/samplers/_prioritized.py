@@ -60,7 +60,9 @@ def prioritized(
     """
     power = trees.check_number("exponent", exponent)
     new = None if new_priority is None else trees.check_number("new_priority", new_priority)
-    return Prioritized(power, new, bool(stratified), None if view is None else check_view(view))
+    return Prioritized(
+        power, new, trees.check_flag("stratified", stratified), None if view is None else check_view(view)
+    )
 
 
 class Priorities(struct.PyTreeNode):

@@ -8,6 +8,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from jaxreplay._core import trees
 from jaxreplay._core.rings import Rings, Span
 from jaxreplay.samplers.distinct import draw_distinct
 from jaxreplay.samplers.numbered import Numbered, draw_uniform, held_rows, one_over, readable_rows
@@ -27,7 +28,7 @@ def uniform(replacement: bool = True) -> Uniform:
     rows can be drawn, each comes once, and the rest has `mask` False; a batch that is not small against the rows there
     are costs a pass over the ring.
     """
-    return Uniform(bool(replacement))
+    return Uniform(trees.check_flag("replacement", replacement))
 
 
 @dataclasses.dataclass(frozen=True)

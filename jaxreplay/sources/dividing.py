@@ -81,21 +81,21 @@ def _not_mixed(what: str, source: Buffer | Source) -> Whole | Subset | Concat:
 
 
 @functools.partial(jax.jit, inline=True)
-def _choose_rows(source: Whole | Subset, rows: Rows) -> tuple[Rows, jax.Array]:
-    """Put the rows that can be read, each once, in order of time, then env, before the others; count them."""
+def _choose_rows(source: Whole | Subset, rows: Rows) -> tuple[Rows, jax.Array, jax.Array]:
+    """Put the rows that can be read, each once, in order of time, then env, before the others; count them from 0."""
     rings, span = source.buffer.rings, source.find(rows, transition())
     wanted = span.valid & is_last_of_equals(flat_index(rings, span.slot, span.env))
     in_order = flat_index(rings, rings.num_slots - age(rings.clock, rows.time), rows.env)
     order = jnp.argsort(jnp.where(wanted, in_order, MAX_INDEX))
-    return jax.tree.map(lambda x: x[order], rows), jnp.sum(wanted, dtype=jnp.int32)
+    count = jnp.sum(wanted, dtype=jnp.int32)
+    return jax.tree.map(lambda x: x[order], rows), jnp.zeros((), jnp.int32), count
 
 
 def _subset(source: Whole | Subset, rows: Rows) -> Subset:
     rows = jax.tree.map(jnp.ravel, rows)
     if rows.time.shape[0] == 0:  # one that nothing can read, so that there is something to index
         rows = Rows(time=jnp.zeros((1,), jnp.int32), env=jnp.full((1,), -1, jnp.int32))
-    chosen, count = _choose_rows(source, rows)
-    return Subset(buffer=source.buffer, rows=chosen, first=jnp.zeros((), jnp.int32), count=count)
+    return Subset(source.buffer, *_choose_rows(source, rows))
 
 
 def _rows_of_episodes(source: Whole | Subset, episodes: Episodes) -> Rows:
@@ -128,8 +128,8 @@ def _own_episodes(source: Whole | Subset) -> tuple[Rows, jax.Array, jax.Array]:
 @functools.partial(jax.jit, static_argnames="fractions", inline=True)
 def _split_rows(
     source: Whole | Subset, key: jax.Array, fractions: tuple[float, ...]
-) -> tuple[Rows, jax.Array, jax.Array]:
-    """Order every row by part, those that nothing can read last; say where each part begins, and how many it has."""
+) -> tuple[Rows, list[tuple[jax.Array, jax.Array]]]:
+    """Order every row by part, those that nothing can read last; list each part's first row and how many it has."""
     rings = source.buffer.rings
     rows, valid, own = _own_episodes(source)
     if rings.num_records:
@@ -151,9 +151,10 @@ def _split_rows(
     part = jnp.where(valid, part_of_group[group], len(fractions))
     by_part = jnp.argsort(part, stable=True)
     counts = jnp.zeros((len(fractions),), jnp.int32).at[part].add(1, mode="drop")
-    return jax.tree.map(lambda x: x[by_part], rows), jnp.cumsum(counts, dtype=jnp.int32) - counts, counts
+    firsts = jnp.cumsum(counts, dtype=jnp.int32) - counts
+    return jax.tree.map(lambda x: x[by_part], rows), [(firsts[i], counts[i]) for i in range(len(fractions))]
 
 
 def _split(source: Whole | Subset, key: jax.Array, fractions: tuple[float, ...]) -> tuple[Subset, ...]:
-    rows, first, count = _split_rows(source, key, fractions)
-    return tuple(Subset(source.buffer, rows, first[i], count[i]) for i in range(len(fractions)))
+    rows, parts = _split_rows(source, key, fractions)
+    return tuple(Subset(source.buffer, rows, first, count) for first, count in parts)

@@ -70,7 +70,8 @@ def n_step(
     n = trees.check_count("n", n)
     discount = trees.check_number("discount", discount, most=1.0, way_out=CHANGING)
     names = extras if isinstance(extras, str) else tuple(extras)
-    return NStepView(n, discount, bool(complete), observation, action, reward, terminated, next_observation, names)
+    complete = trees.check_flag("complete", complete)
+    return NStepView(n, discount, complete, observation, action, reward, terminated, next_observation, names)
 
 
 @dataclasses.dataclass(frozen=True)

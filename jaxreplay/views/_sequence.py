@@ -76,12 +76,13 @@ def sequence(
     """
     length, burn_in = trees.check_count("length", length), trees.check_count("burn_in", burn_in, 0)
     every = trees.check_count("every", every)
+    complete, across = trees.check_flag("complete", complete), trees.check_flag("across", across)
     if every > burn_in + length:
         raise ValueError(f"every: expected at most {burn_in + length}, what a sequence is long, got {every}")
     if across and not complete:
         raise ValueError("across: sequences across the ends of episodes are complete ones; leave complete=True")
     parts = (first,) if isinstance(first, str) else tuple(first)
-    return SequenceView(burn_in + length, burn_in, bool(complete), every, bool(across), parts)
+    return SequenceView(burn_in + length, burn_in, complete, every, across, parts)
 
 
 @dataclasses.dataclass(frozen=True)
