@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from jaxreplay.convert.reading import Table
-from jaxreplay.convert.sources import need, read_rows
+from jaxreplay.convert.sources import read_rows
+from jaxreplay.datasets.files.opening import need
 from jaxreplay.types import PyTree
 from jaxreplay.views import View, transition
 

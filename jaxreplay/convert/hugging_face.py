@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from jaxreplay.convert.sources import check_missing_final, joined, need, read_dataset, reported
+from jaxreplay.convert.sources import check_missing_final, joined, read_dataset, reported
 from jaxreplay.datasets import Dataset, Trajectory
 from jaxreplay.datasets.files import values
 from jaxreplay.datasets.files.arrays import arrow_column
 from jaxreplay.datasets.files.d4rl import read_by_name
 from jaxreplay.datasets.files.imitation import read_array
+from jaxreplay.datasets.files.opening import naming, need
 from jaxreplay.datasets.store import make_store
 from jaxreplay.datasets.trajectory import PARTS
 from jaxreplay.types import PyTree
@@ -71,7 +72,7 @@ def from_hugging_face(dataset: Any, columns: Mapping[str, Any] | None = None, mi
     check_missing_final(missing_final)
     if columns is not None:
         there, table = dataset.column_names, dataset.with_format("arrow")
-        read = lambda name: arrow_column(name, table.select_columns([name])[:][name].chunks)  # noqa: E731
+        read = lambda name: arrow_column(table.select_columns([name])[:][name].chunks)  # noqa: E731
         return joined("from_hugging_face", lambda: read_by_name(there, read, columns, missing_final))
     names = set(dataset.column_names)
     for name in FLAGS:
@@ -82,14 +83,11 @@ def from_hugging_face(dataset: Any, columns: Mapping[str, Any] | None = None, mi
         if re.split(r"[.\[]", name)[0] not in PARTS:
             raise ValueError(f"from_hugging_face: {name} is no part of an episode; remove the column first")
     table = dataset.with_format("arrow")[:]
-    columns = {
-        name: [
-            read_array(f"from_hugging_face: {name}", episode.values)
-            for chunk in table[name].chunks
-            for episode in getattr(chunk, "storage", chunk)
-        ]
-        for name in sorted(arrays)
-    }
+    columns = {}
+    for name in sorted(arrays):
+        chunks = [getattr(chunk, "storage", chunk) for chunk in table[name].chunks]
+        with naming(f"from_hugging_face: {name}"):
+            columns[name] = [read_array(episode.values) for chunk in chunks for episode in chunk]
     flags = {name: table[name].to_pylist() for name in FLAGS}
     texts = {
         name: [values.build(json.loads(text or "null"), values.read_leaf) for text in table[name].to_pylist()]

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from jaxreplay._core import trees
-from jaxreplay.convert.sources import need, read_dataset, refuse_unheld, reported
+from jaxreplay.convert.sources import read_dataset, refuse_unheld, reported
 from jaxreplay.datasets import Trajectory
 from jaxreplay.datasets.files.imitation import TIME_LIMIT, is_truncated, trajectory_of
+from jaxreplay.datasets.files.opening import need
 from jaxreplay.datasets.joining import check_rows, join
 from jaxreplay.datasets.store import Chunk, make_store, objects
 

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from jaxreplay.convert.minari_values import attributes, check_arrays, join_infos
-from jaxreplay.convert.sources import need, read_dataset, refuse_unheld, reported
+from jaxreplay.convert.sources import read_dataset, refuse_unheld, reported
 from jaxreplay.datasets import Dataset, Trajectory
 from jaxreplay.datasets.files.inside import check_entry
 from jaxreplay.datasets.files.minari import check_inside, read_episodes
+from jaxreplay.datasets.files.opening import need
 from jaxreplay.datasets.store import make_store
 
 PATH_VARIABLE = "MINARI_DATASETS_PATH"

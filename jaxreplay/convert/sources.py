@@ -1,7 +1,6 @@
 """What every converter takes: a JAX buffer, a subset of one, or a data set; read as a table of rows or as episodes."""
 
 import dataclasses
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,14 +23,6 @@ from jaxreplay.state import way_out
 from jaxreplay.types import PyTree, Transition
 from jaxreplay.views import View
 from jaxreplay.views._transition import TransitionView
-
-
-def need(module: str, package: str, extra: str, what: str) -> Any:
-    """Import a module of another library, or raise ImportError naming the extra to install."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(f"{what} needs {package}: pip install 'jaxreplay[{extra}]' ({error})") from error
 
 
 def check_source(what: str, source: Any) -> None:
@@ -161,7 +152,9 @@ def refuse_unheld(what: str, target: str, held: Store | None, parts: Sequence[st
     """
     if isinstance(drop, str) or not set(drop) <= set(parts):
         raise ValueError(f"{what}: drop: expected some of {tuple(parts)}, got {drop!r}")
-    for part in parts if held is not None else ():
+    if held is None:
+        return
+    for part in parts:
         of_all = [getattr(held.chunks[0], part)] if part in PARTS else getattr(held.table, part)
         for i, value in enumerate(of_all):
             if part not in drop and value is not None and jax.tree.leaves(value):

@@ -8,9 +8,10 @@ import jax
 import numpy as np
 
 from jaxreplay._core import trees
-from jaxreplay.convert.sources import check_missing_final, joined, need, plain, read_rows
+from jaxreplay.convert.sources import check_missing_final, joined, plain, read_rows
 from jaxreplay.datasets import Dataset
 from jaxreplay.datasets.files.d4rl import read_by_name
+from jaxreplay.datasets.files.opening import need
 from jaxreplay.datasets.files.values import EXTENDED
 from jaxreplay.types import PyTree, Transition
 from jaxreplay.views import View, transition

@@ -1,35 +1,55 @@
 """Files of columns: compressed `.npz`, as OGBench's, and Parquet."""
 
+import contextlib
 import dataclasses
 import math
 import pathlib
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxreplay._core import trees
-from jaxreplay.datasets.files.d4rl import MOST_COMPRESSED, join_columns, read_by_name, read_flags
+from jaxreplay.datasets.files.d4rl import MOST_COMPRESSED, join_columns, read_flags
 from jaxreplay.datasets.files.frames import decode_images
 from jaxreplay.datasets.files.imitation import read_array
+from jaxreplay.datasets.files.opening import naming, need
 from jaxreplay.datasets.report import Report
 from jaxreplay.datasets.store import Store
 
 OGBENCH = {"observations", "actions", "terminals"}
+MOST_REPEATED = 2**16  # a file in which values are told once for many rows is not made larger by more
+ROWS = 256  # of Parquet that are decoded at a time
 
 
-def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Read the arrays of an `.npz`, none of objects. Raises ValueError for one larger than its file can hold."""
+@contextlib.contextmanager
+def open_npz(path: pathlib.Path) -> Iterator[tuple[list[str], Callable[[str], np.ndarray]]]:
+    """Open an `.npz` to read: the names of its arrays, and what reads one.
+
+    What reads raises ValueError for an array of objects, and for one that is larger than its file can hold.
+    """
     with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
-            with archive.open(info) as member:
-                read = getattr(np.lib.format, "read_array_header_{}_{}".format(*np.lib.format.read_magic(member)))
-                shape, _, dtype = read(member)
-            if max(info.file_size, math.prod(shape) * dtype.itemsize) > MOST_COMPRESSED * (info.compress_size + 64):
-                raise ValueError(f"{info.filename}: {trees.describe(shape, dtype)} is more than the file can hold")
-    with np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+        every = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+        members = {info.filename.removesuffix(".npy"): info for info in every}
+        if len(members) < len(every) or sum(info.compress_size for info in every) > path.stat().st_size:
+            raise ValueError("two of its members have one name, or lie over one another")
+
+        def read(name: str) -> np.ndarray:
+            info = members[name]
+            with naming(info.filename):
+                with archive.open(info) as member:
+                    major, minor = np.lib.format.read_magic(member)
+                    if major > 2:
+                        raise ValueError(f"it is in version {major}.{minor} of NumPy's format, which holds no numbers")
+                    shape, _, dtype = getattr(np.lib.format, f"read_array_header_{major}_{minor}")(member)
+                size = max(info.file_size, math.prod(shape) * dtype.itemsize)
+                if size > MOST_COMPRESSED * (info.compress_size + 64):
+                    raise ValueError(f"{trees.describe(shape, dtype)} is more than the file can hold")
+                with archive.open(info) as member:
+                    return np.lib.format.read_array(member, allow_pickle=False)
+
+        yield list(members), read
 
 
 def join_ogbench(arrays: Mapping[str, np.ndarray]) -> tuple[Store, Report]:
@@ -47,39 +67,39 @@ def join_ogbench(arrays: Mapping[str, np.ndarray]) -> tuple[Store, Report]:
     return store, report + Report(dropped_rows=-int(ended.sum()))
 
 
-def read_parquet(path: pathlib.Path, columns: Mapping[str, Any], missing_final: str) -> tuple[Store, Report]:
-    """Read a Parquet file by the names of its columns; those that are not named are not read."""
-    with open_parquet(path) as file:
-        return read_by_name(file.schema_arrow.names, lambda name: parquet_column(file, name), columns, missing_final)
+def open_parquet(files: Sequence[pathlib.Path]) -> tuple[list[str], Callable[[str], np.ndarray]]:
+    """Give the names of the columns of Parquet files of one structure, and what reads one as an array `[N, ...]`.
+
+    No file stays open: there may be more than a process can open. Raises ValueError naming the file that is damaged.
+    """
+    parquet = need("pyarrow.parquet", "pyarrow", "datasets", f"{files[0]}: reading it")
+    known = []
+    for file in files:
+        with naming(file):
+            known.append(parquet.read_metadata(file))
+
+    def pieces(name: str) -> Iterator[Any]:
+        for file, metadata in zip(files, known):
+            with naming(file), parquet.ParquetFile(file, metadata=metadata) as opened:
+                yield from (batch.column(name) for batch in opened.iter_batches(ROWS, columns=[name]))
+
+    most = MOST_REPEATED * sum(file.stat().st_size for file in files)
+    return known[0].schema.to_arrow_schema().names, lambda name: arrow_column(pieces(name), most)
 
 
-def open_parquet(path: pathlib.Path) -> Any:
-    """Open a Parquet file to read."""
-    try:
-        import pyarrow.parquet
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"{path}: reading it needs pyarrow: pip install 'jaxreplay[datasets]'") from error
-    return pyarrow.parquet.ParquetFile(path)
-
-
-def parquet_column(file: Any, name: str) -> np.ndarray:
-    """Read a column of an open Parquet file as an array `[N, ...]`."""
-    return arrow_column(name, file.read(columns=[name])[name].chunks)
-
-
-def arrow_column(name: str, chunks: Iterable[Any]) -> np.ndarray:
+def arrow_column(chunks: Iterable[Any], most: float = math.inf) -> np.ndarray:
     """Read the chunks of an Arrow column as one array `[N, ...]`: of numbers, lists of one length, or images.
 
-    Raises ValueError naming the column for anything else, and where a value is missing.
+    Raises ValueError for anything else, where a value is missing, and for more than `most` bytes.
     """
-    import pyarrow
-
     pieces = []
     for chunk in chunks:
-        if pyarrow.types.is_struct(chunk.type):
-            pieces.append(decode_images(name, chunk))
-        elif len(chunk):
-            pieces.append(read_array(name, chunk))
-    if not pieces or len({piece.shape[1:] for piece in pieces}) > 1:
-        raise ValueError(f"{name}: expected rows of one shape, got {sorted({x.shape[1:] for x in pieces}) or 'no row'}")
+        if not len(chunk):
+            continue
+        pieces.append(decode_images(chunk, most) if hasattr(chunk, "field") else read_array(chunk))
+        most -= pieces[-1].nbytes
+        if most < 0:
+            raise ValueError("its values are more than the file can hold")
+    if len({piece.shape[1:] for piece in pieces}) != 1:
+        raise ValueError(f"expected rows of one shape, got {sorted({x.shape[1:] for x in pieces}) or 'no row'}")
     return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)

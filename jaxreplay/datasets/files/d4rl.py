@@ -6,13 +6,15 @@ last row is not known. It is not invented: that row is dropped, and its observat
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxreplay._core import trees
+from jaxreplay.datasets.files.opening import naming
 from jaxreplay.datasets.files.values import is_number
 from jaxreplay.datasets.joining import check_rows, join, ranges
 from jaxreplay.datasets.report import Report
@@ -41,11 +43,16 @@ def read_by_name(
         )
     chosen = dict(columns)
     for path, name in trees.paths(chosen):
-        if name not in names:
+        if not isinstance(name, Hashable) or name not in names:
             raise ValueError(
                 f"columns: {path}: there is no column {name!r}; there are: {', '.join(map(str, names))[:500] or 'none'}"
             )
-    store, report = join_columns({**(known or {}), **jax.tree.map(read, chosen)}, missing_final)
+
+    def read_named(name: Any) -> Any:
+        with naming(name):
+            return read(name)
+
+    store, report = join_columns({**(known or {}), **jax.tree.map(read_named, chosen)}, missing_final)
     return store, report + Report(ignored=tuple(str(name) for name in names if name not in jax.tree.leaves(chosen)))
 
 
@@ -123,8 +130,8 @@ def load(column: Any) -> np.ndarray:
     dtype = column.dtype.newbyteorder("=")
     if isinstance(column, np.ndarray):
         return column.astype(dtype, copy=False)
-    size = dtype.itemsize * int(np.prod([float(n) for n in column.shape]))
-    if size > MOST_COMPRESSED * (column.id.get_storage_size() + 64):
+    size = dtype.itemsize * math.prod(column.shape)
+    if size > MOST_COMPRESSED * (min(column.id.get_storage_size(), column.file.id.get_filesize()) + 64):
         raise ValueError(f"{column.name.lstrip('/')}: {column.shape} is more than the file can hold")
     out = np.empty(column.shape, dtype)
     for begin, end in ranges(column):

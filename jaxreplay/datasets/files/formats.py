@@ -2,7 +2,6 @@
 
 import codecs
 import pathlib
-import pickle
 import zipfile
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +19,7 @@ from jaxreplay.datasets.files import (
     pickles,
     robomimic,
 )
+from jaxreplay.datasets.files.opening import naming
 from jaxreplay.datasets.report import Report
 from jaxreplay.datasets.select import summarise
 from jaxreplay.datasets.store import Store
@@ -77,16 +77,9 @@ def read(
 
     missing_final: "drop" or "repeat", what to do where an episode's final observation is not known.
     """
-    try:
+    with naming(path):
         store, report = _read(path, allow_pickle, missing_final, columns)
         return store, summarise(store) + report
-    except (FileNotFoundError, PermissionError, ModuleNotFoundError):
-        raise
-    except MemoryError as error:
-        raise ValueError(f"{path}: it does not fit in memory") from error
-    except Exception as error:
-        kind = "" if isinstance(error, ValueError | pickle.UnpicklingError) else f"{type(error).__name__}: "
-        raise ValueError(f"{path}: {kind}{error}") from error
 
 
 def _read(
@@ -115,7 +108,7 @@ def _read(
     if _parquet(start):
         if columns is None:
             raise ValueError('it is Parquet; name its columns, as columns={"observations": "obs", "actions": "act"}')
-        return arrays.read_parquet(path, columns, missing_final)
+        return d4rl.read_by_name(*arrays.open_parquet([path]), columns, missing_final)
     _refuse(columns)
     if not pickles.is_pickle(start, path):
         raise ValueError(f"it is of no known format: expected {KNOWN}")
@@ -130,11 +123,15 @@ def _read_zip(path: pathlib.Path, missing_final: str, columns: Mapping[str, Any]
             names = set(members.namelist())
         if diffusion_policy.is_zip(names):
             return diffusion_policy.read(path, columns, missing_final)
-        if columns is not None:
-            found = arrays.read_npz(path)
-            return d4rl.read_by_name(list(found), found.__getitem__, columns, missing_final)
-        if names >= {f"{name}.npy" for name in arrays.OGBENCH}:
-            return arrays.join_ogbench(arrays.read_npz(path))
+        with arrays.open_npz(path) as (found, read_array):
+            if columns is not None:
+                return d4rl.read_by_name(found, read_array, columns, missing_final)
+            if set(found) >= arrays.OGBENCH and not {"next_observations", "timeouts"} & set(found):
+                return arrays.join_ogbench({name: read_array(name) for name in found})
+        if archive.MANIFEST not in names:
+            raise ValueError(
+                'it is no file of this library, nor of OGBench; name its columns: columns={"actions": ...}'
+            )
     _refuse(columns)
     return episodes.read(path), Report()
 

@@ -7,46 +7,48 @@ from typing import Any
 
 import numpy as np
 
-MISSING = "pip install 'jaxreplay[lerobot]'"
+from jaxreplay.datasets.files.opening import naming, need
 
 
-def decode_images(name: str, values: Any) -> np.ndarray:
+def decode_images(values: Any, most: float) -> np.ndarray:
     """Decode the images of an Arrow column `struct{bytes, path}`, as Hugging Face has them: `[N, height, width, ...]`.
 
-    Raises ValueError for images of several sizes, and for one without bytes: its path is not followed.
+    Raises ValueError for images of several sizes, for more than `most` bytes of them, and for an image without bytes:
+    its path is not followed.
     """
-    try:
-        from PIL import Image
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"{name}: reading images needs Pillow: {MISSING}") from error
-    frames = []
-    for value in values:
+    library = need("PIL.Image", "Pillow", "lerobot", "reading images")
+    frames: np.ndarray | None = None
+    for i, value in enumerate(values):
         row = value.as_py() or {}
-        if row.get("bytes") is None:
-            raise ValueError(
-                f"{name}: expected the bytes of an image, got path {row.get('path')!r}, which is not followed"
-            )
-        with Image.open(io.BytesIO(row["bytes"])) as image:
-            frames.append(np.asarray(image.convert("RGB") if image.mode == "P" else image))
-    if len({(frame.shape, frame.dtype) for frame in frames}) != 1:
-        raise ValueError(f"{name}: expected images of one size, got {sorted({frame.shape for frame in frames})}")
-    return np.stack(frames)
+        if not isinstance(row.get("bytes"), bytes):
+            raise ValueError(f"expected the bytes of an image, got path {row.get('path')!r}, which is not followed")
+        with naming(f"image {i}"), library.open(io.BytesIO(row["bytes"])) as image:
+            if len(values) * image.width * image.height > most:
+                raise ValueError(f"{len(values)} images of {image.size} are more than the file can hold")
+            frame = np.asarray(image.convert("RGB") if image.mode == "P" else image)
+        if frames is None:
+            frames = np.empty((len(values), *frame.shape), frame.dtype)
+        if (frame.shape, frame.dtype) != (frames.shape[1:], frames.dtype):
+            raise ValueError(f"expected images of one size, got {frames.shape[1:]} and {frame.shape}")
+        frames[i] = frame
+    assert frames is not None
+    return frames
 
 
 def decode_video(path: pathlib.Path, seconds: Sequence[float] | np.ndarray, rate: float) -> np.ndarray:
     """Decode the frames of a video at some times, in any order, uint8 `[N, height, width, 3]`; `rate` a second.
 
-    Times are rounded to whole frames. Raises ValueError if the video has no frame at one of them.
+    Times are rounded to whole frames. Raises ValueError if the video has no frame at one of them, and for what is no
+    MP4: playlists, which the library would follow to other files, are among the other formats.
     """
-    try:
-        import av
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"{path}: reading videos needs PyAV: {MISSING}") from error
+    av = need("av", "PyAV", "lerobot", f"{path}: reading videos")
     wanted = np.rint(np.asarray(seconds, np.float64) * rate).astype(np.int64)
     order = np.argsort(wanted, kind="stable")
     frames: np.ndarray | None = None
     at = 0
-    with av.open(str(path)) as container:
+    with naming(path), av.open(str(path), format="mp4") as container:
+        if not container.streams.video:
+            raise ValueError("there is no video in it")
         for frame in container.decode(video=0):
             number = round(float(frame.time or 0.0) * rate)
             first = at

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxreplay.datasets.files.inside import check_folder
+from jaxreplay.datasets.files.opening import naming, need
 from jaxreplay.datasets.report import Report
 from jaxreplay.datasets.store import Store, make_store
 from jaxreplay.datasets.trajectory import Trajectory
@@ -57,10 +58,7 @@ def is_truncated(info: Mapping[str, Any], unknown_end: str) -> bool:
 
 
 def _rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
-    try:
-        import pyarrow
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"{path}: reading it needs pyarrow: pip install 'jaxreplay[datasets]'") from error
+    pyarrow = need("pyarrow", "pyarrow", "datasets", f"{path}: reading it")
     for name in _data_files(path):
         with pyarrow.memory_map(str(path / name)) as source, pyarrow.ipc.open_stream(source) as stream:
             missing = COLUMNS - set(stream.schema.names)
@@ -90,7 +88,8 @@ def _value(name: str, scalar: Any) -> Any:
     if name == "terminal":
         return scalar.as_py()
     if name != "infos":
-        return read_array(name, scalar.values) if scalar.is_valid else None
+        with naming(name):
+            return read_array(scalar.values) if scalar.is_valid else None
     infos = [json.loads(text) for text in scalar.as_py() or []]
     for i, info in enumerate(infos):
         if not isinstance(info, dict):
@@ -98,7 +97,7 @@ def _value(name: str, scalar: Any) -> Any:
     return infos
 
 
-def read_array(name: str, values: Any) -> np.ndarray:
+def read_array(values: Any) -> np.ndarray:
     """Read Arrow's nested lists of one length on each level as one array; nothing is made a Python object."""
     import pyarrow
 
@@ -107,19 +106,17 @@ def read_array(name: str, values: Any) -> np.ndarray:
         values = values.storage
     while values.type.num_fields:  # `types.is_nested` of older versions knows no lists of fixed size
         if not hasattr(values, "flatten") or not hasattr(values.type, "value_type") or values.null_count:
-            raise ValueError(f"{name}: expected lists of numbers, got {values.type}")
+            raise ValueError(f"expected lists of numbers, got {values.type}")
         inner = values.flatten()
-        if len(values) == 0 or len(inner) % len(values):
-            raise ValueError(f"{name}: its lists have different lengths")
-        width = len(inner) // len(values)
-        if not pyarrow.types.is_fixed_size_list(values.type):
-            lengths = values.value_lengths().to_numpy(zero_copy_only=False)
-            if (lengths != width).any():
-                raise ValueError(f"{name}: its lists have different lengths")
+        width = len(inner) // max(len(values), 1)
+        fixed = pyarrow.types.is_fixed_size_list(values.type)
+        lengths = np.array(width) if fixed else values.value_lengths().to_numpy(zero_copy_only=False)
+        if len(values) == 0 or len(inner) % len(values) or (lengths != width).any():
+            raise ValueError("its lists have different lengths")
         shape.append(width)
         values = inner
         while isinstance(values, pyarrow.ExtensionArray):
             values = values.storage
     if values.null_count:
-        raise ValueError(f"{name}: a number is missing")
+        raise ValueError("a number is missing")
     return np.array(values.to_numpy(zero_copy_only=False)).reshape(shape)

@@ -1,11 +1,12 @@
 """No format reaches outside its own file or folder: what HDF5 and links could lead to elsewhere is refused by name."""
 
 import contextlib
-import importlib
 import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
+
+from jaxreplay.datasets.files.opening import need
 
 
 def check_entry(path: pathlib.Path, folder: pathlib.Path) -> None:
@@ -32,10 +33,7 @@ def open_hdf5(path: pathlib.Path) -> Iterator[tuple[Any, dict[str, Any]]]:
 
     Raises ValueError naming the first member that is or leads to something outside.
     """
-    try:
-        h5py: Any = importlib.import_module("h5py")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"{path}: reading it needs h5py: pip install 'jaxreplay[datasets]'") from error
+    h5py = need("h5py", "h5py", "datasets", f"{path}: reading it")
     h5l = h5py.h5l
     with h5py.File(path, "r") as file:
         found: dict[str, Any] = {}
@@ -44,6 +42,7 @@ def open_hdf5(path: pathlib.Path) -> Iterator[tuple[Any, dict[str, Any]]]:
         if outer is not None:
             raise ValueError(f"{outer.decode(errors='replace')}: it is a link to another file; copy what it links to")
         file.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
+        found = {name: item for name, item in found.items() if item.shape is not None}  # what is empty holds nothing
         for name, item in found.items():  # nothing was read of them by now
             if item.external:
                 raise ValueError(

@@ -6,16 +6,18 @@ several episodes follow each other in a file. Paths are those of the layout, not
 
 import dataclasses
 import json
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxreplay.datasets.files.arrays import arrow_column, open_parquet
+from jaxreplay.datasets.files.arrays import open_parquet
 from jaxreplay.datasets.files.d4rl import read_by_name
 from jaxreplay.datasets.files.frames import decode_video
 from jaxreplay.datasets.files.inside import check_entry, check_folder
+from jaxreplay.datasets.files.opening import holds_keys, naming, need
 from jaxreplay.datasets.joining import with_data
 from jaxreplay.datasets.report import Report
 from jaxreplay.datasets.store import Store
@@ -26,11 +28,7 @@ NUMBERS = {"episode_index", "frame_index", "index"}  # which row it is, which th
 
 def is_folder(path: pathlib.Path) -> bool:
     """Tell whether a folder is such a data set, by what its `info.json` says."""
-    try:
-        info = json.loads((path / INFO).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(info, dict) and info.keys() >= {"codebase_version", "features", "fps"}
+    return holds_keys(path / INFO, {"codebase_version", "features", "fps"})
 
 
 def read(path: pathlib.Path, columns: Mapping[str, Any] | None, missing_final: str) -> tuple[Store, Report]:
@@ -46,25 +44,27 @@ def read(path: pathlib.Path, columns: Mapping[str, Any] | None, missing_final: s
     version = str(info["codebase_version"])
     if not version.startswith(("v2.", "v3.")):
         raise ValueError(f"{INFO}: expected codebase_version v2 or v3, got {version!r}")
-    files = sorted((path / "data").glob("chunk-*/*.parquet"))
-    tables = [open_parquet(file) for file in files]
-
-    def column(name: str) -> np.ndarray:
-        return arrow_column(name, [chunk for table in tables for chunk in table.read(columns=[name])[name].chunks])
-
-    episodes = _episodes(path, version)
-    numbers = [int(episode["episode_index"]) for episode in episodes]
-    lengths = [int(episode["length"]) for episode in episodes]
-    if not np.array_equal(column("episode_index"), np.repeat(numbers, lengths)):
-        raise ValueError("data: the rows are not those of the episodes that meta lists, in their order and lengths")
-    videos = [name for name, feature in info["features"].items() if feature["dtype"] == "video"]
+    with naming(INFO):
+        kinds = {name: feature["dtype"] for name, feature in info["features"].items()}
+        rate, chunk = float(info["fps"]), int(info.get("chunks_size", 1000))
+        if not 0 < rate < math.inf or chunk < 1:
+            raise ValueError(f"expected fps and chunks_size above 0, got {rate} and {chunk}")
+    with naming("meta"):
+        episodes = _episodes(path, version)
+        numbers, lengths = ([int(each[name]) for each in episodes] for name in ("episode_index", "length"))
+    with naming("data"):
+        _, column = open_parquet(sorted((path / "data").glob("chunk-*/*.parquet")))
+        rows = column("episode_index")
+        fits = min(lengths) > 0 and sum(lengths) == len(rows) and (rows == np.repeat(numbers, lengths)).all()
+        if not fits:
+            raise ValueError("the rows are not those of the episodes that meta lists, in their order and lengths")
 
     def read_feature(name: str) -> np.ndarray:
-        if name not in videos:
+        if kinds[name] != "video":
             return column(name)
-        return _video(path, name, episodes, column("timestamp"), float(info["fps"]), int(info.get("chunks_size", 1000)))
+        return _video(path, name, episodes, column("timestamp"), rate, chunk)
 
-    names = [name for name, feature in info["features"].items() if feature["dtype"] != "string"]
+    names = [name for name, kind in kinds.items() if kind != "string"]
     last = np.cumsum(lengths) - 1
     known: dict[str, Any] = {"episode": np.repeat(np.arange(len(lengths)), lengths)}
     if columns is None:
@@ -73,13 +73,9 @@ def read(path: pathlib.Path, columns: Mapping[str, Any] | None, missing_final: s
             known[part][last] = column(flag).reshape(-1)[last] if flag in names else False
         known["terminals"] &= ~known["timeouts"]
         columns = _parts(names)
-    try:
-        store, report = read_by_name(names, read_feature, columns, missing_final, known)
-    finally:
-        for table in tables:
-            table.close()
-    data = [{"episode_index": number, "tasks": episode["tasks"]} for number, episode in zip(numbers, episodes)]
-    texts = tuple(name for name in info["features"] if name not in names)
+    store, report = read_by_name(names, read_feature, columns, missing_final, known)
+    data = [{"episode_index": number, "tasks": episode.get("tasks")} for number, episode in zip(numbers, episodes)]
+    texts = tuple(name for name in kinds if name not in names)
     ignored = tuple(name for name in report.ignored if name not in NUMBERS) + texts
     return with_data(store, lengths, data), dataclasses.replace(report, ignored=ignored)
 
@@ -103,13 +99,13 @@ def _episodes(path: pathlib.Path, version: str) -> list[dict[str, Any]]:
         lines = (path / "meta/episodes.jsonl").read_text().splitlines()
         rows = [json.loads(line) for line in lines if line.strip()]
     else:
-        rows = []
+        parquet, rows = need("pyarrow.parquet", "pyarrow", "datasets", f"{path}: reading it"), []
         for file in sorted((path / "meta/episodes").glob("chunk-*/*.parquet")):
-            with open_parquet(file) as table:
+            with naming(file), parquet.ParquetFile(file) as table:
                 names = [name for name in table.schema_arrow.names if not name.startswith("stats/")]
                 rows += table.read(columns=names).to_pylist()
     if not rows:
-        raise ValueError("meta: it lists no episode")
+        raise ValueError("it lists no episode")
     return sorted(rows, key=lambda row: int(row["episode_index"]))
 
 

@@ -1,6 +1,5 @@
 """Minari's data sets, from the folder they are kept in, and the episodes of a `minari.MinariDataset`."""
 
-import json
 import pathlib
 import re
 from typing import Any
@@ -9,6 +8,7 @@ import jax
 import numpy as np
 
 from jaxreplay.datasets.files import inside
+from jaxreplay.datasets.files.opening import holds_keys, naming, need
 from jaxreplay.datasets.report import Report
 from jaxreplay.datasets.store import Store, make_store
 from jaxreplay.datasets.trajectory import Trajectory
@@ -30,28 +30,18 @@ def is_file(path: pathlib.Path) -> bool:
 
 
 def _data_folder(path: pathlib.Path) -> pathlib.Path | None:
-    for folder in (path, path / "data"):
-        try:
-            metadata = json.loads((folder / "metadata.json").read_bytes())
-        except (OSError, ValueError, RecursionError):
-            continue
-        if isinstance(metadata, dict) and metadata.keys() >= KEYS:
-            return folder
-    return None
+    return next((folder for folder in (path, path / "data") if holds_keys(folder / "metadata.json", KEYS)), None)
 
 
 def read(path: pathlib.Path) -> tuple[Store, Report]:
     """Read a folder of a data set, or its main file, with Minari; see `jaxreplay.convert.from_minari`."""
     folder = _data_folder(path if path.is_dir() else path.parent)
     assert folder is not None
-    try:
-        from minari import MinariDataset
-    except ImportError as error:
-        raise ModuleNotFoundError(f"{path}: reading it needs Minari: pip install 'jaxreplay[minari]'") from error
+    minari = need("minari", "Minari", "minari", f"{path}: reading it")
     if path.is_dir():
         inside.check_entry(folder, path)
     check_inside(folder)
-    return make_store(read_episodes(MinariDataset(str(folder)))), Report()
+    return make_store(read_episodes(minari.MinariDataset(str(folder)))), Report()
 
 
 def check_inside(folder: pathlib.Path) -> None:
@@ -59,11 +49,8 @@ def check_inside(folder: pathlib.Path) -> None:
     inside.check_folder(folder)
     main = folder / MAIN_FILE
     if main.is_file():
-        try:
-            with inside.open_hdf5(main):
-                pass
-        except ValueError as error:
-            raise ValueError(f"{main}: {error}") from error
+        with naming(main), inside.open_hdf5(main):
+            pass
 
 
 def read_episodes(dataset: Any, reward_dtype: Any = None) -> list[Trajectory]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxreplay._core import trees
 from jaxreplay.datasets.files.d4rl import join_columns, keep_rows, load
 from jaxreplay.datasets.joining import with_data
 from jaxreplay.datasets.report import Report
@@ -36,35 +37,38 @@ def read(file: Any, found: Mapping[str, Any], missing_final: str) -> tuple[Store
         if matched := DEMO.fullmatch(name):
             demos.setdefault(matched[1], {})[matched[2]] = column
     names = sorted(demos, key=lambda name: int(name.removeprefix("demo_")))
-    lengths, ignored = [], list[str]()
-    columns: dict[str, list[np.ndarray]] = {}
+    lengths, ignored = [], [name for name in found if not DEMO.fullmatch(name) and not name.startswith("mask/")]
+    first: dict[str, Any] = {}
     for name in names:
-        length = len(demos[name].get("actions", ()))
+        length = (*getattr(demos[name].get("actions"), "shape", ()), 0)[0]
         kept = keep_rows(demos[name], length, "data/demo_*/", ignored) if length else {}
-        if "actions" not in kept or kept.keys() != (columns or kept).keys():
-            there = ", ".join(kept) or "none"
+        kinds = {path: (column.shape[1:], column.dtype.newbyteorder("=")) for path, column in kept.items()}
+        first = first or kinds
+        if "actions" not in kinds or kinds != first:
+            there = ", ".join(f"{path} {trees.describe(*kind)}" for path, kind in kinds.items()) or "none"
             raise ValueError(
                 f"data/{name}: expected rows of actions, and the columns of {names[0]}; there are: {there}"
             )
-        for path, column in kept.items():
-            columns.setdefault(path, []).append(load(column))
         lengths.append(length)
+    columns = {path: np.empty((sum(lengths), *shape), dtype) for path, (shape, dtype) in first.items()}
+    for path, column in columns.items():
+        for rows, name in zip(np.split(column, np.cumsum(lengths)), names):
+            rows[...] = load(demos[name][path])
     observed = [path for path in columns if path.startswith("obs/")]
     if not observed:
         raise ValueError("there is no data/demo_*/obs/...; robomimic's dataset_states_to_obs makes them of the states")
-    if observed == ["obs/flat"] and "next_obs/flat" in columns:
-        pairs = zip(columns["obs/flat"], columns["next_obs/flat"], strict=True)
-        if all(last[-1].tobytes() == following[-1].tobytes() for last, following in pairs):
-            del columns["next_obs/flat"]
-            ignored.append("data/demo_*/next_obs")
+    last = np.cumsum(lengths) - 1
+    made_up = observed == ["obs/flat"] and "next_obs/flat" in columns
+    if made_up and columns["obs/flat"][last].tobytes() == columns["next_obs/flat"][last].tobytes():
+        del columns["next_obs/flat"]
+        ignored.append("data/demo_*/next_obs")
     terminals = np.zeros(sum(lengths), bool)
-    terminals[np.cumsum(lengths) - 1] = [
-        x.reshape(-1)[-1] == 1 for x in columns.get("dones", [np.zeros(1)] * len(names))
-    ]
+    if "dones" in columns:
+        terminals[last] = (columns["dones"][last].reshape(len(last), -1) == 1).any(axis=1)
     joined: dict[str, Any] = {"terminals": terminals, "episode": np.repeat(np.arange(len(names)), lengths)}
-    for path, pieces in columns.items():
+    for path, column in columns.items():
         part, *rest = path.split("/")
-        joined["/".join([PARTS.get(part, f"extras/{part}"), *rest])] = np.concatenate(pieces)
+        joined["/".join([PARTS.get(part, f"extras/{part}"), *rest])] = column
     store, report = join_columns(joined, missing_final)
     return with_data(store, lengths, _data(file, found, names, lengths)), report + Report(ignored=tuple(ignored))
 
@@ -74,7 +78,7 @@ def _data(file: Any, found: Mapping[str, Any], names: list[str], lengths: list[i
     masks: dict[str, list[str]] = {name: [] for name in names}
     for path, column in found.items():
         if path.startswith("mask/"):
-            for name in np.ravel(column[()]).tolist():
+            for name in np.ravel(load(column)).tolist():
                 masks.get(name.decode() if isinstance(name, bytes) else str(name), []).append(
                     path.removeprefix("mask/")
                 )
@@ -85,7 +89,7 @@ def _data(file: Any, found: Mapping[str, Any], names: list[str], lengths: list[i
         count = mine.pop("num_samples", length)
         if count != length:
             raise ValueError(f"data/{name}: num_samples is {count}, and there are {length} rows of actions")
-        data.append({"name": name, "masks": masks[name], **args, **mine})
+        data.append({**args, **mine, "name": name, "masks": masks[name]})
     return data
 
 
