@@ -158,7 +158,9 @@ def test_nothing_moves_to_the_device_but_what_is_given(sampler: Any) -> None:
     shown, resets = jnp.zeros((2, 3)), jnp.zeros(2, bool)
     for guard in ("allow", "disallow"):  # what is compiled once may be moved
         with jax.transfer_guard(guard):
-            work(), replay.resize(buffer, 16), views.push_frames(frames, shown, resets)
+            work()
+            replay.resize(buffer, 16)
+            views.push_frames(frames, shown, resets)
 
 
 @pytest.mark.compiler
