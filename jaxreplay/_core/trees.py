@@ -99,6 +99,12 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     return number
 
 
+def check_choice(name: str, value: Any, allowed: Sequence[str]) -> None:
+    """Raise ValueError for a word that is none of those allowed."""
+    if value not in allowed:
+        raise ValueError(f"{name}: expected {' or '.join(map(repr, allowed))}, got {value!r}")
+
+
 def check_flag(name: str, value: Any) -> bool:
     """Return a static bool, or raise TypeError saying what came."""
     if isinstance(value, jax.core.Tracer):

@@ -25,16 +25,14 @@ def to_grain_source(
 ) -> "GrainSource":
     """Read a source through a view into a data source for Grain, as `grain.MapDataset.source` and `DataLoader` take.
 
-    source: a buffer, a `subset` of one, or a `Dataset`. key: for a view that draws, as `hindsight`.
-    narrow: make 64-bit leaves of a `Dataset` 32-bit ones, as `Dataset.to_buffer` does. Without it `transition()` gives
-    them as they are, and for any other view, which JAX makes, they raise TypeError.
+    source, key, narrow: as in `to_torch_dataset`, which copies the source to the host in the same way.
     Item i is what `take` gives of the i-th row that can be read and that the view can start from, in order of time and
     then env: the view's own structure (a `Transition`, a `Window`) with NumPy arrays as leaves, so that a batch goes
     into a jitted step as it is. PRNG keys come as their words, and infos are left out, for they are no arrays.
 
-    The source is copied to the host when this is called, as `to_torch_dataset` says; it can be pickled, and each of
-    Grain's worker processes receives a copy. Iterators over it are checkpointed by Grain's `get_state` and `set_state`;
-    a `DataLoader` refuses the state of one over other data, which it tells by the `repr` of the source.
+    The result can be pickled, and each of Grain's worker processes receives a copy. Iterators over it are checkpointed
+    by Grain's `get_state` and `set_state`; a `DataLoader` refuses the state of one over other data, which it tells by
+    the `repr` of the source.
 
     Raises ValueError where no row can be read, TypeError for another source, ImportError without Grain.
     """

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxreplay.convert.sources import check_missing_final, joined, read_dataset, reported
+from jaxreplay._core import trees
+from jaxreplay.convert.sources import joined, read_dataset, reported
 from jaxreplay.datasets import Dataset, Trajectory
 from jaxreplay.datasets.files import values
 from jaxreplay.datasets.files.arrays import arrow_column
@@ -69,10 +70,10 @@ def from_hugging_face(dataset: Any, columns: Mapping[str, Any] | None = None, mi
     if not isinstance(dataset, library.Dataset):
         kind = type(dataset).__name__
         raise TypeError(f"from_hugging_face: expected a datasets.Dataset, one split that is no stream, got {kind}")
-    check_missing_final(missing_final)
+    trees.check_choice("missing_final", missing_final, ("drop", "repeat"))
     if columns is not None:
         there, table = dataset.column_names, dataset.with_format("arrow")
-        read = lambda name: arrow_column(table.select_columns([name])[:][name].chunks)  # noqa: E731
+        read = lambda name: arrow_column(table.select_columns([name])[:][name].chunks, len(table))  # noqa: E731
         return joined("from_hugging_face", lambda: read_by_name(there, read, columns, missing_final))
     names = set(dataset.column_names)
     for name in FLAGS:

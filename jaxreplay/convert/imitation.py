@@ -97,8 +97,7 @@ def from_imitation(data: Any, unknown_end: str = "terminated") -> Any:
     `{"observation", "action"}`, `[N, ...]`, with "infos" a list; for a buffer of independent items. Raises TypeError
     for other objects, ValueError for an `unknown_end` that is none, and what `Trajectory` and `Dataset` raise.
     """
-    if unknown_end not in ("terminated", "truncated"):
-        raise ValueError(f"unknown_end: expected 'terminated' or 'truncated', got {unknown_end!r}")
+    trees.check_choice("unknown_end", unknown_end, ("terminated", "truncated"))
     every = list(data) if isinstance(data, Sequence) and not hasattr(data, "obs") else [data]
     if not every:
         raise ValueError("from_imitation: expected at least one trajectory, got none")

@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxreplay.convert.sources import check_missing_final, joined, read_dataset, refuse_unheld
+from jaxreplay._core import trees
+from jaxreplay.convert.sources import joined, read_dataset, refuse_unheld
 from jaxreplay.datasets import Dataset
 from jaxreplay.datasets.files.d4rl import join_columns
 
@@ -56,7 +57,7 @@ def from_numpy(arrays: Mapping[str, Any], missing_final: str = "drop") -> Datase
 
     Raises ValueError naming the array that is missing or does not fit.
     """
-    check_missing_final(missing_final)
+    trees.check_choice("missing_final", missing_final, ("drop", "repeat"))
     if not isinstance(arrays, Mapping) or not all(isinstance(name, str) for name in arrays):
         raise TypeError(f"from_numpy: expected a dict of arrays by their names, got {str(arrays)[:60]}")
     arrays = {name: jax.tree.map(np.asarray, value) for name, value in arrays.items() if value is not None}

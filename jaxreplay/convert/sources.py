@@ -139,12 +139,6 @@ def joined(what: str, join: Callable[[], tuple[Store, Report]]) -> Dataset:
         raise type(error)(f"{what}: {error}") from error
 
 
-def check_missing_final(missing_final: str) -> None:
-    """Raise ValueError for what is no way to treat a last row whose next observation is not known."""
-    if missing_final not in ("drop", "repeat"):
-        raise ValueError(f"missing_final: expected 'drop' or 'repeat', got {missing_final!r}")
-
-
 def refuse_unheld(what: str, target: str, held: Store | None, parts: Sequence[str], drop: Sequence[str]) -> None:
     """Raise ValueError naming the first leaf of the `parts` of episodes for which there is no place, unless dropped.
 

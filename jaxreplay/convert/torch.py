@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jaxreplay._core import trees
-from jaxreplay.convert.sources import check_missing_final, joined, plain, read_rows
+from jaxreplay.convert.sources import joined, plain, read_rows
 from jaxreplay.datasets import Dataset
 from jaxreplay.datasets.files.d4rl import read_by_name
 from jaxreplay.datasets.files.opening import need
@@ -70,7 +70,7 @@ def from_torch(dataset: Any, columns: Mapping[str, Any] | None = None, missing_f
     Leaves are tensors, arrays or numbers, and keep their bits. The `report` of the result says how the episodes end and
     what was left out. Raises TypeError for a dataset without a length, ValueError naming the leaf that does not fit.
     """
-    check_missing_final(missing_final)
+    trees.check_choice("missing_final", missing_final, ("drop", "repeat"))
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise TypeError(f"from_torch: expected a map-style dataset, with a length, got {type(dataset).__name__}")
     if not len(dataset):

@@ -12,6 +12,7 @@ from jaxreplay.datasets.report import Report
 from jaxreplay.datasets.store import Store, check_same, concat
 from jaxreplay.datasets.workers import run_in_order, with_progress
 
+BESIDE = "namespace_metadata.json"  # of Minari, beside its data sets
 Listed: TypeAlias = tuple[pathlib.Path, ValueError | None]
 """A file or data set folder to read, or why it cannot be."""
 
@@ -27,12 +28,8 @@ def load_store(
 ) -> tuple[Store, Report]:
     """Read files and folders, in order; see `Dataset.load`."""
     trees.check_count("workers", workers)
-    for name, value, allowed in (
-        ("on_error", on_error, ("raise", "skip")),
-        ("missing_final", missing_final, ("drop", "repeat")),
-    ):
-        if value not in allowed:
-            raise ValueError(f"{name}: expected {' or '.join(map(repr, allowed))}, got {value!r}")
+    trees.check_choice("on_error", on_error, ("raise", "skip"))
+    trees.check_choice("missing_final", missing_final, ("drop", "repeat"))
     files, ignored = list_files(paths)
     found: dict[int, tuple[str, Store]] = {}
     first, report = None, Report(ignored=tuple(ignored))
@@ -108,7 +105,7 @@ def _files_of(path: pathlib.Path, root: pathlib.Path, ignored: list[str]) -> lis
             files += _files_of(inner, root, ignored) if any(inner.iterdir()) else []
         elif formats.is_foreign(inner):
             ignored.append(str(inner))
-        elif not formats.is_beside(inner):
+        elif inner.name != BESIDE:
             files.append((inner, None))
     if not files:
         names = "".join(f"; {name}: it is of no known format" for name in ignored[before:])

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import math
 import pathlib
 import zipfile
@@ -12,7 +13,6 @@ import numpy as np
 
 from jaxreplay._core import trees
 from jaxreplay.datasets.files.d4rl import MOST_COMPRESSED, join_columns, read_flags
-from jaxreplay.datasets.files.frames import decode_images
 from jaxreplay.datasets.files.imitation import read_array
 from jaxreplay.datasets.files.opening import naming, need
 from jaxreplay.datasets.report import Report
@@ -20,7 +20,7 @@ from jaxreplay.datasets.store import Store
 
 OGBENCH = {"observations", "actions", "terminals"}
 MOST_REPEATED = 2**16  # a file in which values are told once for many rows is not made larger by more
-ROWS = 256  # of Parquet that are decoded at a time
+ROWS, IMAGES = 8192, 256  # of Parquet that are decoded at a time
 
 
 @contextlib.contextmanager
@@ -78,28 +78,58 @@ def open_parquet(files: Sequence[pathlib.Path]) -> tuple[list[str], Callable[[st
         with naming(file):
             known.append(parquet.read_metadata(file))
 
+    schema = known[0].schema.to_arrow_schema()
+
     def pieces(name: str) -> Iterator[Any]:
+        rows = ROWS if name in schema.names and not schema.field(name).type.num_fields else IMAGES
         for file, metadata in zip(files, known):
             with naming(file), parquet.ParquetFile(file, metadata=metadata) as opened:
-                yield from (batch.column(name) for batch in opened.iter_batches(ROWS, columns=[name]))
+                yield from (batch.column(name) for batch in opened.iter_batches(rows, columns=[name]))
 
-    most = MOST_REPEATED * sum(file.stat().st_size for file in files)
-    return known[0].schema.to_arrow_schema().names, lambda name: arrow_column(pieces(name), most)
+    count, most = sum(each.num_rows for each in known), MOST_REPEATED * sum(file.stat().st_size for file in files)
+    return schema.names, lambda name: arrow_column(pieces(name), count, most)
 
 
-def arrow_column(chunks: Iterable[Any], most: float = math.inf) -> np.ndarray:
-    """Read the chunks of an Arrow column as one array `[N, ...]`: of numbers, lists of one length, or images.
+def arrow_column(chunks: Iterable[Any], count: int, most: float = math.inf) -> np.ndarray:
+    """Read the chunks of an Arrow column of N rows as one array `[N, ...]`: of numbers, lists of one length, or images.
 
     Raises ValueError for anything else, where a value is missing, and for more than `most` bytes.
     """
-    pieces = []
-    for chunk in chunks:
-        if not len(chunk):
-            continue
-        pieces.append(decode_images(chunk, most) if hasattr(chunk, "field") else read_array(chunk))
-        most -= pieces[-1].nbytes
-        if most < 0:
+    at, column = 0, np.empty(0)
+    for chunk in filter(len, chunks):
+        piece = _decode_images(chunk, most) if hasattr(chunk, "field") else read_array(chunk)
+        if not at and count * piece.nbytes > most * len(piece):
             raise ValueError("its values are more than the file can hold")
-    if len({piece.shape[1:] for piece in pieces}) != 1:
-        raise ValueError(f"expected rows of one shape, got {sorted({x.shape[1:] for x in pieces}) or 'no row'}")
-    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        column = column if at else np.empty((count, *piece.shape[1:]), piece.dtype)
+        if (piece.shape[1:], piece.dtype) != (column.shape[1:], column.dtype):
+            raise ValueError(f"expected rows of one shape, got {column.shape[1:]} and {piece.shape[1:]}")
+        column[at : at + len(piece)] = piece
+        at += len(piece)
+    if not at:
+        raise ValueError("expected rows of one shape, got no row")
+    return column
+
+
+def _decode_images(values: Any, most: float) -> np.ndarray:
+    """Decode the images of an Arrow column `struct{bytes, path}`, as Hugging Face has them: `[N, height, width, ...]`.
+
+    Raises ValueError for images of several sizes, for more than `most` bytes of them, and for an image without bytes:
+    its path is not followed.
+    """
+    library = need("PIL.Image", "Pillow", "lerobot", "reading images")
+    frames: np.ndarray | None = None
+    for i, value in enumerate(values):
+        row = value.as_py() or {}
+        if not isinstance(row.get("bytes"), bytes):
+            raise ValueError(f"expected the bytes of an image, got path {row.get('path')!r}, which is not followed")
+        with naming(f"image {i}"), library.open(io.BytesIO(row["bytes"])) as image:
+            if len(values) * image.width * image.height > most:
+                raise ValueError(f"{len(values)} images of {image.size} are more than the file can hold")
+            frame = np.asarray(image.convert("RGB") if image.mode == "P" else image)
+        if frames is None:
+            frames = np.empty((len(values), *frame.shape), frame.dtype)
+        if (frame.shape, frame.dtype) != (frames.shape[1:], frames.dtype):
+            raise ValueError(f"expected images of one size, got {frames.shape[1:]} and {frame.shape}")
+        frames[i] = frame
+    assert frames is not None
+    return frames

@@ -31,11 +31,6 @@ def is_folder(path: pathlib.Path) -> bool:
     return (path / ".zgroup").is_file() and (path / ENDS / ".zarray").is_file()
 
 
-def is_zip(names: set[str]) -> bool:
-    """Tell by the names of its members whether a zip is such a replay buffer."""
-    return f"{ENDS}/.zarray" in names
-
-
 def read(path: pathlib.Path, columns: Mapping[str, Any] | None, missing_final: str) -> tuple[Store, Report]:
     """Read a replay buffer; `data/action` are the actions, and all other `data` observations, unless `columns` says.
 

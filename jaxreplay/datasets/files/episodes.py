@@ -15,7 +15,7 @@ import numpy as np
 from jaxreplay.datasets.columns import pieces
 from jaxreplay.datasets.files import archive, atomic, values
 from jaxreplay.datasets.store import Chunk, Store, consecutive
-from jaxreplay.datasets.trajectory import PARTS
+from jaxreplay.datasets.trajectory import PARTS, check_infos
 
 KIND = "jaxreplay data set"
 FLAGS = ("terminated", "truncated")
@@ -102,8 +102,7 @@ def read(path: pathlib.Path) -> Store:
     if infos is not None:
         remaining = iter(infos)
         infos = [list(itertools.islice(remaining, n)) for n in length.tolist()]
-        infos = [None if each[0] is None else each for each in infos]
+        infos = [None if each[0] is None else check_infos(each, len(each)) for each in infos]
     store = Store((Chunk(**parts),), consecutive(length, terminated, truncated, infos, data))
-    for i in {0, *np.flatnonzero([each is not None for each in store.table.infos]).tolist()}:
-        store.trajectory(i)  # makes the checks of a trajectory
+    store.trajectory(0)  # makes the checks of a trajectory
     return store

@@ -30,6 +30,7 @@ KNOWN = (
 )
 
 SUFFIXES = {".npz", ".hdf5", ".h5", ".pkl", ".pickle", ".arrow", ".parquet"}
+BEGINNINGS = {b"PK\x03\x04": "zip", b"PK\x05\x06": "zip", b"\x89HDF": "HDF5", b"PAR1": "Parquet"}
 FOREIGN = {
     *("readme", "license", "licence", "notice", "makefile", "thumbs.db"),
     *(".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".mp4", ".webm", ".avi", ".mov", ".wav", ".mp3"),
@@ -42,11 +43,6 @@ def is_folder_format(path: pathlib.Path) -> bool:
     return any(module.is_folder(path) for module in (minari, imitation, diffusion_policy, lerobot))
 
 
-def is_beside(path: pathlib.Path) -> bool:
-    """Tell whether a file in a folder of data sets is none of them, but known to lie there."""
-    return path.name == "namespace_metadata.json"  # of Minari
-
-
 def is_foreign(path: pathlib.Path) -> bool:
     """Tell whether a file in a folder is plainly none of a data set, as a README, a picture or a log.
 
@@ -57,7 +53,7 @@ def is_foreign(path: pathlib.Path) -> bool:
         return False
     with path.open("rb") as file:
         start = file.read(512)
-    if _hdf5(start) or _zip(start) or _parquet(start) or pickles.is_pickle(start, path):
+    if start[:4] in BEGINNINGS or pickles.is_pickle(start, path):
         return False
     return path.name.lower() in FOREIGN or path.suffix.lower() in FOREIGN or (path.suffix != "" and _is_text(start))
 
@@ -94,18 +90,19 @@ def _read(
         return minari.read(path) if minari.is_folder(path) else imitation.read(path)
     with path.open("rb") as file:
         start = file.read(8)
-    if _zip(start):
+    kind = BEGINNINGS.get(start[:4])
+    if kind == "zip":
         return _read_zip(path, missing_final, columns)
-    if _hdf5(start):
+    if kind == "HDF5":
         if columns is None and minari.is_file(path):
             return minari.read(path)
         with inside.open_hdf5(path) as (members, found):
             if columns is not None:
                 return d4rl.read_by_name(list(found), found.__getitem__, columns, missing_final)
-            if robomimic.is_layout(found):
+            if any(map(robomimic.DEMO.fullmatch, found)):
                 return robomimic.read(members, found, missing_final)
             return d4rl.join_columns(found, missing_final)
-    if _parquet(start):
+    if kind == "Parquet":
         if columns is None:
             raise ValueError('it is Parquet; name its columns, as columns={"observations": "obs", "actions": "act"}')
         return d4rl.read_by_name(*arrays.open_parquet([path]), columns, missing_final)
@@ -121,7 +118,7 @@ def _read_zip(path: pathlib.Path, missing_final: str, columns: Mapping[str, Any]
     if not archive.is_own(path) and zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as members:
             names = set(members.namelist())
-        if diffusion_policy.is_zip(names):
+        if f"{diffusion_policy.ENDS}/.zarray" in names:
             return diffusion_policy.read(path, columns, missing_final)
         with arrays.open_npz(path) as (found, read_array):
             if columns is not None:
@@ -139,15 +136,3 @@ def _read_zip(path: pathlib.Path, missing_final: str, columns: Mapping[str, Any]
 def _refuse(columns: Any) -> None:
     if columns is not None:
         raise ValueError("columns: the parts of this format have names of their own; load it without columns")
-
-
-def _parquet(start: bytes) -> bool:
-    return start[:4] == b"PAR1"
-
-
-def _zip(start: bytes) -> bool:
-    return start[:4] in (b"PK\x03\x04", b"PK\x05\x06")
-
-
-def _hdf5(start: bytes) -> bool:
-    return start[:8] == b"\x89HDF\r\n\x1a\n"

@@ -102,9 +102,11 @@ def read_array(values: Any) -> np.ndarray:
     import pyarrow
 
     shape = [len(values)]
-    while isinstance(values, pyarrow.ExtensionArray):
-        values = values.storage
-    while values.type.num_fields:  # `types.is_nested` of older versions knows no lists of fixed size
+    while (extended := isinstance(values, pyarrow.ExtensionArray)) or values.type.num_fields:
+        if extended:
+            values = values.storage
+            continue
+        # It is nested: `types.is_nested` of older versions knows no lists of fixed size.
         if not hasattr(values, "flatten") or not hasattr(values.type, "value_type") or values.null_count:
             raise ValueError(f"expected lists of numbers, got {values.type}")
         inner = values.flatten()
@@ -115,8 +117,6 @@ def read_array(values: Any) -> np.ndarray:
             raise ValueError("its lists have different lengths")
         shape.append(width)
         values = inner
-        while isinstance(values, pyarrow.ExtensionArray):
-            values = values.storage
     if values.null_count:
         raise ValueError("a number is missing")
     return np.array(values.to_numpy(zero_copy_only=False)).reshape(shape)

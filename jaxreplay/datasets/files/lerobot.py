@@ -15,7 +15,6 @@ import numpy as np
 
 from jaxreplay.datasets.files.arrays import open_parquet
 from jaxreplay.datasets.files.d4rl import read_by_name
-from jaxreplay.datasets.files.frames import decode_video
 from jaxreplay.datasets.files.inside import check_entry, check_folder
 from jaxreplay.datasets.files.opening import holds_keys, naming, need
 from jaxreplay.datasets.joining import with_data
@@ -129,11 +128,44 @@ def _video(
     for file, each in rows.items():
         check_entry(file, path)
         mine = np.concatenate(each)
-        decoded = decode_video(file, seconds[mine], rate)
+        decoded = _decode_video(file, seconds[mine], rate)
         if frames is None:
             frames = np.empty((at, *decoded.shape[1:]), np.uint8)
         if decoded.shape[1:] != frames.shape[1:]:
             raise ValueError(f"{file}: expected frames of shape {frames.shape[1:]}, got {decoded.shape[1:]}")
         frames[mine] = decoded
     assert frames is not None
+    return frames
+
+
+def _decode_video(path: pathlib.Path, seconds: Sequence[float] | np.ndarray, rate: float) -> np.ndarray:
+    """Decode the frames of a video at some times, in any order, uint8 `[N, height, width, 3]`; `rate` a second.
+
+    Times are rounded to whole frames. Raises ValueError if the video has no frame at one of them, and for what is no
+    MP4: playlists, which the library would follow to other files, are among the other formats.
+    """
+    av = need("av", "PyAV", "lerobot", f"{path}: reading videos")
+    wanted = np.rint(np.asarray(seconds, np.float64) * rate).astype(np.int64)
+    order = np.argsort(wanted, kind="stable")
+    frames: np.ndarray | None = None
+    at = 0
+    with naming(path), av.open(str(path), format="mp4") as container:
+        if not container.streams.video:
+            raise ValueError("there is no video in it")
+        for frame in container.decode(video=0):
+            number = round(float(frame.time or 0.0) * rate)
+            first = at
+            while at < len(order) and wanted[order[at]] == number:
+                at += 1
+            if at == first:
+                if at == len(order):
+                    break
+                continue
+            pixels = frame.to_ndarray(format="rgb24")
+            if frames is None:
+                frames = np.empty((len(order), *pixels.shape), np.uint8)
+            frames[order[first:at]] = pixels
+    if frames is None or at < len(order):
+        missing = wanted[order[at]] if len(order) else 0
+        raise ValueError(f"{path}: there is no frame {missing}, at {missing / rate:g} seconds")
     return frames

@@ -20,11 +20,6 @@ DEMO = re.compile(r"data/(demo_\d+)/(.+)")
 PARTS = {"obs": "observations", "next_obs": "next_observations", "actions": "actions", "rewards": "rewards"}
 
 
-def is_layout(found: Mapping[str, Any]) -> bool:
-    """Tell by the names of its data sets whether an HDF5 file is robomimic's."""
-    return any(DEMO.fullmatch(name) for name in found)
-
-
 def read(file: Any, found: Mapping[str, Any], missing_final: str) -> tuple[Store, Report]:
     """Read the demonstrations in order of their numbers.
 
