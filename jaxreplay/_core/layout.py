@@ -21,7 +21,9 @@ from jaxreplay._core import trees
 from jaxreplay._core.next_of import resolve_next_of
 from jaxreplay.types import PyTree
 
-PACKED_BYTES = 256  # a larger leaf costs less in a gather of its own than in a copy out of the record
+# A larger leaf costs less in a gather of its own than in a copy out of the record. Measured on a CPU with leaves of 16
+# to 256 bytes: transitions and windows of 4 take 0.8 to 1.06 of the time, sequences of 80 1.04 to 1.3: see `apart`.
+PACKED_BYTES = 256
 OWN_WORDS = 2  # of each record: (episode, ordinal) in a step's, (start, newest) in an episode's
 
 

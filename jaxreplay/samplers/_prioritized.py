@@ -14,7 +14,7 @@ from jaxreplay._core.clock import time_of_slot
 from jaxreplay._core.lookup import flat_index
 from jaxreplay._core.rings import Rings, Span
 from jaxreplay.samplers import sum_tree
-from jaxreplay.samplers.drawable import forget_lost, leaf_index, may_wait, weigh, weigh_startable
+from jaxreplay.samplers.drawable import forget_lost, leaf_index, may_wait, weigh_newest, weights_of
 from jaxreplay.samplers.redraw import CANDIDATES, ROUNDS, draw_until
 from jaxreplay.samplers.sums import Tree, unit
 from jaxreplay.types import Rows
@@ -108,19 +108,19 @@ class Prioritized:
         if self.new_priority is not None:
             new = self._weight(jnp.float32(self.new_priority and max(self.new_priority, TINY)), rings)
         weights, start = jnp.where(valid, new, 0.0), slots[0] * rings.num_envs
-        kept = state.kept
-        in_tree = weights if kept is None else jnp.zeros_like(weights)
         index = flat_index(rings, slots[:, None], jnp.arange(rings.num_envs, dtype=jnp.int32)[None]).ravel()
-        if slots.shape[0] == 1:
-            tree = sum_tree.set_block(state.tree, start, in_tree[0])
-            kept = None if kept is None else lax.dynamic_update_slice(kept, weights[0], (start,))
+        single, tree, kept = slots.shape[0] == 1, state.tree, state.kept
+        if kept is not None:
+            if single:
+                kept = lax.dynamic_update_slice(kept, weights[0], (start,))
+            else:
+                kept = kept.at[index].set(weights.ravel(), unique_indices=True, mode="promise_in_bounds")
+            tree = weigh_newest(tree, kept, rings, slots.shape[0], self._waited_for)
+        elif single:
+            tree = sum_tree.set_block(tree, start, weights[0])
         else:
             num_leaves = rings.num_slots * rings.num_envs
-            tree = sum_tree.set_wrapped(state.tree, start, index, in_tree.ravel(), num_leaves)
-            if kept is not None:
-                kept = kept.at[index].set(weights.ravel(), unique_indices=True, mode="promise_in_bounds")
-        if kept is not None:
-            tree = weigh_startable(tree, kept, rings, slots.shape[0], self.view)
+            tree = sum_tree.set_wrapped(tree, start, index, weights.ravel(), num_leaves)
         tree, lost = forget_lost(tree, rings, state.lost)
         return state.replace(tree=tree, kept=kept, lost=lost)
 
@@ -128,10 +128,11 @@ class Prioritized:
         slot, env, held = lookup.find_slots(rings, rows)
         index = leaf_index(state.tree, rings, slot, env, held)
         tree = sum_tree.set_leaves(state.tree, index, jnp.zeros(index.shape, jnp.float32))
-        if state.kept is not None and self.view is not None and self.view.whole:
-            earlier = rows.time[:, None] - jnp.arange(1, self.view.reach, dtype=jnp.int32)[None]
-            before = Rows(earlier.ravel(), jnp.repeat(rows.env, self.view.reach - 1))
-            tree = weigh(tree, state.kept, rings, before, self.view)
+        if state.kept is not None and self._waited_for.whole:
+            reach = self._waited_for.reach
+            earlier = rows.time[:, None] - jnp.arange(1, reach, dtype=jnp.int32)[None]
+            before = Rows(earlier.ravel(), jnp.repeat(rows.env, reach - 1))
+            tree = sum_tree.set_leaves(tree, *weights_of(tree, state.kept, rings, before, self._waited_for))
         return state.replace(tree=tree)
 
     def on_clear(self, state: Priorities, rings: Rings) -> Priorities:
@@ -155,7 +156,7 @@ class Prioritized:
         """Take note that open episodes were closed without a write: rows may have waited for that."""
         if state.kept is None:
             return state
-        return state.replace(tree=weigh_startable(state.tree, state.kept, rings, 1, self.view))
+        return state.replace(tree=weigh_newest(state.tree, state.kept, rings, 1, self._waited_for))
 
     def draw(
         self, state: Priorities, rings: Rings, key: jax.Array, batch_size: int, view: View
@@ -194,8 +195,7 @@ class Prioritized:
         index, kept, in_tree = jnp.where(last, index, sum_tree.nowhere(marked)), state.kept, weight
         if kept is not None:
             kept = kept.at[index].set(weight, mode="drop", wrap_negative_indices=False)
-            assert self.view is not None
-            in_tree = jnp.where(self.view.find(rings, rows).valid, weight, 0.0)
+            in_tree = jnp.where(self._waited_for.find(rings, rows).valid, weight, 0.0)
         return state.replace(tree=sum_tree.set_leaves(marked, index, in_tree), kept=kept, largest=largest)
 
     def priorities(self, state: Priorities, rings: Rings, rows: Rows) -> jax.Array:
@@ -207,6 +207,12 @@ class Prioritized:
             weight = state.kept.at[index].get(mode="fill", fill_value=0, wrap_negative_indices=False)
         size = weight ** (1 / self.exponent) if self.exponent else jnp.ones_like(weight)
         return jnp.where(weight > 0, jnp.clip(size, TINY, LARGEST), 0.0)
+
+    @property
+    def _waited_for(self) -> View:
+        """The view that rows wait for, where there is one; see `may_wait`."""
+        assert self.view is not None
+        return self.view
 
     def _weight(self, priorities: jax.Array, rings: Rings) -> jax.Array:
         """Turn priorities into the numbers in leaves: bounded, so that the tree computes with normal numbers."""

@@ -29,32 +29,42 @@ def may_wait(view: View | None) -> bool:
     return True
 
 
-def weigh_startable(tree: Tree, kept: jax.Array, rings: Rings, length: int, view: View | None) -> Tree:
-    """Give the rows that the newest `length` slices complete the weight that is kept for them, if the view can start.
+def weigh_newest(tree: Tree, kept: jax.Array, rings: Rings, length: int, view: View) -> Tree:
+    """Give the newest `length` slices, and the older rows that they complete, the weight that is kept for them.
 
-    Those slices have weight zero before.
+    Rows that the view cannot start from get weight zero. All is written at once: between two writes of the leaves XLA
+    would copy them.
     """
-    assert view is not None
     assert view.completes is not None
-    first = rings.clock.time - length
+    now, length = rings.clock.time, min(length, rings.num_slots)
+    new = now - length + jnp.arange(length, dtype=jnp.int32)
+    if min(view.completes) < length:  # some of the new rows may be usable at once
+        earlier = {step + i for step in view.completes for i in range(length)} - {*range(length)}
+        time = jnp.concatenate([new, now - 1 - jnp.array(sorted(earlier), jnp.int32)])
+        return sum_tree.set_leaves(tree, *weights_of(tree, kept, rings, _all_envs(rings, time), view))
     if view.grid > 1:
-        (step,) = view.completes
-        first -= step
-        time = first + (-first) % view.grid + jnp.arange(0, length, view.grid, dtype=jnp.int32)
+        first = new[0] - max(view.completes)
+        earlier = first + -first % view.grid + jnp.arange(0, length, view.grid, dtype=jnp.int32)
     else:
-        back = sorted({step + i for step in view.completes for i in range(length) if step + i < rings.num_slots})
-        time = rings.clock.time - 1 - jnp.array(back, jnp.int32)
-    time = time[:, None]
-    env = jnp.arange(rings.num_envs, dtype=jnp.int32)[None]
-    rows = Rows(*(x.ravel() for x in jnp.broadcast_arrays(time, env)))
-    return weigh(tree, kept, rings, rows, view)
+        steps = {step + i for step in view.completes for i in range(length)}
+        earlier = now - 1 - jnp.array(sorted(steps), jnp.int32)
+    index, weights = weights_of(tree, kept, rings, _all_envs(rings, earlier), view)
+    zeroed = leaf_index(tree, rings, *lookup.find_slots(rings, _all_envs(rings, new)))
+    index = jnp.concatenate([zeroed, index])
+    return sum_tree.set_leaves(tree, index, jnp.concatenate([jnp.zeros(zeroed.shape, jnp.float32), weights]))
 
 
-def weigh(tree: Tree, kept: jax.Array, rings: Rings, rows: Rows, view: View) -> Tree:
-    """Give rows `[B]` the weight that is kept for them where the view can start from them, and zero elsewhere."""
+def weights_of(tree: Tree, kept: jax.Array, rings: Rings, rows: Rows, view: View) -> tuple[jax.Array, jax.Array]:
+    """Return the leaves of rows `[B]`, and the weight that is kept for them, zero if the view cannot start there."""
     index = leaf_index(tree, rings, *lookup.find_slots(rings, rows))
     weight = kept.at[index].get(mode="fill", fill_value=0, wrap_negative_indices=False)
-    return sum_tree.set_leaves(tree, index, jnp.where(view.find(rings, rows).valid, weight, 0.0))
+    return index, jnp.where(view.find(rings, rows).valid, weight, 0.0)
+
+
+def _all_envs(rings: Rings, time: jax.Array) -> Rows:
+    """List the rows of all envs at times `[N]`."""
+    env = jnp.arange(rings.num_envs, dtype=jnp.int32)[None]
+    return Rows(*(x.ravel() for x in jnp.broadcast_arrays(time[:, None], env)))
 
 
 def forget_lost(tree: Tree, rings: Rings, lost: jax.Array) -> tuple[Tree, jax.Array]:
