@@ -150,7 +150,6 @@ def _kept_in(path: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _whole_or_not(minari: Any, dataset_id: str) -> Iterator[None]:
-    """Leave no half-written data set behind."""
     folder = pathlib.Path(minari.storage.datasets_root_dir.get_dataset_path(dataset_id))
     existed = folder.exists()
     try:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxreplay._core import trees
 from jaxreplay.convert.sources import joined, plain, read_rows
 from jaxreplay.datasets import Dataset
+from jaxreplay.datasets.comparing import compare_kinds
 from jaxreplay.datasets.files.d4rl import read_by_name
 from jaxreplay.datasets.files.opening import need
 from jaxreplay.datasets.files.values import EXTENDED
@@ -105,22 +106,20 @@ def _stack_items(dataset: Any, pick: Callable[[Any], PyTree]) -> Any:
     treedef: Any = None
     for i in range(count):
         item = pick(dataset[i])
-        named, came = trees.paths(item), jax.tree.structure(item)
-        leaves = [_from_tensor(path, leaf) for path, leaf in named]
+        leaves, came = [_from_tensor(path, leaf) for path, leaf in trees.paths(item)], jax.tree.structure(item)
         if treedef is None:
             treedef, columns = came, [np.empty((count, *leaf.shape), leaf.dtype) for leaf in leaves]
         if came != treedef:
             raise ValueError(f"from_torch: item {i}: expected the containers of the first, {treedef}, got {came}")
-        for (path, _), column, leaf in zip(named, columns, leaves, strict=True):
-            if (column.shape[1:], column.dtype) != (leaf.shape, leaf.dtype):
-                expected, got = trees.describe(column.shape[1:], column.dtype), trees.describe(leaf.shape, leaf.dtype)
-                raise ValueError(f"from_torch: item {i}: {path}: expected {expected} as in the first, got {got}")
+        like = [column[0] for column in columns]
+        if problem := compare_kinds(*(jax.tree.unflatten(treedef, each) for each in (like, leaves))):
+            raise ValueError(f"from_torch: item {i}: {problem}, as in the first")
+        for column, leaf in zip(columns, leaves, strict=True):
             column[i] = leaf
     return jax.tree.unflatten(treedef, columns)
 
 
 def _from_tensor(path: str, leaf: Any) -> np.ndarray:
-    """Give a leaf as an array with the bits that it has."""
     if not hasattr(leaf, "detach"):
         return _as_array(path, leaf)
     import torch

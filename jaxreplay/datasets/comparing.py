@@ -1,13 +1,15 @@
 """Whether two values are the same, and where they first differ."""
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 
 from jaxreplay._core import trees
 from jaxreplay.types import PyTree
+
+Kind: TypeAlias = tuple[tuple[int, ...], Any]  # a shape and a dtype
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,26 +28,38 @@ class Comparison:
         return self.difference or "they are equal"
 
 
-def compare_kinds(expected: PyTree, came: PyTree, skip: int = 0) -> str | None:
-    """Say where the shapes, dtypes or containers of two pytrees of arrays first differ; byte orders are no matter.
+def compare_kinds(expected: PyTree, came: PyTree) -> str | None:
+    """Say where the shapes, dtypes or containers of two pytrees of arrays first differ; byte orders are no matter."""
+    found = first_difference(expected, came)
+    if found is None:
+        return None
+    path, *kinds = found
+    if not path:
+        return f"the containers differ: got {jax.tree.structure(came)}, expected {jax.tree.structure(expected)}"
+    wanted, got = (kind and trees.describe(*kind) for kind in kinds)
+    return f"{path}: expected {wanted or 'nothing there'}, got {got or 'nothing'}"
 
-    skip: how many leading axes are not compared.
+
+def first_difference(expected: PyTree, came: PyTree, skip: int = 0) -> tuple[str, Kind | None, Kind | None] | None:
+    """Find the first path at which the shapes or dtypes of two pytrees differ: it, what was expected, and what came.
+
+    The path is empty if the containers alone differ. skip: how many leading axes are not compared.
     """
     (wanted, one), (got, other) = jax.tree.flatten(expected), jax.tree.flatten(came)
-    if one == other:
-        pairs = enumerate(zip(wanted, got))
-        first = next((i for i, (a, b) in pairs if _kind(a, skip) != _kind(b, skip)), None)
-        if first is None:
-            return None
-        path, *kinds = trees.paths(expected)[first][0], _kind(wanted[first], skip), _kind(got[first], skip)
-    else:
-        known, found = ({path: _kind(leaf, skip) for path, leaf in trees.paths(tree)} for tree in (expected, came))
-        path = next((path for path in [*known, *found] if known.get(path) != found.get(path)), None)
-        if path is None:
-            return f"the containers differ: got {other}, expected {one}"
-        kinds = [known.get(path), found.get(path)]
-    mine, theirs = (None if kind is None else trees.describe(*kind) for kind in kinds)
-    return f"{path}: expected {mine or 'nothing there'}, got {theirs or 'nothing'}"
+    if one == other and all(_kind(a, skip) == _kind(b, skip) for a, b in zip(wanted, got)):
+        return None
+    known, found = _kinds(expected, skip), _kinds(came, skip)
+    path = next((path for path in [*known, *found] if known.get(path) != found.get(path)), "")
+    return path, known.get(path), found.get(path)
+
+
+def _kinds(tree: PyTree, skip: int) -> dict[str, Kind]:
+    """Return the kind of each leaf; a path that stands for two, as `a.b` may, gets a number."""
+    kinds: dict[str, Kind] = {}
+    for path, leaf in trees.paths(tree):
+        number = sum(known.split(" (")[0] == path for known in kinds) if path in kinds else 0
+        kinds[f"{path} ({number + 1})" if number else path] = _kind(leaf, skip)
+    return kinds
 
 
 def compare(path: str, one: Any, other: Any, rtol: float = 0.0, atol: float = 0.0) -> str | None:
@@ -100,7 +114,7 @@ def _near(a: np.ndarray, b: np.ndarray, rtol: float, atol: float) -> np.ndarray:
     return (gap <= atol + rtol * np.abs(b).astype(np.float64)) & np.isfinite(gap)
 
 
-def _kind(leaf: Any, skip: int) -> tuple[tuple[int, ...], Any]:
+def _kind(leaf: Any, skip: int) -> Kind:
     dtype = leaf.dtype if trees.is_key_dtype(leaf.dtype) else leaf.dtype.newbyteorder("=")
     return tuple(leaf.shape[skip:]), dtype
 

@@ -39,7 +39,6 @@ def assign(key: jax.Array, lengths: np.ndarray, wished: Sequence[int | float]) -
 
 
 def _deviation(lengths: np.ndarray, part: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Count the steps that each part has beyond its wish."""
     return np.bincount(part, weights=lengths, minlength=len(target)) - target
 
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxreplay._core import trees
-from jaxreplay.datasets.comparing import compare_kinds
+from jaxreplay.datasets.comparing import first_difference
 from jaxreplay.datasets.trajectory import PARTS, Trajectory
 from jaxreplay.types import PyTree
 
@@ -183,26 +183,13 @@ def check_same(one: Store, other: Store, first: str, name: str) -> None:
     """Raise ValueError naming the first column of the `other` that is not like the one's, where both have episodes."""
     if not one.chunks or not other.chunks:
         return
-    expected, came = one.chunks[0], other.chunks[0]
-    if compare_kinds(*([getattr(chunk, part) for part in PARTS] for chunk in (expected, came)), skip=1) is None:
-        return
-    wanted, got = _kinds(expected), _kinds(came)
-    for path in [*wanted, *got]:
-        a, b = wanted.get(path), got.get(path)
-        if a != b:
+    for part in PARTS:
+        expected, came = ({part: getattr(store.chunks[0], part)} for store in (one, other))
+        if found := first_difference(expected, came, skip=1):
+            path, a, b = found
+            if not path:
+                a, b = jax.tree.structure(expected[part]), jax.tree.structure(came[part])
+                raise ValueError(f"{name}: the containers of {part} differ: got {b}, in {first} it is {a}")
             mine = f"{path} is {trees.describe(*b)} a step" if b else f"there is no {path}"
             theirs = f"it is {trees.describe(*a)}" if a else "there is none"
             raise ValueError(f"{name}: {mine}, in {first} {theirs}; all must have one structure")
-    for part in PARTS:
-        a, b = jax.tree.structure(getattr(expected, part)), jax.tree.structure(getattr(came, part))
-        if a != b:
-            raise ValueError(f"{name}: the containers of {part} differ: got {b}, in {first} it is {a}")
-
-
-def _kinds(chunk: Chunk) -> dict[str, tuple[tuple[int, ...], Any]]:
-    """Return the shape and dtype of each column; a path that stands for two, as `a.b` may, gets a number."""
-    kinds: dict[str, tuple[tuple[int, ...], Any]] = {}
-    for path, column in chunk.columns():
-        number = sum(known.split(" (")[0] == path for known in kinds) if path in kinds else 0
-        kinds[f"{path} ({number + 1})" if number else path] = column.shape[1:], column.dtype
-    return kinds

@@ -48,7 +48,7 @@ def test_a_tolerance_that_is_none_is_refused(tolerance: dict[str, float]) -> Non
 def test_columns_of_one_path_are_told_apart() -> None:
     a, b = np.zeros(2, np.float32), np.zeros(2, np.float64)
     steps = flatten([Trajectory({"a.b": a, "a": {"b": b}}, np.zeros(1))])
-    with pytest.raises(ValueError, match=r"next observations: a\.b: expected float32\[1\], got float64\[1\]"):
+    with pytest.raises(ValueError, match=r"next observations: a\.b \(2\): expected float32\[1\], got float64\[1\]"):
         validate(steps.replace(next_observation={"a.b": b[1:], "a": {"b": b[1:]}}))
 
 

@@ -29,8 +29,6 @@ PIECE = 2**20  # bytes that are written, or read, and summed up at a time: they 
 
 
 class Column(NamedTuple):
-    """An array that is written piece by piece."""
-
     dtype: np.dtype
     shape: tuple[int, ...]
     pieces: Iterable[np.ndarray]
@@ -142,7 +140,6 @@ class _Reader:
         self.check(info.file_size)
 
     def check(self, count: int) -> None:
-        """Raise ValueError unless so many bytes are left."""
         if not 0 <= count <= self.end - self.at:
             raise ValueError("its members take more bytes than the file has, or lie over one another")
 
@@ -156,7 +153,6 @@ class _Reader:
         return data
 
     def read_into(self, into: memoryview) -> None:
-        """Read the next bytes to where they belong."""
         for begin in range(0, len(into), PIECE):
             piece = into[begin : begin + PIECE]
             if self.file.readinto(piece) != len(piece):  # type: ignore[attr-defined]

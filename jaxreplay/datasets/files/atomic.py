@@ -139,7 +139,6 @@ def _folder_of(part: pathlib.Path) -> pathlib.Path:
 
 
 def _size(folder: pathlib.Path) -> int:
-    """Bytes of the files in a folder."""
     return sum(os.lstat(os.path.join(root, name)).st_size for root, _, names in os.walk(folder) for name in names)
 
 

@@ -72,7 +72,6 @@ def _rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
 
 
 def _data_files(path: pathlib.Path) -> Sequence[str]:
-    """Return the names of the Arrow files in a folder, in order."""
     state = json.loads((path / "state.json").read_bytes())
     names = [entry["filename"] for entry in state["_data_files"]]
     if state.get("_indices_data_files"):
@@ -84,7 +83,6 @@ def _data_files(path: pathlib.Path) -> Sequence[str]:
 
 
 def _value(name: str, scalar: Any) -> Any:
-    """Read a field of one trajectory: arrays, a bool, or the infos."""
     if name == "terminal":
         return scalar.as_py()
     if name != "infos":

@@ -11,6 +11,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxreplay.datasets.files.arrays import open_parquet
@@ -80,20 +81,16 @@ def read(path: pathlib.Path, columns: Mapping[str, Any] | None, missing_final: s
 
 
 def _parts(names: Sequence[str]) -> dict[str, Any]:
-    """Say which feature is which part of a step."""
     parts: dict[str, Any] = {}
     for part, name in (("observations", "observation"), ("actions", "action")):
         inner = {each.removeprefix(f"{name}."): each for each in names if each.startswith(f"{name}.")}
         parts[part] = inner if name not in names else name if not inner else {name: name, **inner}
     parts |= {"rewards": "next.reward"} if "next.reward" in names else {}
-    others = [
-        n for n in names if n not in NUMBERS and n != "next.reward" and n.split(".")[0] not in ("observation", "action")
-    ]
-    return parts | {"extras": {name: name for name in others}}
+    used = NUMBERS.union(jax.tree.leaves(parts))
+    return parts | {"extras": {name: name for name in names if name not in used}}
 
 
 def _episodes(path: pathlib.Path, version: str) -> list[dict[str, Any]]:
-    """List what `meta` says of the episodes, in order of their numbers."""
     if version.startswith("v2."):
         lines = (path / "meta/episodes.jsonl").read_text().splitlines()
         rows = [json.loads(line) for line in lines if line.strip()]

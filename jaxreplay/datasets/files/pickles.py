@@ -204,7 +204,6 @@ def _make(words: _Words, done: _Done) -> Any:
 
 
 def _array_of_state(state: Any, done: _Done) -> np.ndarray:
-    """Make an array of what `ndarray.__setstate__` is given."""
     if not isinstance(state, tuple) or len(state) not in (4, 5):
         raise pickle.UnpicklingError("it holds an array without a state")
     shape, dtype, fortran, raw = state[-4:]

@@ -89,5 +89,4 @@ def _data(file: Any, found: Mapping[str, Any], names: list[str], lengths: list[i
 
 
 def _attributes(group: Any) -> dict[str, Any]:
-    """Give the attributes of a group that are texts or numbers."""
     return {name: value for name, value in group.attrs.items() if isinstance(value, str | np.number | np.bool_)}
