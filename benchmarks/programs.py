@@ -2,7 +2,7 @@
 
 No device of the platform is needed, only its compiler: `pip install 'jaxreplay[tpu-compiler]'` for a TPU v5e, and
 `'jaxreplay[gpu-compiler]'` for an H100 (Linux on x86-64). Each program is compiled at three capacities, the largest
-beyond the TPU's on-chip memory, and a table is written to `benchmarks/results/programs-PLATFORM.md`:
+beyond the TPU's on-chip memory, and a table is written to `benchmarks/results/programs/PLATFORM.md`:
 
 ring: MB of the arguments. temp: MB of temporary memory; as large as the ring, it is a copy of the ring. moved: MB read
 and written, by the TPU's compiler's own estimate, which counts the body of a loop once. launches: operations of the
@@ -29,7 +29,7 @@ from jax.sharding import SingleDeviceSharding
 
 import jaxreplay as replay
 
-RESULTS = pathlib.Path(__file__).parent / "results"
+RESULTS = pathlib.Path(__file__).parent / "results" / "programs"
 BATCH = 256
 FREE = {"parameter", "get-tuple-element", "tuple", "constant", "bitcast", "copy-start", "copy-done", "after-all"}
 INSTALL = {"tpu": "pip install 'jaxreplay[tpu-compiler]'", "gpu": "pip install 'jaxreplay[gpu-compiler]'"}
@@ -297,7 +297,7 @@ def main(arguments: list[str]) -> int:
         print(table(found))
         if not args.only:
             about = f"Compiled for {platform} by jax {jax.__version__}; no device was there.\n\n"
-            RESULTS.joinpath(f"programs-{platform}.md").write_text(about + table(found) + "\n")
+            RESULTS.joinpath(f"{platform}.md").write_text(about + table(found) + "\n")
             facts = {name: dataclasses.asdict(one) for name, one in found.items()}
-            RESULTS.joinpath(f"programs-{platform}.json").write_text(json.dumps(facts, indent=1) + "\n")
+            RESULTS.joinpath(f"{platform}.json").write_text(json.dumps(facts, indent=1) + "\n")
     return 0
