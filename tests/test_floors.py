@@ -35,6 +35,7 @@ FLOORS = [  # from the ground; a module is on the floor of the longest name that
     ["closing"],
     [""],
     ["datasets"],
+    ["plot"],
     ["record"],
     ["convert"],
     ["demo", "__main__"],
