@@ -38,6 +38,7 @@ FLOORS = [  # from the ground; a module is on the floor of the longest name that
     ["plot"],
     ["record"],
     ["convert"],
+    ["show"],
     ["demo", "__main__"],
 ]
 

@@ -6,7 +6,8 @@ from jaxreplay.datasets.files.opening import need
 
 EPISODES = ("#0072B2", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#E69F00")  # in turn, by an episode's number
 VOID, REMOVED, LOST = "#9a9a9a", "#F0E442", "#7a4a2a"
-BLUE, ORANGE, GREEN, PURPLE = EPISODES[0], EPISODES[5], EPISODES[2], EPISODES[3]
+BELOW = 36  # points from the axes to their legend, past the ticks and the label
+BLUE, ORANGE, PURPLE = "#3a92d4", EPISODES[5], EPISODES[3]  # of marks and lines: mid tones, read on white and black
 
 
 def pyplot() -> Any:
@@ -28,6 +29,9 @@ def text_colour() -> Any:
 def legend(ax: Any, entries: list[tuple[str, str]]) -> None:
     """Explain colours below the axes."""
     from matplotlib.patches import Patch
+    from matplotlib.transforms import ScaledTranslation
 
     patches = [Patch(facecolor=colour, label=label) for label, colour in entries]
-    ax.legend(handles=patches, loc="upper left", bbox_to_anchor=(0, -0.22), ncols=4, frameon=False, fontsize="small")
+    below = ax.transAxes + ScaledTranslation(0, -BELOW / 72, ax.figure.dpi_scale_trans)
+    place = {"loc": "upper left", "bbox_to_anchor": (0, 0), "bbox_transform": below, "borderaxespad": 0}
+    ax.legend(handles=patches, **place, ncols=4, frameon=False, fontsize="small")

@@ -34,7 +34,7 @@ def priorities(buffer: Buffer, ax: Any = None, *, max_rows: int = 8000) -> Any:
     ax = _axes.make_axes(ax, 7, 3.6)
     above = values > 0
     ax.scatter(
-        age[above], values[above], s=6, color=_axes.BLUE, alpha=0.35, linewidth=0, label="a row", rasterized=True
+        age[above], values[above], s=8, color=_axes.BLUE, alpha=0.55, linewidth=0, label="a row", rasterized=True
     )
     if above.sum() > BANDS:
         order = np.argsort(age[above], kind="stable")

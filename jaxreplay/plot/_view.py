@@ -139,7 +139,12 @@ def _mark(ax: Any, x: float, y: float, kind: str, out: bool, text: str) -> None:
 
 
 def _columns_text(columns: list[int]) -> str:
-    """Write columns shortly: `0 1 2`, or `0-7` for many neighbours."""
-    if len(columns) > 2 and columns == list(range(columns[0], columns[-1] + 1)):
-        return f"{columns[0]}-{columns[-1]}"
-    return " ".join(map(str, columns[:3])) + ("..." if len(columns) > 3 else "")
+    """Write columns by their runs: `0-2`, two runs at most, one below the other."""
+    runs: list[list[int]] = []
+    for i in columns:
+        if runs and i == runs[-1][-1] + 1:
+            runs[-1].append(i)
+        else:
+            runs.append([i])
+    texts = [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
+    return "\n".join(texts[:2]) + ("..." if len(texts) > 2 else "")
