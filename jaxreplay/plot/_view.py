@@ -1,15 +1,17 @@
 """What a view reads around a row: its reading plan, drawn leaf by leaf."""
 
 import dataclasses
+import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxreplay import sampling
 from jaxreplay._core import gather
 from jaxreplay._core.clock import time_of_slot
-from jaxreplay._core.rings import Rings, Span
+from jaxreplay._core.rings import Rings
 from jaxreplay.buffer import Buffer
 from jaxreplay.plot import _axes
 from jaxreplay.plot._ring import EMPTY, KINDS, NUM_COLOURS, row_codes
@@ -60,19 +62,26 @@ def view(buffer: Buffer, row: Rows | tuple[int, int], view: View, ax: Any = None
 
 def find_reads(rings: Rings, rows: Rows, view: View, key: Any = None) -> tuple[int, list[Reads]]:
     """Follow the view's plan to the steps that it reads for one row, `[1]`; also say how far the newest step is."""
-    span: Span = view.find(rings, rows)
-    span = view.narrow(rings, draw_bits(span, view, key))
+    newest, slots, steps = jax.tree.map(np.asarray, _follow(rings, rows, view, key))
     found, leaves = [], rings.layout.leaves
-    read_by = plan(view, rings.layout, rings.num_slots)
-    for one in read_by.gathers:
-        slot = np.asarray(gather.find_places(rings, span, one.places)[0])[0]
-        time = time_of_slot(rings.clock, jnp.asarray(np.minimum(slot, rings.num_slots - 1)), rings.num_slots)
-        steps = np.asarray(time - rows.time)
+    for one, slot, step in zip(plan(view, rings.layout, rings.num_slots).gathers, slots, steps):
         for take in one.takes:
             chosen = list(take.places)
             zeros, final = slot[chosen] == rings.num_slots, slot[chosen] > rings.num_slots
-            found.append((take.leaf, Reads(leaves[take.leaf].path, steps[chosen], final, zeros)))
-    return int(span.newest[0]), [reads for _, reads in sorted(found, key=lambda pair: pair[0])]
+            found.append((take.leaf, Reads(leaves[take.leaf].path, step[chosen], final, zeros)))
+    return int(newest), [reads for _, reads in sorted(found, key=lambda pair: pair[0])]
+
+
+@functools.partial(jax.jit, static_argnames="view")
+def _follow(
+    rings: Rings, rows: Rows, view: View, key: jax.Array | None
+) -> tuple[jax.Array, list[jax.Array], list[jax.Array]]:
+    """Give how far the newest step is, and for each gather of the plan its slots and their steps, `[W]` each."""
+    span = view.narrow(rings, draw_bits(view.find(rings, rows), view, key))
+    gathers = plan(view, rings.layout, rings.num_slots).gathers
+    slots = [gather.find_places(rings, span, one.places)[0][0] for one in gathers]
+    steps = [time_of_slot(rings.clock, jnp.minimum(x, rings.num_slots - 1), rings.num_slots) - rows.time for x in slots]
+    return span.newest[0], slots, steps
 
 
 def _draw(rings: Rings, rows: Rows, view: View, newest: int, reads: list[Reads], masked: np.ndarray, ax: Any) -> Any:
