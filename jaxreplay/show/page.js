@@ -33,9 +33,9 @@ if (data.returns) columns.splice(2, 0, ["return", (i) => data.returns[i]]);
 const getters = Object.fromEntries(columns);
 let sortedBy = "episode", falling = false, chosen = -1;
 
-function compare(a, b) {
+function compare(a, b) { // what is not finite comes last, whichever way
   if (a === null || b === null) return (a === null) - (b === null);
-  return a < b ? -1 : a > b ? 1 : 0;
+  return (falling ? -1 : 1) * (a < b ? -1 : a > b ? 1 : 0);
 }
 
 function passes(i, words) {
@@ -51,7 +51,7 @@ function passes(i, words) {
 function list() {
   const words = byId("filter").value.toLowerCase().split(/\s+/).filter(Boolean), get = getters[sortedBy];
   const kept = data.length.map((_, i) => i).filter((i) => passes(i, words));
-  kept.sort((a, b) => (falling ? -1 : 1) * compare(get(a), get(b)) || a - b);
+  kept.sort((a, b) => compare(get(a), get(b)) || a - b);
   const more = kept.length > SHOWN ? `; the first ${SHOWN} are listed` : "";
   byId("count").textContent = `${kept.length} of ${data.length.length} episodes${more}`;
   const head = byId("episodes").tHead.rows[0], body = byId("episodes").tBodies[0];

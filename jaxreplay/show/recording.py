@@ -119,15 +119,13 @@ class _Piece:
     data: dict[str, Any]
 
     def episode(self) -> Episode:
-        leaves = {"rewards": self.rewards}
         try:
-            stacked = jax.tree.map(lambda *x: np.stack(x), *self.actions)
-            named = trees.paths({"actions": stacked})
-            leaves |= {path: x for path, x in named if x.dtype.kind in "biuf"}
-            infos = None
-        except (ValueError, TypeError):  # actions of different kinds, or texts
-            infos = [{"action": action} for action in self.actions]
-        return Episode(leaves, infos, self.data)
+            stacked = dict(trees.paths({"actions": jax.tree.map(lambda *x: np.stack(x), *self.actions)}))
+        except (ValueError, TypeError):  # they differ in structure or shape
+            stacked = {}
+        numbers = {path: x for path, x in stacked.items() if x.dtype.kind in "biuf"}
+        texts = None if numbers and len(numbers) == len(stacked) else [{"action": x} for x in self.actions]
+        return Episode({"rewards": self.rewards, **numbers}, texts, self.data)
 
 
 def _pieces(record: ActionRecord | VectorActionRecord) -> list[_Piece]:
@@ -143,16 +141,24 @@ def _pieces(record: ActionRecord | VectorActionRecord) -> list[_Piece]:
             if len(piece):
                 last = piece[-1], env
                 end = end_of(bool(record.terminated[last]), bool(record.truncated[last]))
-                actions = [jax.tree.map(lambda x: x[env], record.actions[t]) for t in piece]  # noqa: B023
+                actions = [_of_env(record.actions[t], env) for t in piece]
                 pieces.append(
                     _Piece(actions, record.rewards[piece, env], end, {"env": env, "first step": int(piece[0])})
                 )
     return pieces
 
 
+def _of_env(action: Any, env: int) -> Any:
+    """Give the action of one env of a batch; the whole where it is no batch of arrays."""
+    try:
+        return jax.tree.map(lambda x: x[env], action)
+    except (IndexError, KeyError, TypeError):
+        return action
+
+
 READERS: tuple[tuple[Callable[[pathlib.Path], bool], Callable[[pathlib.Path], Recording]], ...] = (
     (is_actions, of_actions),
-    (lambda path: True, lambda path: of_dataset(Dataset.load(path, progress=False))),
+    (lambda path: True, lambda path: of_dataset(Dataset.load(path))),
 )
 """`(is it this?, read it)`, tried in order: a new kind of file is one more line before the last."""
 
