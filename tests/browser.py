@@ -38,7 +38,7 @@ def run(page: str, script: str, folder: pathlib.Path) -> Any:
     file = folder / "tested.html"
     file.write_text(page + f"<script>{done}\n{script}</script>", encoding="utf-8")
     command = [chromium(), *FLAGS, f"--user-data-dir={folder / 'profile'}", "--dump-dom", file.as_uri()]
-    dumped = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    dumped = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
     found = re.search(r'<html[^>]* data-done="([^"]*)"', dumped)
     assert found, f"the script did not come to its end: {dumped[:400]}"
     return json.loads(html.unescape(found[1]))

@@ -97,10 +97,10 @@ def _html_of(part: Chart | Table) -> str:
 
 
 def bytes_text(count: int) -> str:
-    """Write a number of bytes: `512 B`, `1.4 MiB`.
+    """Write a number of bytes with three digits.
 
     >>> bytes_text(512), bytes_text(1_500_000)
-    ('512 B', '1.4 MiB')
+    ('512 B', '1.43 MiB')
     """
     size, units = float(count), ("B", "KiB", "MiB", "GiB")
     for unit in units:

@@ -18,6 +18,7 @@ from jaxreplay.state import check_buffer
 
 EMPTY = -1  # the codes of rows; from 0 on, which colour an episode has
 KINDS = ("void", "removed", "lost")
+FEW_ENVS = 12  # up to so many have a tick each
 NUM_COLOURS = len(_axes.EPISODES)
 
 
@@ -61,7 +62,8 @@ def ring(buffer: Buffer, ax: Any = None, *, max_slots: int = 1200, max_envs: int
     drawn = f"; 1 of {rings.num_slots / len(slots):.3g} slots" if len(slots) < rings.num_slots else ""
     drawn += f"; 1 of {rings.num_envs / len(envs):.3g} envs" if len(envs) < rings.num_envs else ""
     ax.set(xlabel=f"slot of the ring (time modulo {rings.num_slots:,} slices{drawn})", ylabel="env")
-    ax.yaxis.get_major_locator().set_params(integer=True)
+    if rings.num_envs <= FEW_ENVS:
+        ax.set_yticks(range(rings.num_envs))
     what = "episodes, in turn" if rings.num_records else "items"
     found = [(what, colours[0])] + [
         (k, c) for i, (k, c) in enumerate(zip(KINDS, colours[-3:])) if (codes == NUM_COLOURS + i).any()

@@ -134,7 +134,7 @@ def _rectangle(x: float, y: float, **how: Any) -> Any:
 
 
 def _mark(ax: Any, x: float, y: float, kind: str, out: bool, text: str) -> None:
-    colour = {"step": _axes.BLUE, "final": _axes.ORANGE, "zeros": _axes.VOID}[kind]
+    colour = {"step": _axes.EPISODES[0], "final": _axes.ORANGE, "zeros": _axes.VOID}[kind]
     how = {"facecolor": "none" if out else colour, "edgecolor": colour, "linewidth": 1.4}
     how["linestyle"] = "--" if out else "-"
     if kind == "final":

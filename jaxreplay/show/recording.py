@@ -131,7 +131,8 @@ class _Piece:
 def _pieces(record: ActionRecord | VectorActionRecord) -> list[_Piece]:
     """Give the episodes of a record."""
     if isinstance(record, ActionRecord):
-        data = {"seed": record.seed, "options": record.options, "not replayable": record.not_replayable}
+        found = {"seed": record.seed, "options": record.options, "not replayable": record.not_replayable}
+        data = {name: value for name, value in found.items() if value not in (None, "")}
         return [_Piece(record.actions, record.rewards, record.end, data)] if len(record) else []
     pieces = []
     for env in range(record.rewards.shape[1]):
