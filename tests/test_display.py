@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import pathlib
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from typing import Any
 
@@ -221,6 +224,33 @@ def test_a_batch_of_buffers_shows_each_of_them(axes: tuple[int, ...]) -> None:
 def test_a_batch_of_buffers_of_different_size_shows_the_range() -> None:
     batch = jax.tree.map(lambda *x: jnp.stack(x), buffer_of(), buffer_of(step(0), step(1)))
     assert facts_of(buffers.buffer_panel(batch))["size"].startswith("0 to 2 steps")
+
+
+ON_DEVICES = """
+import jax, jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec as P
+import jaxreplay as replay
+from jaxreplay._display import buffers
+buffer = replay.extend(replay.create({"x": jnp.int32(0)}, 32, 4), {"x": jnp.zeros((3, 4), jnp.int32)})
+mesh = jax.make_mesh((4,), ("data",))
+place = lambda tree, f: jax.tree.map(lambda x: jax.device_put(x, NamedSharding(mesh, f(x))), tree)
+split = place(buffer, lambda x: P(None, "data") if x.ndim > 1 else P())
+batch = place(jax.tree.map(lambda x: jnp.stack([x] * 4), buffer), lambda x: P("data"))
+program = buffers.read_figures.lower(batch.rings, batch.sampler_state, batch.sampler, 1, 64).compile().as_text()
+print("all-" in program, *(dict(buffers.buffer_panel(b).facts)["size"] for b in (batch, split)), sep="; ")
+"""
+
+
+def test_on_several_devices_a_display_gathers_no_ring() -> None:
+    """A device reads those of a batch that it holds; what is split within a buffer is not read."""
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", ON_DEVICES], env=os.environ | flags, capture_output=True, text=True, check=True
+    )
+    gathers, batch, split = done.stdout.strip().split("; ", 2)
+    assert gathers == "False"
+    assert batch.startswith("12 steps that can be read")
+    assert split == "12 steps are held; what is split over devices is not read"
 
 
 def test_independent_items_an_empty_buffer_and_prng_keys_are_shown() -> None:

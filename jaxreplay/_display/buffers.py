@@ -77,6 +77,15 @@ def sizes_of(rings: Any) -> tuple[int, ...] | None:
         return None
 
 
+def is_split(buffer: Any, axes: int) -> bool:
+    """Tell whether an array is split over devices within a buffer, so that reading parts of it could gather it whole.
+
+    axes: those of a batch of buffers; devices that hold some of the batch each read their own.
+    """
+    leaves = [x for x in jax.tree.leaves((buffer.rings.arrays, buffer.sampler_state)) if isinstance(x, jax.Array)]
+    return any(x.sharding.shard_shape(x.shape)[axes:] != x.shape[axes:] for x in leaves)
+
+
 def buffer_panel(buffer: Any) -> Panel:
     """Show what a buffer is made for, and where its values can be read, how full it is, of what."""
     rings, sizes = buffer.rings, sizes_of(buffer.rings)
@@ -89,6 +98,8 @@ def buffer_panel(buffer: Any) -> Panel:
     figures, why = None, why_unreadable(buffer)
     if not why and not isinstance(rings.arrays[0], jax.Array):
         why = "on the host, as NumPy arrays"
+    if not why and is_split(buffer, len(batch)):
+        why = f"{_each(fetch(rings.clock.held) * num_envs)} steps are held; what is split over devices is not read"
     if not why:
         limit = max(1, SAMPLED // math.prod(batch)) if batch else SAMPLED
         figures = fetch(read_figures(rings, buffer.sampler_state, buffer.sampler, len(batch), limit))
