@@ -38,42 +38,45 @@ def _channels_first(shape: Sequence[int]) -> bool:
     return shape[0] < LEAST_SIDE <= min(shape[1:]) and shape[-1] not in CHANNELS
 
 
-def to_rgb(frames: np.ndarray) -> np.ndarray:
+def to_rgb(frames: np.ndarray, like: np.ndarray | None = None) -> np.ndarray:
     """Make RGB uint8 `[T, H, W, 3]` of pictures `[T, ...]`.
 
     Floats are taken from 0 to 1 where they lie there, else from their least to their most. Of a stack of frames the
     last one is shown; of N planes, the last that is set, each in a colour of its own.
+    like: frames of the same recording that decide all this, so that frames made one by one look alike.
     """
     frames = np.asarray(frames)
+    like = frames if like is None else np.asarray(like)
     if frames.ndim == 4 and _channels_first(frames.shape[1:]):
-        frames = np.moveaxis(frames, 1, -1)
-    if frames.ndim == 4 and frames.shape[-1] not in CHANNELS and frames.shape[-1] < LEAST_SIDE and _is_grey(frames):
-        frames = frames[..., -1]  # a stack of frames
+        frames, like = np.moveaxis(frames, 1, -1), np.moveaxis(like, 1, -1)
     if frames.ndim == 4 and frames.shape[-1] not in CHANNELS:
-        count = frames.shape[-1]
-        top = count - np.argmax(frames[..., ::-1] > 0, axis=-1)
-        return PALETTE[np.where((frames > 0).any(-1), top, 0) % len(PALETTE)]
-    values = _to_bytes(frames)
-    if values.ndim == 3:
-        return np.repeat(values[..., None], 3, axis=-1)
-    if values.shape[-1] == 4 and not (values[..., 3] == 255).all():
-        values = values[..., -1:]  # no RGBA picture but a stack of frames
-    return np.repeat(values, 3, axis=-1) if values.shape[-1] == 1 else values[..., :3]
+        if frames.shape[-1] >= LEAST_SIDE or frames.dtype != np.uint8 or not (like > 1).any():
+            return _planes(frames)
+        frames, like = frames[..., -1], like[..., -1]  # a stack of frames
+    if frames.ndim == 4 and frames.shape[-1] == 4:
+        is_rgba = (_to_bytes(like, like)[..., 3] == 255).all()
+        frames, like = (frames[..., :3], like[..., :3]) if is_rgba else (frames[..., 3], like[..., 3])
+    values = _to_bytes(frames, like)
+    values = values[..., None] if values.ndim == 3 else values
+    return np.repeat(values, 3, axis=-1) if values.shape[-1] == 1 else values
 
 
-def _is_grey(frames: np.ndarray) -> bool:
-    """Tell whether frames are shades, not planes of flags: more than two values occur."""
-    return frames.dtype == np.uint8 and bool((frames[:1] > 1).any())
+def _planes(frames: np.ndarray) -> np.ndarray:
+    """Colour each pixel by the last of the planes `[T, H, W, N]` that is set there."""
+    is_set = frames > 0
+    last = frames.shape[-1] - np.argmax(is_set[..., ::-1], axis=-1)
+    return PALETTE[np.where(is_set.any(-1), last, 0) % len(PALETTE)]
 
 
-def _to_bytes(values: np.ndarray) -> np.ndarray:
+def _to_bytes(values: np.ndarray, like: np.ndarray) -> np.ndarray:
     if values.dtype == np.uint8:
         return values
-    wide = values.astype(np.float64)
-    finite = wide[np.isfinite(wide)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    known = like.astype(np.float64)
+    known = known[np.isfinite(known)]
+    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
     if values.dtype.kind in "bf" and low >= 0 and high <= 1:
         low, high = 0.0, 1.0
+    wide = values.astype(np.float64)
     scaled = (wide - low) / (high - low) if high > low else np.zeros_like(wide)
     return np.round(255 * np.nan_to_num(np.clip(scaled, 0, 1))).astype(np.uint8)
 

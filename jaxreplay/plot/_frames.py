@@ -10,6 +10,8 @@ from jaxreplay._display.pictures import evenly, grid, is_picture, to_rgb
 from jaxreplay.datasets.trajectory import Trajectory
 from jaxreplay.plot import _axes
 
+LOOKED_AT = 16  # frames that decide on the range of values
+
 
 def frames(source: Trajectory | Any, ax: Any = None, *, part: str | None = None, most: int = 8) -> Any:
     """Draw frames side by side, at even distances, the first and the last included, with their steps.
@@ -55,12 +57,13 @@ def animate(
     ax = _axes.make_axes(ax, 3.4, 3.6)
     from matplotlib.animation import FuncAnimation
 
-    shown = ax.imshow(to_rgb(np.asarray(pictures[chosen[:1]]))[0], interpolation="nearest")
+    like = np.asarray(pictures[evenly(len(pictures), LOOKED_AT)])
+    shown = ax.imshow(to_rgb(like[:1], like)[0], interpolation="nearest")
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
 
     def draw(i: int) -> Any:
-        shown.set_data(to_rgb(np.asarray(pictures[chosen[i : i + 1]]))[0])
+        shown.set_data(to_rgb(np.asarray(pictures[chosen[i : i + 1]]), like)[0])
         ax.set_title(f"{name + ', ' if name else ''}step {chosen[i]} of {len(pictures) - 1}", fontsize="medium")
         return (shown,)
 

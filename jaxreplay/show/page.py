@@ -20,6 +20,7 @@ ROWS = 20_000  # of the table of episodes
 POINTS = 1_000  # of a curve
 CURVES = 24  # of an episode, a number a step each; leaves of more than 8 numbers have none
 FRAMES = 300  # of an episode
+LOOKED_AT = 16  # frames that decide on the range of values
 FRAME_BYTES = 24 * 2**20  # of all frames of the page
 TEXTS, LETTERS = 500, 300  # infos of an episode, and letters of each
 WIDE = 8
@@ -128,13 +129,14 @@ def _frames(path: str, values: np.ndarray, budget: Budget) -> list[dict[str, Any
     from PIL import Image
 
     at, pictures = evenly(len(values), FRAMES), []
-    for picture in to_rgb(values[at]):
-        stream = io.BytesIO()
-        Image.fromarray(picture).save(stream, "PNG")
-        budget.frame_bytes -= len(stream.getvalue())
+    like = values[evenly(len(values), LOOKED_AT)]
+    for i in at:
         if budget.frame_bytes < 0:
             budget.note(f"The page has room for {FRAME_BYTES // 2**20} MiB of frames; later ones are left out.")
             break
+        stream = io.BytesIO()
+        Image.fromarray(to_rgb(values[i : i + 1], like)[0]).save(stream, "PNG")
+        budget.frame_bytes -= len(stream.getvalue())
         pictures.append("data:image/png;base64," + base64.b64encode(stream.getvalue()).decode())
     return [{"name": path, "at": at[: len(pictures)].tolist(), "pictures": pictures}] if pictures else []
 

@@ -85,6 +85,14 @@ def test_of_a_stack_of_frames_the_newest_is_drawn() -> None:
     assert (to_rgb(np.moveaxis(stack, 1, -1))[..., 0] == stack[:, -1]).all()
 
 
+@pytest.mark.parametrize("scale", [1, 1000, -3])
+def test_frames_made_one_by_one_are_of_one_range(scale: int) -> None:
+    values = RGB[..., 0].astype(np.float32) * scale
+    alone = np.concatenate([to_rgb(values[i : i + 1], values) for i in range(5)])
+    assert (alone == to_rgb(values)).all()
+    assert len(np.unique(alone)) > 100
+
+
 def test_planes_of_flags_have_a_colour_each() -> None:
     planes = np.zeros((1, 9, 9, 6), bool)
     planes[0, 0, 0, 1] = planes[0, 1, 1, 4] = True
