@@ -125,14 +125,16 @@ class Prioritized:
         return state.replace(tree=tree, kept=kept, lost=lost)
 
     def on_remove(self, state: Priorities, rings: Rings, rows: Rows) -> Priorities:
-        slot, env, held = lookup.find_slots(rings, rows)
-        index = leaf_index(state.tree, rings, slot, env, held)
-        tree = sum_tree.set_leaves(state.tree, index, jnp.zeros(index.shape, jnp.float32))
+        tree = state.tree
         if state.kept is not None and self._waited_for.whole:
             reach = self._waited_for.reach
             earlier = rows.time[:, None] - jnp.arange(1, reach, dtype=jnp.int32)[None]
             before = Rows(earlier.ravel(), jnp.repeat(rows.env, reach - 1))
             tree = sum_tree.set_leaves(tree, *weights_of(tree, state.kept, rings, before, self._waited_for))
+        # The rows themselves last: where they are consumed, the rings still hold them, and some are before others.
+        slot, env, held = lookup.find_slots(rings, rows)
+        index = leaf_index(tree, rings, slot, env, held)
+        tree = sum_tree.set_leaves(tree, index, jnp.zeros(index.shape, jnp.float32))
         return state.replace(tree=tree)
 
     def on_clear(self, state: Priorities, rings: Rings) -> Priorities:

@@ -409,6 +409,15 @@ def test_views_that_need_what_follows_are_never_drawn_in_vain(view: Any) -> None
     np.testing.assert_allclose(batch.probability, 1 / usable.sum(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("view", [ACROSS, SEQUENCE])
+def test_consumed_rows_have_no_weight(view: Any) -> None:
+    """Also those before another row that was consumed, which the view could have started from."""
+    buffer = empty((6, 3, 5), view)
+    buffer = extend(buffer, as_transition(steps_of(np.random.default_rng(0), (4, 3), 0.0)))
+    assert float(sum_tree.total(buffer.sampler_state.tree)) > 0
+    assert float(sum_tree.total(replay.pop(buffer, 2)[0].sampler_state.tree)) == 0
+
+
 def test_without_the_view_such_rows_are_drawn_again() -> None:
     rng = np.random.default_rng(1)
     buffer = extend(empty((40, 2, 20), None), as_transition(steps_of(rng, (90, 2), 0.25)))
