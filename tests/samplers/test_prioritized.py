@@ -200,6 +200,7 @@ def draw_many(buffer: replay.Buffer, key: jax.Array, batches: int, batch_size: i
     return jax.tree.map(jnp.ravel, jax.lax.map(draw, jax.random.split(key, batches)))
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("stratified", [True, False])
 @pytest.mark.parametrize("exponent", [0.0, 0.6, 1.0])
 def test_rows_are_drawn_with_their_stated_probability(exponent: float, stratified: bool) -> None:
@@ -369,6 +370,7 @@ def test_each_seed_of_a_vmapped_buffer_has_its_own_priorities() -> None:
         np.testing.assert_allclose(together.probability[i], alone.probability, rtol=1e-6)
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("view", [None, SEQUENCE])
 def test_a_step_that_appends_samples_and_updates_needs_no_copy(view: Any) -> None:
     """By itself, in a scan, and for several seeds."""
@@ -435,6 +437,7 @@ def test_rows_that_lost_their_record_have_no_weight() -> None:
     np.testing.assert_allclose(batch.probability, 1 / int(replay.size(buffer)), rtol=1e-6)
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("jitted", [False, True])
 @pytest.mark.parametrize(("exponent", "small"), [(2.0, 1e-30), (1.0, 1e-40), (0.5, 1e-45), (10.0, 1e-4)])
 def test_a_priority_that_underflows_is_the_smallest_that_can_be_drawn(
