@@ -154,7 +154,7 @@ def test_split_by_the_variables_type_the_ring_is_a_carry_of_lax_scan() -> None:
     training.train_twice(call, lambda: ring["buffer"].get_value())
     merged = nnx.merge(graphdef, params, ring)
     training.assert_appended(merged.buffer.get_value(), training.KEYS.ravel())
-    assert not jax.tree.leaves(nnx.state(merged, nnx.Not((nnx.Param, Replay))))  # the ring alone is left out
+    assert not jax.tree.leaves(nnx.state(merged, nnx.Not((nnx.Param, Replay))))
 
 
 def test_under_nnx_vmap_each_seed_has_its_own_ring_in_place() -> None:
