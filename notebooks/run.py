@@ -18,7 +18,7 @@ from nbclient import NotebookClient
 
 FOLDER = pathlib.Path(__file__).parent
 AT_ONCE = 2
-SECONDS = 900  # of one notebook, all its cells; a slow machine in CI has to finish well below
+SECONDS = 900  # of one notebook, all its cells; they take about a minute of one core
 BYTES = 400_000
 INSTALL = 'importlib.util.find_spec("jaxreplay")'
 CHANGING = re.compile(r"\b0x[0-9a-f]{6,}|\b\d\d:\d\d:\d\d\b|/tmp/")  # addresses, times, and folders
@@ -28,6 +28,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="of notebooks, without .ipynb (default: all)")
     parser.add_argument("--check", action="store_true", help="run, and leave the files as they are")
+    parser.add_argument("--seconds", type=int, default=SECONDS, help="that a notebook may take (default %(default)s)")
     args = parser.parse_args()
     paths = sorted(FOLDER.glob("*.ipynb"))
     first_cells_are_the_same(paths)
@@ -35,7 +36,7 @@ def main() -> int:
     if unknown:
         parser.error(f"there is no {', '.join(sorted(unknown))} among {[path.stem for path in paths]}")
     chosen = [path for path in paths if not args.names or path.stem in args.names]
-    failed = asyncio.run(run_all(chosen, store=not args.check))
+    failed = asyncio.run(run_all(chosen, not args.check, args.seconds))
     return 1 if failed else 0
 
 
@@ -49,7 +50,7 @@ def first_cells_are_the_same(paths: list[pathlib.Path]) -> None:
         raise SystemExit(f"the first code cells differ, or do not install: {list(texts.values())}")
 
 
-async def run_all(paths: list[pathlib.Path], store: bool) -> list[str]:
+async def run_all(paths: list[pathlib.Path], store: bool, seconds: int) -> list[str]:
     """Run notebooks, a few at a time; give the names of those that failed."""
     turns = asyncio.Semaphore(AT_ONCE)
 
@@ -57,7 +58,7 @@ async def run_all(paths: list[pathlib.Path], store: bool) -> list[str]:
         async with turns:
             notebook: Any = nbformat.read(path, as_version=4)
             try:
-                await execute(notebook)
+                await execute(notebook, seconds)
                 check_outputs(notebook)
             except Exception as error:  # a cell's error, a dead kernel, a time limit: each fails the notebook
                 print(f"{path.name}: failed\n{type(error).__name__}: {error}", file=sys.stderr, flush=True)
@@ -70,11 +71,12 @@ async def run_all(paths: list[pathlib.Path], store: bool) -> list[str]:
     return [name for name in await asyncio.gather(*map(one, paths)) if name]
 
 
-async def execute(notebook: Any) -> None:
+async def execute(notebook: Any, seconds: int) -> None:
     """Run all cells in a kernel of its own, and drop from them what changes with every run."""
-    client = NotebookClient(notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": FOLDER}})
+    client = NotebookClient(notebook, timeout=None, kernel_name="python3", coalesce_streams=True)
+    client.extra_arguments = ["--log-level=ERROR"]
     environment = {"NPROC": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
-    await asyncio.wait_for(client.async_execute(env=os.environ | environment), SECONDS)
+    await asyncio.wait_for(client.async_execute(env=os.environ | environment), seconds)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times of the run
     notebook.metadata.language_info = {"name": "python"}  # the version of the machine's Python
