@@ -25,7 +25,7 @@ CHANGING = re.compile(r"\b0x[0-9a-f]{6,}|\b\d\d:\d\d:\d\d\b|/tmp/")  # addresses
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="of notebooks, without .ipynb (default: all)")
     parser.add_argument("--check", action="store_true", help="run, and leave the files as they are")
     parser.add_argument("--seconds", type=int, default=SECONDS, help="that a notebook may take (default %(default)s)")
