@@ -76,7 +76,13 @@ async def execute(notebook: Any, seconds: int) -> None:
     client = NotebookClient(notebook, timeout=None, kernel_name="python3", coalesce_streams=True)
     client.extra_arguments = ["--log-level=ERROR"]
     environment = {"NPROC": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
-    await asyncio.wait_for(client.async_execute(env=os.environ | environment), seconds)
+    ends = asyncio.get_running_loop().time() + seconds
+    try:
+        await asyncio.wait_for(client.async_execute(env=os.environ | environment), seconds)
+    except Exception as error:
+        if asyncio.get_running_loop().time() < ends:
+            raise
+        raise TimeoutError(f"it took more than {seconds} s") from error  # the kernel is dead by then
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times of the run
     notebook.metadata.language_info = {"name": "python"}  # the version of the machine's Python
