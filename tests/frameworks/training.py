@@ -79,7 +79,7 @@ def train_twice(train: Callable[[jax.Array], Any], buffer: Callable[[], replay.B
 
 
 class Traces:
-    """Count how often a function is traced: `with_traces(f)` calls f, and adds one for each trace."""
+    """Count how often a function is traced: call it in the body of that function."""
 
     def __init__(self) -> None:
         self.count = 0
