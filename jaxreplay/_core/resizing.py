@@ -13,6 +13,7 @@ from jaxreplay._core.episode_numbers import VOID, number_limit, removed_word
 from jaxreplay._core.layout import OWN_WORDS
 from jaxreplay._core.lookup import counts, has_record
 from jaxreplay._core.loops import vary_as
+from jaxreplay._core.memory import Memory
 from jaxreplay._core.rings import Rings, make_rings
 
 
@@ -21,9 +22,12 @@ def kept_ages(num_slots: int, other_slots: int) -> jax.Array:
     return jnp.arange(min(num_slots, other_slots), 0, -1, dtype=jnp.int32)
 
 
-def resize(old: Rings, num_slots: int, num_records: int) -> Rings:
-    """Copy the newest slices to rings of other sizes. Rows whose episode's record was overwritten become void rows."""
-    memory = old.memory.resized(num_slots, num_records)
+def resize(old: Rings, num_slots: int, memory: Memory) -> Rings:
+    """Copy the newest slices to rings of other sizes, or that lie in another way, as `memory` says.
+
+    Rows whose episode's record was overwritten become void rows.
+    """
+    num_records = memory.num_records
     rings = make_rings(old.layout, num_slots, old.num_envs, memory, old.episode_data)
     empty = vary_as(rings.arrays, (old.clock.head,) * len(rings.arrays))
     ages = kept_ages(old.num_slots, num_slots)
