@@ -28,7 +28,8 @@ def load(path: str | os.PathLike[str], like: PyTree) -> PyTree:
         and Python's numbers come back as such.
 
     If a buffer in `like` has another capacity or `max_episodes`, or lies as another platform wants it, the saved one is
-    read whole and copied as `replay.resize` does: the newest rows that fit, with their times.
+    read whole and copied as `replay.resize` does: the newest rows that fit, with their times. That takes memory for
+    both. Where the capacity is the same, the same key draws the same rows.
 
     Raises FileNotFoundError for no checkpoint, and ValueError naming all that differs, before any piece is read. A
     piece that was changed, cut or lost is a ValueError that names its file.

@@ -18,6 +18,7 @@ from jaxreplay.datasets.files.opening import need
 
 PIECE = 4 * 2**20  # bytes: a few files for each GB, and little beside what one percent of it is
 WORKERS = 4  # threads: hashing, reading and writing let others run, and waiting for a disk takes no core
+READ_IN_PLACE = ("cpu",)  # platforms whose arrays NumPy sees without a copy
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -103,7 +104,11 @@ def raw(leaf: Any) -> Any:
 
 def read_block(data: Any, box: Box, start: Sequence[int]) -> np.ndarray:
     """Bring a box to the host, contiguous; `data` is the part of the array that begins at `start`."""
-    if isinstance(data, jax.Array) and next(iter(data.devices())).platform != "cpu" and box.shape != data.shape:
+    if (
+        isinstance(data, jax.Array)
+        and next(iter(data.devices())).platform not in READ_IN_PLACE
+        and box.shape != data.shape
+    ):
         data = _slice(data, [np.int32(a - b) for a, b in zip(box.start, start, strict=True)], box.shape)
         return np.ascontiguousarray(data).reshape(box.shape)
     view = np.asarray(data)[box.slices(start)]  # a CPU's array is read where it lies
