@@ -14,6 +14,7 @@ from jaxreplay._core.rings import make_rings
 from jaxreplay.checkpoint import facts
 from jaxreplay.checkpoint.manifest import Manifest
 from jaxreplay.checkpoint.pieces import committed_sharding
+from jaxreplay.datasets.files.opening import naming
 from jaxreplay.state import Buffer
 from jaxreplay.types import PyTree
 
@@ -67,7 +68,8 @@ def _of_sizes(path: pathlib.Path, saved: Manifest, buffers: dict[str, Buffer], l
     time = like.rings.clock.time
     batch, where = time.shape, _batch_sharding(time)
     lead = lambda x: jax.ShapeDtypeStruct((*batch, *x.shape), x.dtype, sharding=where)  # noqa: E731
-    return jax.tree.map(lead, jax.eval_shape(make))
+    with naming(f"{path}: {name}"):
+        return jax.tree.map(lead, jax.eval_shape(make))
 
 
 def _batch_sharding(time: Any) -> Any:
