@@ -2,7 +2,10 @@
 
 import dataclasses
 import re
+from collections.abc import Callable
 from typing import Any
+
+import jax
 
 from jaxreplay import restoring
 from jaxreplay._core import trees
@@ -22,6 +25,12 @@ def buffers_of(tree: PyTree) -> dict[str, Buffer]:
     if is_buffer(tree):
         return {"the buffer": tree}
     return {path: x for path, x in trees.paths(tree, is_leaf=is_buffer) if is_buffer(x)}
+
+
+def map_buffers(function: Callable[[str, Buffer], Any], tree: PyTree) -> PyTree:
+    """Replace each buffer by what a function makes of its path and itself."""
+    names = iter(buffers_of(tree))
+    return jax.tree.map(lambda x: function(next(names), x) if is_buffer(x) else x, tree, is_leaf=is_buffer)
 
 
 def describe_buffer(buffer: Buffer) -> dict[str, dict[str, Any]]:
@@ -71,7 +80,9 @@ def compare_buffers(there: dict[str, Any], here: dict[str, Any]) -> tuple[list[s
 
 
 def describe_leaf(leaf: Any) -> str:
-    """Write a leaf's dtype and shape as JAX does."""
+    """Write a leaf's dtype and shape as JAX does, and which type of Python's a number has."""
+    if isinstance(leaf, bool | int | float | complex) and not hasattr(leaf, "dtype"):
+        return f"Python's {type(leaf).__name__}"
     return trees.describe(*trees.shape_dtype("", leaf))
 
 

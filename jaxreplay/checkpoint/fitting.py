@@ -4,7 +4,6 @@ import pathlib
 from typing import Any
 
 import jax
-from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxreplay import resizing
 from jaxreplay._core import trees
@@ -28,9 +27,7 @@ def as_saved(path: pathlib.Path, saved: Manifest, like: PyTree) -> PyTree:
     differences, resized = facts.compare_buffers(saved.buffers, here)
     if not differences:
         if resized:
-            like = jax.tree.map(
-                lambda x: _of_sizes(path, saved, buffers, x) if facts.is_buffer(x) else x, like, is_leaf=facts.is_buffer
-            )
+            like = facts.map_buffers(lambda name, buffer: _of_sizes(path, saved, name, buffer), like)
         described = [(name, facts.describe_leaf(leaf)) for name, leaf in trees.paths(like)]
         differences = facts.compare_leaves([(leaf.path, leaf.kind) for leaf in saved.leaves], described)
     if differences:
@@ -38,19 +35,18 @@ def as_saved(path: pathlib.Path, saved: Manifest, like: PyTree) -> PyTree:
     return like
 
 
-def _of_sizes(path: pathlib.Path, saved: Manifest, buffers: dict[str, Buffer], like: Buffer) -> Buffer:
+def _of_sizes(path: pathlib.Path, saved: Manifest, name: str, like: Buffer) -> Buffer:
     """Describe a buffer like this one, with the sizes of that which was saved."""
-    name = next(name for name, buffer in buffers.items() if buffer is like)
     options, mine = saved.buffers[name]["options"], facts.describe_buffer(like)["options"]
-    if all(options[size] == mine[size] for size in facts.SIZES):
+    if all(options.get(size) == mine[size] for size in facts.SIZES):
         return like
     num_envs, sizes = mine["num_envs"], []
     for size in ("capacity", "max_episodes"):
-        count = options[size]
+        count = options.get(size)
         if type(count) is not int or count < 0 or count % num_envs:
             raise ValueError(f"{path}: {name}: {size}: expected a multiple of {num_envs}, got {count!r}")
         sizes.append(count // num_envs)
-    platform = {"Plain": "cpu", "Tiled": "tpu"}.get(options["platform's layout"])
+    platform = {"Plain": "cpu", "Tiled": "tpu"}.get(str(options.get("platform's layout")))
     num_slots, num_records = sizes
     layout = like.rings.layout
     if platform is None or not num_slots or bool(num_records) != bool(like.rings.num_records):
@@ -66,18 +62,10 @@ def _of_sizes(path: pathlib.Path, saved: Manifest, buffers: dict[str, Buffer], l
         return like.replace(rings=rings, sampler_state=sampler.init(num_slots, num_envs), sampler=sampler)
 
     time = like.rings.clock.time
-    batch, where = time.shape, _batch_sharding(time)
+    batch, where = time.shape, committed_sharding(time)  # which has the axes of the batch alone
     lead = lambda x: jax.ShapeDtypeStruct((*batch, *x.shape), x.dtype, sharding=where)  # noqa: E731
     with naming(f"{path}: {name}"):
         return jax.tree.map(lead, jax.eval_shape(make))
-
-
-def _batch_sharding(time: Any) -> Any:
-    """Return where a batch of buffers lies, by its axes of the batch alone; None for the default device."""
-    sharding = committed_sharding(time)
-    if isinstance(sharding, NamedSharding):
-        return NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec))
-    return sharding
 
 
 def fit(read: PyTree, like: PyTree) -> PyTree:

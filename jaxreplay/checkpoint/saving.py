@@ -79,7 +79,9 @@ def _locked(folder: pathlib.Path) -> Iterator[None]:
         return
     if folder.exists() and not (folder / MANIFEST).exists() and _is_of_others(folder):
         raise FileExistsError(f"{folder}: there is something already, and no checkpoint; name a new folder")
-    (folder / PIECES).mkdir(parents=True, exist_ok=True)
+    if not (folder / PIECES).is_dir():
+        (folder / PIECES).mkdir(parents=True, exist_ok=True)
+        atomic.sync_folder(folder.parent)
     with open(folder / LOCK, "ab") as lock:
         if atomic.fcntl is not None:
             try:

@@ -12,6 +12,7 @@ import zlib
 from typing import Any
 from unittest import mock
 
+import jax
 import numpy as np
 import pytest
 
@@ -148,7 +149,7 @@ def test_bytes_that_are_no_bools_are_refused(folder: pathlib.Path) -> None:
         load(folder)
 
 
-@pytest.mark.parametrize("options", [{"capacity": 2**40}, {"capacity": -4}, {"capacity": "x"}, {"max_episodes": 3}])
+@pytest.mark.parametrize("options", [{"capacity": 2**40}, {"capacity": -4}, {"capacity": None}, {"max_episodes": 3}])
 def test_a_capacity_that_was_made_up_is_refused_and_takes_no_memory(options: Any, tmp_path: pathlib.Path) -> None:
     replay.checkpoint.save(tmp_path, make())
     content = content_of(tmp_path)
@@ -172,7 +173,7 @@ def mutate(node: Any, rng: random.Random) -> Any:
     return rng.choice([None, -1, 0, 1, 2**70, 0.5, "", "../x", [], [[]], {}, True, [node], node, "0" * 32])
 
 
-def fuzz(folder: pathlib.Path, count: int) -> None:
+def fuzz(folder: pathlib.Path, count: int, load: Any = load) -> None:
     content, messages = content_of(folder), []
     for seed in range(count):
         rewrite(folder, mutate(content, random.Random(seed)))
@@ -186,6 +187,24 @@ def fuzz(folder: pathlib.Path, count: int) -> None:
 
 def test_made_up_manifests_raise_value_error_alone(folder: pathlib.Path) -> None:
     fuzz(folder, 500)
+
+
+def test_made_up_facts_of_a_buffer_raise_value_error_alone(tmp_path: pathlib.Path) -> None:
+    replay.checkpoint.save(tmp_path, {"buffer": make()})
+    like = {"buffer": jax.eval_shape(make)}
+    options = content_of(tmp_path)["buffers"]["buffer"]["options"]
+    assert len(options) == 9
+    for name in options:
+        content = content_of(tmp_path)
+        del content["buffers"]["buffer"]["options"][name]
+        rewrite(tmp_path, content)
+        with expect(ValueError, str(tmp_path)):
+            replay.checkpoint.load(tmp_path, like)
+        for other in ([], {}, -1, 2**70, "", 0.5):
+            content["buffers"]["buffer"]["options"][name] = other
+            rewrite(tmp_path, content)
+            with expect(ValueError, str(tmp_path)):
+                replay.checkpoint.load(tmp_path, like)
 
 
 @pytest.mark.slow

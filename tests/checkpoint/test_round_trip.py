@@ -233,8 +233,9 @@ def test_a_state_is_refused_by_the_paths_of_its_leaves_and_buffers(tmp_path: pat
         replay.checkpoint.load(tmp_path, {"a": jnp.zeros(2), "b": jnp.zeros(2)})
     with expect(ValueError, "a: num_envs: 4 was saved, 2 is here"):
         replay.checkpoint.load(tmp_path, {"a": make(num_envs=2), "b": jnp.zeros(2)})
-    with expect(ValueError, "b: float32[2] was saved, float32[3] is here"):
-        replay.checkpoint.load(tmp_path, {"a": make(), "b": jnp.zeros(3)})
+    for other, words in ((jnp.zeros(3), "float32[3]"), (0.5, "Python's float"), (np.zeros(2), "float64[2]")):
+        with expect(ValueError, f"b: float32[2] was saved, {words} is here"):
+            replay.checkpoint.load(tmp_path, {"a": make(), "b": other})
 
 
 def test_a_save_refuses_what_it_cannot_keep_and_folders_of_others(tmp_path: pathlib.Path) -> None:
