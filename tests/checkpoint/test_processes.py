@@ -48,7 +48,7 @@ print("done")
 def state_of(number: int) -> dict[str, np.ndarray]:
     """Arrays of eight members, of which the later half changes with the number."""
     first = np.arange(8 * 6, dtype=np.float32).reshape(8, 6)
-    return {"a": first + number * (np.arange(8) >= 4)[:, None], "b": np.arange(8, dtype=np.int16)}
+    return {"a": first + np.float32(number) * (np.arange(8) >= 4)[:, None], "b": np.arange(8, dtype=np.int16)}
 
 
 @pytest.mark.slow
