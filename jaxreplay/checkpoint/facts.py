@@ -70,7 +70,7 @@ def compare_buffers(there: dict[str, Any], here: dict[str, Any]) -> tuple[list[s
                 if old.get("sampler") != facts["sampler"]:  # then what it was set to says nothing more
                     facts = facts | {"sampler's settings": old.get("sampler's settings")}
                 resized |= any(old.get(name) != facts[name] for name in SIZES)
-                old, facts = ({name: x for name, x in group.items() if name not in SIZES} for group in (old, facts))
+                old, facts = ({name: x for name, x in each.items() if name not in SIZES} for each in (old, facts))
             prefix = f"{path}: " if len(here) > 1 or path != "the buffer" else ""
             found = restoring.compare(old, facts, prefix + ("episode_data." if group == "episode_data" else ""))
             if not found and list(old) != list(facts):  # the order in which the leaves are packed
