@@ -116,7 +116,9 @@ class _Writer:
     """Writes the pieces that are not there yet, and knows which to take back."""
 
     def __init__(self, folder: pathlib.Path, old: set[str]) -> None:
-        self.folder, self.old, self.new = folder, old, set[str]()
+        self.folder, self.new = folder, set[str]()
+        with os.scandir(folder) as entries:  # at once: in threads, each look would wait for the others
+            self.old = {entry.name: entry.stat().st_size for entry in entries if entry.name in old}
         self.lock = threading.Lock()
 
     def write_all(self, named: list[tuple[str, Any]]) -> list[Leaf]:
@@ -149,7 +151,7 @@ class _Writer:
         found = pieces.digest(block)
         name = pieces.file_name(number, box, found)
         path = self.folder / name
-        if name in self.old and _has_size(path, block.nbytes):
+        if self.old.get(name) == block.nbytes:
             return found
         with self.lock:
             self.new.add(name)
@@ -167,13 +169,6 @@ class _Writer:
         for name in self.new - committed:
             with contextlib.suppress(OSError):
                 os.unlink(self.folder / name)
-
-
-def _has_size(path: pathlib.Path, size: int) -> bool:
-    try:
-        return os.stat(path).st_size == size
-    except FileNotFoundError:
-        return False
 
 
 def _write_file(path: pathlib.Path, data: np.ndarray) -> None:
