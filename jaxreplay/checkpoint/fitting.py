@@ -57,7 +57,7 @@ def _of_sizes(path: pathlib.Path, saved: Manifest, name: str, like: Buffer) -> B
         kept = like.episode_data
         data = None if kept is None else make_data(kept.layout.one_step(), num_records, num_envs)
         made_for = getattr(like.sampler, "made_for", None)
-        sampler = made_for(platform) if made_for else like.sampler
+        sampler = made_for(memory, num_slots) if made_for else like.sampler
         rings = make_rings(layout, num_slots, num_envs, memory, data)
         return like.replace(rings=rings, sampler_state=sampler.init(num_slots, num_envs), sampler=sampler)
 
