@@ -13,8 +13,9 @@ from jaxreplay._core.gather import gather_leaf
 from jaxreplay._core.lookup import flat_index, has_record, record_slot
 from jaxreplay._core.loops import find_interval
 from jaxreplay._core.records import live_records, read_data
-from jaxreplay._core.rings import Rings, nowhere
+from jaxreplay._core.rings import nowhere
 from jaxreplay.sampling import take
+from jaxreplay.stacks import BUFFER, KEY, check_divides, is_sharded, num_parts, on_parts
 from jaxreplay.state import Buffer, check_buffer
 from jaxreplay.types import Episodes, PyTree, Rows, Sample, out_of_range_unless
 
@@ -31,6 +32,8 @@ def episodes(buffer: Buffer) -> Episodes:
 
 @functools.partial(jax.jit, inline=True)
 def _episodes(buffer: Buffer) -> Episodes:
+    if buffer.stack is not None:
+        return on_parts(_episodes, buffer, (), (), 1, each=True)
     rings = buffer.rings
     found = live_records(rings)
     slot = jnp.where(found.mask, record_slot(rings, found.number), rings.num_slots)
@@ -50,12 +53,14 @@ def num_episodes(buffer: Buffer) -> jax.Array:
     check_buffer("num_episodes", buffer)
     if not buffer.rings.num_records:
         return jnp.zeros((), jnp.int32)
-    return _num_episodes(buffer.rings)
+    return _num_episodes(buffer)
 
 
 @functools.partial(jax.jit, inline=True)
-def _num_episodes(rings: Rings) -> jax.Array:
-    return jnp.sum(live_records(rings).mask, dtype=jnp.int32)
+def _num_episodes(buffer: Buffer) -> jax.Array:
+    if is_sharded(buffer):
+        return jnp.sum(on_parts(lambda part: _num_episodes(part)[None], buffer, (), (), 0), dtype=jnp.int32)
+    return jnp.sum(live_records(buffer.as_one).mask, dtype=jnp.int32)
 
 
 def episode_data(buffer: Buffer) -> PyTree:
@@ -69,6 +74,8 @@ def episode_data(buffer: Buffer) -> PyTree:
 
 @functools.partial(jax.jit, inline=True)
 def _episode_data(buffer: Buffer) -> PyTree:
+    if buffer.stack is not None:
+        return on_parts(_episode_data, buffer, (), (), 1, each=True)
     found = live_records(buffer.rings)
     env = jnp.broadcast_to(jnp.arange(buffer.rings.num_envs, dtype=jnp.int32), found.number.shape)
     data = read_data(buffer.rings, found.number, env, found.mask)
@@ -92,13 +99,15 @@ def set_episode_data(buffer: Buffer, env: Any, data: PyTree, number: Any = None)
     values = layout.check_part(buffer.episode_data.layout, data, env.shape, "set_episode_data", "the shape of env")
     if number is not None:
         number = jnp.broadcast_to(jnp.asarray(number, jnp.int32), env.shape)
-    return _set_episode_data(buffer, env, values, number)
+    return _set_episode_data(buffer, Rows(time=env, env=env), values, number)
 
 
 @functools.partial(jax.jit, inline=True)
-def _set_episode_data(buffer: Buffer, env: jax.Array, values: dict[int, Any], number: jax.Array | None) -> Buffer:
-    rings, data, lead = buffer.rings, buffer.episode_data, env.ndim
-    env = env.ravel()
+def _set_episode_data(buffer: Buffer, of: Rows, values: dict[int, Any], number: jax.Array | None) -> Buffer:
+    if buffer.stack is not None:
+        return on_parts(_set_episode_data, buffer, (of, values, number), (None,) * 3, BUFFER, each=True)
+    rings, data, lead = buffer.rings, buffer.episode_data, of.env.ndim
+    env = of.env.ravel()
     known = (env >= 0) & (env < rings.num_envs)
     env = jnp.where(known, env, 0)
     newest = rings.envs.number[env]
@@ -146,16 +155,23 @@ def sample_episodes(buffer: Buffer, key: jax.Array, n: int, max_length: int, com
 
 @functools.partial(jax.jit, static_argnames=("n", "max_length", "complete"), inline=True)
 def _sample_episodes(buffer: Buffer, key: jax.Array, n: int, max_length: int, complete: bool) -> Sample:
-    rings = buffer.rings
+    if is_sharded(buffer):
+        draw = functools.partial(
+            _sample_episodes, n=check_divides("n", n, buffer), max_length=max_length, complete=complete
+        )
+        batch = on_parts(draw, buffer, (key,), (KEY,), 0)
+        return batch.replace(probability=batch.probability / num_parts(buffer))
+    rings = buffer.as_one
     found = live_records(rings)
-    first_held = oldest(rings.clock)
+    every = jnp.broadcast_to(jnp.arange(rings.num_envs, dtype=jnp.int32), found.start.shape)
+    first_held = jnp.broadcast_to(oldest(rings.clock.of(every)), found.start.shape)
     eligible = found.mask & (found.ended & (found.start - first_held >= 0) if complete else True)
     ends = jnp.cumsum(eligible.ravel(), dtype=jnp.int32)
     count = ends[-1]
     nth = jax.random.randint(key, (n,), 0, jnp.maximum(count, 1), jnp.int32)
     chosen = jnp.minimum(find_interval(ends, nth), ends.shape[0] - 1)
     start, length = found.start.ravel()[chosen], found.length.ravel()[chosen]
-    overwritten = jnp.maximum(first_held - start, 0)
+    overwritten = jnp.maximum(first_held.ravel()[chosen] - start, 0)
     step = jnp.arange(max_length, dtype=jnp.int32)[None]
     within = (count > 0) & (step < (length - overwritten)[:, None])
     time = (start + overwritten)[:, None] + step

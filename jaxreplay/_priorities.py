@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxreplay._core import trees
 from jaxreplay.buffer import check_rows
+from jaxreplay.stacks import BUFFER, from_owner, is_sharded, on_parts, rows_axis
 from jaxreplay.state import Buffer, check_buffer
 from jaxreplay.types import Rows, Sample, SourceRows
 
@@ -41,9 +42,12 @@ def set_priorities(buffer: Buffer, rows: Rows | SourceRows, priorities: Any) -> 
 
 @functools.partial(jax.jit, inline=True)
 def _set_priorities(buffer: Buffer, rows: Rows, priorities: jax.Array) -> Buffer:
+    if is_sharded(buffer):
+        axis = rows_axis(buffer, rows)
+        return on_parts(_set_priorities, buffer, (rows, priorities), (axis, axis), BUFFER)
     flat = jax.tree.map(jnp.ravel, rows)
     sampler: Any = buffer.sampler
-    state = sampler.set_priorities(buffer.sampler_state, buffer.rings, flat, priorities.ravel())
+    state = sampler.set_priorities(buffer.sampler_state, buffer.as_one, flat, priorities.ravel())
     return buffer.replace(sampler_state=state)
 
 
@@ -69,8 +73,13 @@ def priorities(buffer: Buffer, rows: Rows | SourceRows) -> jax.Array:
 
 @functools.partial(jax.jit, inline=True)
 def _priorities(buffer: Buffer, rows: Rows) -> jax.Array:
+    if is_sharded(buffer):
+        axis = rows_axis(buffer, rows)
+        if axis is not None:
+            return on_parts(_priorities, buffer, (rows,), (axis,), axis)
+        return from_owner(buffer, rows, on_parts(lambda *args: _priorities(*args)[None], buffer, (rows,), (None,), 0))
     sampler: Any = buffer.sampler
-    return sampler.priorities(buffer.sampler_state, buffer.rings, jax.tree.map(jnp.ravel, rows)).reshape(
+    return sampler.priorities(buffer.sampler_state, buffer.as_one, jax.tree.map(jnp.ravel, rows)).reshape(
         rows.time.shape
     )
 

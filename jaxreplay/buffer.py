@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
 
 from jaxreplay import ends
 from jaxreplay._core import edit, trees
@@ -13,10 +15,11 @@ from jaxreplay._core.layout import Layout, check_part, make_layout
 from jaxreplay._core.loops import vary_as
 from jaxreplay._core.memory import make_memory
 from jaxreplay._core.records import make_data
-from jaxreplay._core.rings import make_rings
+from jaxreplay._core.rings import as_one, make_rings
 from jaxreplay._core.write import write
 from jaxreplay.samplers import Sampler, uniform
-from jaxreplay.state import Buffer, check_buffer
+from jaxreplay.stacks import BUFFER, is_sharded, make_stack, nearest, on_parts, rows_axis
+from jaxreplay.state import Buffer, Stack, check_buffer
 from jaxreplay.types import PyTree, Rows, SourceRows, Transition
 
 PLATFORMS = ("cpu", "gpu", "cuda", "rocm", "tpu")
@@ -35,6 +38,8 @@ def create(
     episode_data: PyTree = None,
     apart: str | Sequence[str] = (),
     platform: str | None = None,
+    num_buffers: int | None = None,
+    sharding: NamedSharding | None = None,
 ) -> Buffer:
     """Make an empty buffer for steps like `example`.
 
@@ -59,7 +64,14 @@ def create(
         first step of a sequence alone, would be read in vain with them.
     platform: the kind of device that the buffer will live on, as JAX names it ("cpu", "gpu", "tpu"). It decides how
         the arrays lie in memory, never what comes out, and the buffer works on every other platform as well. The
-        default is the platform of JAX's default device.
+        default is the platform of JAX's default device, or of the mesh.
+    num_buffers: A, to make a stack of so many buffers, as one for each of many actors, each with a clock of its own:
+        `extend(buffer, block, member=i)` writes to one of them, and all are read as one. `capacity`, `num_envs` and
+        `max_episodes` are those of all together, and rows number the envs over all: each buffer has E / A of them
+        (num_envs=None: a single stream each).
+    sharding: `NamedSharding(mesh, P("data"))`: the envs are split over these axes of a mesh, and no device allocates
+        another's part; over its other axes the buffer is replicated. Every function keeps its meaning. A sample has B /
+        n rows of each of the n devices, and lies split over its batch axis.
 
     Allocates once; nothing else in the library does. Raises ValueError or TypeError for what cannot be stored.
 
@@ -69,8 +81,10 @@ def create(
     >>> replay.capacity(buffer)
     1000
     """
-    platform = _check_platform(platform)
+    stack = _check_stack(num_envs, num_buffers, sharding)
+    platform = _check_platform(platform, sharding)
     envs = 1 if num_envs is None else trees.check_count("num_envs", num_envs)
+    envs = envs if stack is None else stack.num_buffers * stack.num_envs
     num_slots = slots_of(capacity, envs)
     if isinstance(sampler, type) or not callable(getattr(sampler, "draw", None)):
         raise TypeError(f"sampler: expected a sampler, as samplers.uniform() with its parentheses, got {sampler!r}")
@@ -84,38 +98,69 @@ def create(
     if episode_end is not None:
         ends.check(episode_end, layout)
         if max_episodes is None:
-            wished = default_records(layout, num_slots, envs, episode_data)
+            wished = default_records(layout, num_slots, stack.envs_per_device if stack else envs, episode_data)
         else:
             wished = -(-trees.check_count("max_episodes", max_episodes) // envs)
         num_records = max(2, wished)
     elif max_episodes is not None or episode_data is not None:
         raise ValueError("max_episodes and episode_data need episode_end: without it, rows are independent items")
+    envs = stack.num_envs if stack else envs
     memory = make_memory(platform, layout, num_slots, envs, num_records)
     if made_for := getattr(sampler, "made_for", None):
         sampler = made_for(memory, num_slots)
-    return Buffer(
-        rings=make_rings(layout, num_slots, envs, memory, make_data(episode_data, num_records, envs)),
-        sampler_state=sampler.init(num_slots, envs),
-        sampler=sampler,
-        episode_end=episode_end,
-        single=num_envs is None,
-    )
+
+    def make() -> Buffer:
+        return Buffer(
+            rings=make_rings(layout, num_slots, envs, memory, make_data(episode_data, num_records, envs)),
+            sampler_state=sampler.init(num_slots, envs),
+            sampler=sampler,
+            episode_end=episode_end,
+            single=num_envs is None and stack is None,
+        )
+
+    return make() if stack is None else make_stack(make, stack)
 
 
 def slots_of(capacity: int, num_envs: int) -> int:
     """Return T, or raise ValueError naming the nearest capacities that are whole numbers of slices."""
     capacity = trees.check_count("capacity", capacity)
     if capacity % num_envs:
-        below, above = capacity // num_envs * num_envs, -(-capacity // num_envs) * num_envs
-        valid = f"{below} or {above}" if below else str(above)
         raise ValueError(
-            f"capacity: {capacity} is not a multiple of num_envs={num_envs}; the nearest that are: {valid}"
+            f"capacity: {capacity} is not a multiple of num_envs={num_envs}; the nearest that are: "
+            f"{nearest(capacity, num_envs)}"
         )
     return capacity // num_envs
 
 
-def _check_platform(platform: str | None) -> str:
-    """Return a kind of device, by default that of JAX's default device; raise ValueError for an unknown one."""
+def _check_stack(num_envs: Any, num_buffers: Any, sharding: Any) -> Stack | None:
+    """Say how a buffer is made of several, None if it is not, or raise where the envs cannot be split so."""
+    if num_buffers is None and sharding is None:
+        return None
+    if sharding is not None and not (isinstance(sharding, NamedSharding) and len(sharding.spec) == 1):
+        raise TypeError(
+            "sharding: expected NamedSharding(mesh, P('data')), naming the axes of the mesh over which the envs are "
+            f"split, got {sharding!r}"
+        )
+    devices = Stack(1, 1, False, sharding).num_devices
+    count = devices if num_buffers is None else trees.check_count("num_buffers", num_buffers)
+    if count % devices:
+        raise ValueError(
+            f"num_buffers: {count} is not a multiple of the {devices} devices of the mesh; the nearest that are: "
+            f"{nearest(count, devices)}"
+        )
+    if num_envs is None and num_buffers is None:
+        raise ValueError(f"num_envs: a single stream cannot be split over {devices} devices; give num_envs")
+    envs = count if num_envs is None else trees.check_count("num_envs", num_envs)
+    if envs % count:
+        parts = f"the {devices} devices of the mesh" if num_buffers is None else f"num_buffers={count}"
+        raise ValueError(f"num_envs: {envs} is not a multiple of {parts}; the nearest that are: {nearest(envs, count)}")
+    return Stack(count, envs // count, num_envs is None, sharding, num_buffers is not None)
+
+
+def _check_platform(platform: str | None, sharding: NamedSharding | None) -> str:
+    """Return a kind of device, by default that of the mesh, or JAX's default; raise ValueError for an unknown one."""
+    if platform is None and sharding is not None:
+        return next(iter(sharding.mesh.devices.flat)).platform
     if platform is None:
         device: Any = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
         return jax.default_backend() if device is None else getattr(device, "platform", device)
@@ -131,38 +176,63 @@ def default_records(layout: Layout, num_slots: int, num_envs: int, episode_data:
     return min(max(FREE_BYTES // record_bytes, num_slots // 8), num_slots)
 
 
-def append(buffer: Buffer, step: PyTree, mask: Any = None) -> Buffer:
+def append(buffer: Buffer, step: PyTree, mask: Any = None, member: Any = None) -> Buffer:
     """Append one step of every env, leaves `[E, ...]` (`[...]` for a single stream).
 
     mask: `[E]` bool (a scalar for a single stream), False where an env recorded nothing: a void row is written there,
-    and the env's open episode is closed as truncated.
+    and the env's open episode is closed as truncated. member: see `extend`.
 
     Outside jit every call copies the buffer; to write in place, donate it:
     `append = jax.jit(replay.append, donate_argnums=0)`. Raises ValueError or TypeError where the step does not fit.
     """
     check_buffer("append", buffer)
-    leaves, _ = _check_step(buffer, step, mask, block=False)
-    return _extend(buffer, leaves, mask, block=False)
+    member = _check_member(buffer, member)
+    leaves, _ = _check_step(buffer, step, mask, False, member is not None)
+    return _extend(buffer, leaves, mask, False, member)
 
 
-def extend(buffer: Buffer, steps: PyTree, mask: Any = None) -> Buffer:
+def extend(buffer: Buffer, steps: PyTree, mask: Any = None, member: Any = None) -> Buffer:
     """Append a block of L slices, leaves `[L, E, ...]` (`[L, ...]` for a single stream), as if one by one.
 
     Time comes first, as `lax.scan` stacks it: where L equals E, swapped axes cannot be noticed.
     L may be 0, or more than the ring holds. mask: `[L, E]` bool (`[L]` for a single stream), see `append`.
+    member: int32, which of the `num_buffers` to write to, leaves `[L, E / A, ...]` (`[L, ...]` for single streams); the
+        others stay as they are. A number that is none of them writes nothing. None for all, leaves `[L, E, ...]`.
     """
     check_buffer("extend", buffer)
-    leaves, (length, *_) = _check_step(buffer, steps, mask, block=True)
+    member = _check_member(buffer, member)
+    leaves, (length, *_) = _check_step(buffer, steps, mask, True, member is not None)
     if length == 0:
         return buffer
-    return _extend(buffer, leaves, mask, block=True)
+    return _extend(buffer, leaves, mask, True, member)
 
 
-def _check_step(buffer: Buffer, step: PyTree, mask: Any, block: bool) -> tuple[list[Any], tuple[int, ...]]:
+def _check_member(buffer: Buffer, member: Any) -> Any:
+    """Return which buffer of a stack is meant as an int32 scalar, None for all, or raise where there is no stack."""
+    if member is None:
+        return None
+    if buffer.stack is None or not buffer.stack.own_clocks:
+        raise ValueError("member: this buffer is no stack of buffers; create it with num_buffers=")
+    if buffer.stack.sharding is not None:
+        raise ValueError(
+            "member: the buffers of a stack over a mesh are written together: extend(buffer, steps) with the envs of "
+            "all; or create a stack without sharding"
+        )
+    narrow, fits = trees.to_int32("member", member)
+    if narrow.shape != ():
+        raise ValueError(f"member: expected a scalar, got shape {narrow.shape}")
+    return jnp.asarray(narrow) if fits is None else jnp.where(fits, narrow, np.int32(-1))
+
+
+def _check_step(
+    buffer: Buffer, step: PyTree, mask: Any, block: bool, to_member: bool
+) -> tuple[list[Any], tuple[int, ...]]:
     """Return the leaves as they came and their leading axes, or raise naming the leaf, what came, what was expected."""
     layout = buffer.rings.layout
     leaves = trees.check_structure("steps" if block else "step", step, layout.treedef, layout.paths)
-    envs = () if buffer.single else (buffer.rings.num_envs,)
+    envs = () if buffer.single else (buffer.num_envs,)
+    if to_member and buffer.stack is not None:
+        envs = () if buffer.stack.single else (buffer.stack.num_envs,)
     axes = f"num_envs={envs[0]}" if envs else "a single stream: no env axis"
     hint = f"({'[L, E, ...]' if envs else '[L, ...]'}" if block else f"({'[E, ...]' if envs else '[...]'}"
     hint += f" with {axes}.)"
@@ -178,20 +248,51 @@ def _check_step(buffer: Buffer, step: PyTree, mask: Any, block: bool) -> tuple[l
 
 
 @functools.partial(jax.jit, static_argnames="block", inline=True)
-def _extend(buffer: Buffer, leaves: list[jax.Array], mask: jax.Array | None, block: bool) -> Buffer:
+def _extend(
+    buffer: Buffer, leaves: list[jax.Array], mask: jax.Array | None, block: bool, member: jax.Array | None = None
+) -> Buffer:
+    single = buffer.single
+    if buffer.stack is not None:
+        if member is None:
+            axis = 1 if block else 0
+            write_all = functools.partial(_extend, block=block)
+            return on_parts(write_all, buffer, (leaves, mask), (axis, axis), BUFFER, each=True)
+        single = buffer.stack.single
+
     def axes(x: jax.Array) -> jax.Array:
         x = jnp.asarray(x) if block else jnp.asarray(x)[None]
-        return x[:, None] if buffer.single else x
+        return x[:, None] if single else x
 
     leaves = [axes(x) for x in leaves]
+    num_envs = buffer.rings.envs.number.shape[-1]
     # Made here rather than by the caller: outside jit that would move a mask to the device in every call.
-    valid = jnp.ones((leaves[0].shape[0], buffer.rings.num_envs), jnp.bool_) if mask is None else axes(mask)
+    valid = jnp.ones((leaves[0].shape[0], num_envs), jnp.bool_) if mask is None else axes(mask)
     ended = jnp.zeros_like(valid)
     if buffer.episode_end is not None:
         ended = ends.ended(buffer.episode_end, buffer.rings.layout, leaves)
+    if member is not None:
+        return _extend_member(buffer, leaves, valid, ended, member)
     written, slots = write(buffer.rings, leaves, valid, ended)
     state = buffer.sampler.on_write(buffer.sampler_state, written, slots, valid[-slots.shape[0] :])
     return buffer.replace(rings=written, sampler_state=state)
+
+
+def _extend_member(
+    buffer: Buffer, leaves: list[jax.Array], valid: jax.Array, ended: jax.Array, member: jax.Array
+) -> Buffer:
+    """Write a block to one buffer of a stack, in place."""
+    rings, sampler = buffer.rings, buffer.sampler
+    num_buffers = rings.envs.number.shape[0]
+    member = jnp.where((member >= 0) & (member < num_buffers), member, num_buffers)  # past the end nothing is written
+    clock, envs = jax.tree.map(lambda x: x.at[member].get(mode="clip"), (rings.clock, rings.envs))
+    written, slots = write(rings.replace(clock=clock, envs=envs), leaves, valid, ended, member)
+    clock, envs = jax.tree.map(
+        lambda x, new: x.at[member].set(new, mode="drop"), (rings.clock, rings.envs), (written.clock, written.envs)
+    )
+    rings = rings.replace(arrays=written.arrays, clock=clock, envs=envs)
+    on_write: Any = sampler.on_write_member
+    state = on_write(buffer.sampler_state, as_one(rings), member, slots, valid[-slots.shape[0] :])
+    return buffer.replace(rings=rings, sampler_state=state)
 
 
 def put(buffer: Buffer, rows: Rows | SourceRows, leaves: PyTree) -> Buffer:
@@ -221,7 +322,11 @@ def _check_no_ends(moved: Set[int], buffer: Buffer) -> None:
 
 @functools.partial(jax.jit, inline=True)
 def _put(buffer: Buffer, rows: Rows, values: dict[int, jax.Array]) -> Buffer:
-    return buffer.replace(rings=edit.overwrite(buffer.rings, rows, values))
+    if is_sharded(buffer):
+        axis = rows_axis(buffer, rows)
+        return on_parts(_put, buffer, (rows, values), (axis, axis), BUFFER)
+    written = edit.overwrite(buffer.as_one, rows, values)
+    return buffer.replace(rings=buffer.rings.replace(arrays=written.arrays))
 
 
 def remove(buffer: Buffer, rows: Rows | SourceRows) -> Buffer:
@@ -237,6 +342,8 @@ def remove(buffer: Buffer, rows: Rows | SourceRows) -> Buffer:
 
 @functools.partial(jax.jit, inline=True)
 def _remove(buffer: Buffer, rows: Rows) -> Buffer:
+    if buffer.stack is not None:
+        return on_parts(_remove, buffer, (rows,), (rows_axis(buffer, rows),), BUFFER, each=True)
     rows = jax.tree.map(jnp.ravel, rows)
     rings = edit.remove(buffer.rings, rows)
     return buffer.replace(rings=rings, sampler_state=buffer.sampler.on_remove(buffer.sampler_state, rings, rows))
@@ -253,6 +360,8 @@ def clear(buffer: Buffer) -> Buffer:
 
 @functools.partial(jax.jit, inline=True)
 def _clear(buffer: Buffer) -> Buffer:
+    if buffer.stack is not None:
+        return on_parts(_clear, buffer, (), (), BUFFER, each=True)
     rings, sampler = buffer.rings, buffer.sampler
     old = (rings.clock.held, rings.envs.open)
     held, open_ = vary_as(jax.tree.map(jnp.zeros_like, old), old)
@@ -281,4 +390,4 @@ def check_rows(buffer: Buffer, rows: Any) -> Rows:
         raise ValueError(f"rows: time and env must have one shape, got {time.shape} and {env.shape}")
     for fit in fits:
         env = jnp.where(fit, env, -1)
-    return Rows(time=jnp.asarray(time), env=jnp.asarray(env))
+    return Rows(time=jnp.asarray(time), env=jnp.asarray(env), axis=rows.axis)

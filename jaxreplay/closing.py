@@ -11,6 +11,7 @@ from jaxreplay._core import layout, trees
 from jaxreplay._core.edit import overwrite
 from jaxreplay._core.layout import Layout
 from jaxreplay._episodes import need_episodes
+from jaxreplay.stacks import BUFFER, on_parts
 from jaxreplay.state import Buffer, check_buffer
 from jaxreplay.types import PyTree, Rows, Transition
 
@@ -40,8 +41,8 @@ def end_episodes(buffer: Buffer, mask: Any = None, leaves: PyTree = None) -> Buf
     check_buffer("end_episodes", buffer)
     need_episodes(buffer, "end_episodes")
     stored = buffer.rings
-    lead = () if buffer.single else (stored.num_envs,)
-    axes = "a single stream: no env axis" if buffer.single else f"num_envs={stored.num_envs}"
+    lead = () if buffer.single else (buffer.num_envs,)
+    axes = "a single stream: no env axis" if buffer.single else f"num_envs={buffer.num_envs}"
     if mask is not None:
         trees.check_leaf("mask", mask, lead, jnp.dtype(bool), f"({axes}.)")
     given = {} if leaves is None else layout.check_part(stored.layout, leaves, lead, "end_episodes", axes)
@@ -50,6 +51,8 @@ def end_episodes(buffer: Buffer, mask: Any = None, leaves: PyTree = None) -> Buf
 
 @functools.partial(jax.jit, inline=True)
 def _end_episodes(buffer: Buffer, mask: Any, given: dict[int, Any]) -> Buffer:
+    if buffer.stack is not None:
+        return on_parts(_end_episodes, buffer, (mask, given), (0, 0), BUFFER, each=True)
     stored = buffer.rings
     values = {i: jnp.asarray(x).reshape(stored.num_envs, *stored.layout.leaves[i].shape) for i, x in given.items()}
     values |= _truncated(stored.layout, values, stored.num_envs)

@@ -15,6 +15,7 @@ from jaxreplay.sources.base import Source
 from jaxreplay.sources.mixture import Mixture
 from jaxreplay.sources.subset import Subset
 from jaxreplay.sources.whole import Whole, as_source
+from jaxreplay.stacks import gathered, is_sharded, on_parts, refuse_stack
 from jaxreplay.state import Buffer, check_buffer
 from jaxreplay.types import Rows, SourceRows, Stats, out_of_range_unless
 from jaxreplay.views import View, transition
@@ -31,12 +32,14 @@ def size(source: Buffer | Source) -> jax.Array:
 
 @functools.partial(jax.jit, inline=True)
 def _size(source: Source) -> jax.Array:
+    if is_sharded(source):
+        return jnp.sum(on_parts(lambda part: part.size()[None], source, (), (), 0), dtype=jnp.int32)
     return source.size()
 
 
 def capacity(source: Buffer | Source) -> int:
     """Return how many steps the buffer keeps, over all envs; of a source, its buffers together."""
-    return sum(buffer.rings.num_slots * buffer.rings.num_envs for buffer in as_source("capacity", source).buffers)
+    return sum(buffer.rings.num_slots * buffer.num_envs for buffer in as_source("capacity", source).buffers)
 
 
 def can_sample(source: Buffer | Source, n: int = 1, view: View = transition()) -> jax.Array:  # noqa: B008
@@ -53,6 +56,9 @@ def can_sample(source: Buffer | Source, n: int = 1, view: View = transition()) -
 
 @functools.partial(jax.jit, static_argnames="view", inline=True)
 def _count_starts(source: Source, view: View) -> jax.Array:
+    if is_sharded(source):
+        each = on_parts(lambda part: _count_starts(part, view)[None], source, (), (), 0)
+        return jnp.sum(each, dtype=jnp.int32)
     every, mask = source.every_row()
     return jnp.sum(mask & source.starts(every, view), dtype=jnp.int32)
 
@@ -60,14 +66,33 @@ def _count_starts(source: Source, view: View) -> jax.Array:
 def rows(source: Buffer | Source) -> tuple[Rows | SourceRows, jax.Array]:
     """List every slot in order of time, then env: `(Rows, mask)`, `[T*E]` each; `mask` says which can be read.
 
-    Of several buffers, one after the other: `(SourceRows, mask)`. Of a subset, its rows.
+    Of several buffers, one after the other: `(SourceRows, mask)`. Of a subset, its rows. Of a stack of buffers, whose
+    clocks may differ, in order of age. Over a mesh it costs a collection of all rows on every device.
     """
     return _rows(as_source("rows", source))
 
 
 @functools.partial(jax.jit, inline=True)
 def _rows(source: Source) -> tuple[Rows | SourceRows, jax.Array]:
+    if is_sharded(source):
+        return _rows_of_all(source)
     return source.every_row()
+
+
+def _rows_of_all(source: Source) -> tuple[Rows | SourceRows, jax.Array]:
+    """List the rows of all devices, in the order of one buffer's: by time, then env."""
+    lengths = [buffer.rings.num_slots * buffer.stack.envs_per_device for buffer in source.buffers if buffer.stack]
+    ends, slots = np.cumsum(lengths), [buffer.rings.num_slots for buffer in source.buffers]
+
+    def list_rows(part: Source) -> tuple[Any, ...]:
+        every = part.every_row()
+        by_time = lambda x: tuple(part.reshape(n, -1) for part, n in zip(jnp.split(x, ends[:-1]), slots))  # noqa: E731
+        return tuple(jax.tree.transpose(jax.tree.structure(every), None, jax.tree.map(by_time, every)))
+
+    listed = on_parts(list_rows, source, (), (), (1,) * len(lengths))
+    flat = [jax.tree.map(jnp.ravel, gathered(source, x)) for x in listed]
+    rows, mask = jax.tree.map(lambda *parts: jnp.concatenate(parts), *flat)
+    return rows.replace(axis=None), mask
 
 
 def nth(source: Buffer | Source, index: Any, env: Any = None) -> Rows | SourceRows:
@@ -87,6 +112,7 @@ def nth(source: Buffer | Source, index: Any, env: Any = None) -> Rows | SourceRo
     [4, 5, 11, 0]
     """
     made = as_source("nth", source)
+    refuse_stack("nth", made, "its buffers have clocks of their own; see replay.rows")
     if isinstance(made, Mixture):
         raise TypeError("nth: a mixture draws in proportions and has no order; concat its sources")
     index = _no_row_unless_fits("index", index)
@@ -134,6 +160,7 @@ def newest(source: Buffer | Source, n: int) -> Rows:
     gives those of each env. Raises TypeError for a concat and a mixture, whose times are not of one clock.
     """
     made, n = as_source("newest", source), trees.check_count("n", n)
+    refuse_stack("newest", made, "its buffers have clocks of their own; see replay.rows")
     if not isinstance(made, Whole | Subset):
         raise TypeError(f"newest: a {type(made).__name__.lower()} has no common clock; take the newest of each source")
     return _newest(made, n)
@@ -154,6 +181,11 @@ def stats(buffer: Buffer) -> Stats:
 
 @functools.partial(jax.jit, inline=True)
 def _stats(buffer: Buffer) -> Stats:
+    if buffer.stack is not None:
+        count_one = lambda one: jax.tree.map(lambda x: x.reshape(1, 1), _stats(one))  # noqa: E731
+        each = on_parts(count_one, buffer, (), (), 1, each=True)
+        time = jnp.max(each.time)
+        return jax.tree.map(lambda x: jnp.sum(x, dtype=jnp.int32), each).replace(time=time)
     rings = buffer.rings
 
     def count(x: jax.Array) -> jax.Array:

@@ -10,6 +10,7 @@ from jaxreplay._core import lookup, resizing, trees
 from jaxreplay._core.memory import Memory
 from jaxreplay.buffer import default_records, slots_of
 from jaxreplay.samplers import Sampler
+from jaxreplay.stacks import BUFFER, is_read_as_one, on_parts
 from jaxreplay.state import Buffer, check_buffer
 from jaxreplay.types import Rows
 
@@ -33,23 +34,26 @@ def resize(buffer: Buffer, capacity: int, max_episodes: int | None = None) -> Bu
     """
     check_buffer("resize", buffer)
     old = buffer.rings
-    num_slots = slots_of(capacity, old.num_envs)
+    num_envs = buffer.num_envs
+    num_slots = slots_of(capacity, num_envs)
     if not old.num_records:
         if max_episodes is not None:
             raise ValueError("max_episodes: this buffer holds independent items, which have no episodes")
         return _resize_to(buffer, num_slots, 0)
     if max_episodes is None:
         data = None if buffer.episode_data is None else buffer.episode_data.layout.one_step()
-        wished = max(default_records(old.layout, num_slots, old.num_envs, data), min(old.num_records, num_slots))
+        together = num_envs if buffer.stack is None else buffer.stack.envs_per_device
+        wished = max(default_records(old.layout, num_slots, together, data), min(old.num_records, num_slots))
     else:
-        wished = -(-trees.check_count("max_episodes", max_episodes) // old.num_envs)
+        wished = -(-trees.check_count("max_episodes", max_episodes) // num_envs)
     return _resize_to(buffer, num_slots, max(2, wished))
 
 
 def _resize_to(buffer: Buffer, num_slots: int, num_records: int) -> Buffer:
     memory, sampler = buffer.rings.memory.resized(num_slots, num_records), buffer.sampler
     if made_for := getattr(sampler, "made_for", None):
-        sampler = made_for(memory, num_slots)
+        stacked = is_read_as_one(buffer.stack)
+        sampler = made_for(memory, num_slots, stacked) if stacked else made_for(memory, num_slots)
     return _resize(buffer, num_slots, memory, sampler)
 
 
@@ -63,11 +67,14 @@ def resize_like(buffer: Buffer, like: Buffer) -> Buffer:
     resized = functools.partial(_resize, num_slots=num_slots, memory=stored.memory, sampler=like.sampler)
     for _ in range(batch):
         resized = jax.vmap(resized)
-    return jax.jit(resized)(buffer)
+    return jax.jit(resized)(buffer.replace(stack=None)).replace(stack=like.stack)
 
 
 @functools.partial(jax.jit, static_argnames=("num_slots", "memory", "sampler"), inline=True)
 def _resize(buffer: Buffer, num_slots: int, memory: Memory, sampler: Sampler) -> Buffer:
+    if buffer.stack is not None:
+        resize_one = functools.partial(_resize, num_slots=num_slots, memory=memory, sampler=sampler)
+        return on_parts(resize_one, buffer, (), (), BUFFER, each=True)
     rings = resizing.resize(buffer.rings, num_slots, memory)
     on_resize: Any = getattr(sampler, "on_resize", None)
     time = rings.clock.time - resizing.kept_ages(buffer.rings.num_slots, num_slots)

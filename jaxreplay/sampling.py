@@ -14,6 +14,7 @@ from jaxreplay.sources.base import Source
 from jaxreplay.sources.checks import check_source_rows
 from jaxreplay.sources.mixture import Mixture
 from jaxreplay.sources.whole import Whole, as_source
+from jaxreplay.stacks import BUFFER, KEY, check_divides, from_owner, is_sharded, num_parts, on_parts, rows_axis
 from jaxreplay.state import Buffer, check_buffer
 from jaxreplay.types import Rows, Sample, SourceRows, out_of_range_unless
 from jaxreplay.views import View, transition
@@ -70,6 +71,10 @@ def _explain_nothing(source: Source, view: View, name: str) -> None:
 
 @functools.partial(jax.jit, static_argnames=("batch_size", "view"), inline=True)
 def _sample(source: Source, key: jax.Array, batch_size: int, view: View) -> Sample:
+    if is_sharded(source):
+        share = check_divides("batch_size", batch_size, source)
+        batch = on_parts(lambda part, key: part.sample(key, share, view), source, (key,), (KEY,), 0)
+        return batch.replace(probability=batch.probability / num_parts(source))
     return source.sample(key, batch_size, view)
 
 
@@ -92,9 +97,22 @@ def take(source: Buffer | Source, rows: Rows | SourceRows, view: View = transiti
 
 @functools.partial(jax.jit, static_argnames="view", inline=True)
 def _take(source: Source, rows: Rows | SourceRows, view: View, key: jax.Array | None = None) -> Sample:
+    if is_sharded(source):
+        return _take_from_parts(source, rows, view, key)
     shape = rows.time.shape
     got = source.take(jax.tree.map(jnp.ravel, rows), view, key)
     return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), got).replace(rows=rows)
+
+
+def _take_from_parts(source: Source, rows: Any, view: View, key: jax.Array | None) -> Sample:
+    """Read rows where they lie, or on every device, where that is not known."""
+    axis = rows_axis(source, rows)
+    if axis is not None:
+        got = on_parts(lambda part, rows, key: _take(part, rows, view, key), source, (rows, key), (axis, KEY), axis)
+    else:
+        take_all = lambda part, rows, key: jax.tree.map(lambda x: x[None], _take(part, rows, view, key))  # noqa: E731
+        got = from_owner(source, rows, on_parts(take_all, source, (rows, key), (None, KEY), 0))
+    return got.replace(rows=rows, probability=got.probability / num_parts(source))
 
 
 def pop(buffer: Buffer, n: int, complete: bool = False) -> tuple[Buffer, Sample]:
@@ -118,6 +136,8 @@ def pop(buffer: Buffer, n: int, complete: bool = False) -> tuple[Buffer, Sample]
 
 @functools.partial(jax.jit, static_argnames=("n", "complete"), inline=True)
 def _pop(buffer: Buffer, n: int, complete: bool) -> tuple[Buffer, Sample]:
+    if buffer.stack is not None:
+        return on_parts(functools.partial(_pop, n=n, complete=complete), buffer, (), (), (BUFFER, 1), each=True)
     rings = buffer.rings
     time = oldest(rings.clock) + jnp.arange(n, dtype=jnp.int32)
     if buffer.single:
@@ -153,6 +173,9 @@ def epoch(source: Buffer | Source, key: jax.Array, batch_size: int, view: View =
 
 @functools.partial(jax.jit, static_argnames=("batch_size", "view"), inline=True)
 def _epoch(source: Source, key: jax.Array, batch_size: int, view: View) -> Rows | SourceRows:
+    if is_sharded(source):
+        share = check_divides("batch_size", batch_size, source)
+        return on_parts(lambda part, key: _epoch(part, key, share, view), source, (key,), (KEY,), 1)
     every, mask = source.every_row()
     count = mask.shape[0]
     order = jax.random.permutation(key, count)

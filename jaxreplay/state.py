@@ -1,11 +1,14 @@
 """The buffer as a pytree, how it shows itself, and the check that what a function was given is one."""
 
+import dataclasses
+import math
 from typing import Any
 
 from flax import struct
+from jax.sharding import NamedSharding
 
 from jaxreplay._core import trees
-from jaxreplay._core.rings import Rings
+from jaxreplay._core.rings import Rings, as_one
 from jaxreplay._display.arrays import show
 from jaxreplay._display.buffers import buffer_panel, sizes_of
 from jaxreplay.ends import EpisodeEnd
@@ -13,10 +16,41 @@ from jaxreplay.samplers import Sampler
 from jaxreplay.types import PyTree
 
 
+@dataclasses.dataclass(frozen=True)
+class Stack:
+    """How a buffer is made of several; see `num_buffers` and `sharding` of `create`.
+
+    num_buffers: A, over all devices. num_envs: E of each. single: each is a single stream, whose blocks have no env
+    axis. sharding: over which axes of a mesh they are split, if they are. own_clocks: they may be written one by one.
+    """
+
+    num_buffers: int
+    num_envs: int
+    single: bool
+    sharding: NamedSharding | None = None
+    own_clocks: bool = True
+
+    @property
+    def num_devices(self) -> int:
+        """How many devices they are split over."""
+        if self.sharding is None:
+            return 1
+        names, shape = self.sharding.spec[0], self.sharding.mesh.shape
+        return math.prod(shape[name] for name in (names if isinstance(names, tuple) else (names,)))
+
+    @property
+    def envs_per_device(self) -> int:
+        return self.num_buffers * self.num_envs // self.num_devices
+
+    def part(self, num_buffers: int) -> "Stack":
+        """Return how some of them lie together on one device."""
+        return dataclasses.replace(self, num_buffers=num_buffers, sharding=None)
+
+
 class Buffer(struct.PyTreeNode):
     """An immutable replay buffer, made by `create`; a pytree, so it passes through jit, scan, vmap and grad as it is.
 
-    rings: the stored steps and episodes. sampler_state: what the sampler keeps.
+    rings: the stored steps and episodes. sampler_state: what the sampler keeps. stack: how it is made of several.
     """
 
     rings: Rings
@@ -24,6 +58,20 @@ class Buffer(struct.PyTreeNode):
     sampler: Sampler = struct.field(pytree_node=False)
     episode_end: EpisodeEnd | None = struct.field(pytree_node=False)
     single: bool = struct.field(pytree_node=False)
+    stack: Stack | None = struct.field(pytree_node=False, default=None)
+
+    @property
+    def num_envs(self) -> int:
+        """E, over all buffers of a stack. Raises ValueError for a batch of buffers, which only vmap can take apart."""
+        shape = self.rings.envs.number.shape
+        if batch := shape[: len(shape) - (1 if self.stack is None else 2)]:
+            raise ValueError(f"a batch of buffers {batch} came where one is expected; use jax.vmap over them")
+        return math.prod(shape)
+
+    @property
+    def as_one(self) -> Rings:
+        """The rings to read from: those of a stack as if they were one buffer's."""
+        return self.rings if self.stack is None else as_one(self.rings)
 
     @property
     def episode_data(self) -> PyTree:
@@ -50,10 +98,24 @@ def _sizes(buffer: Buffer) -> dict[str, Any]:
     if found is None:
         return {}
     *batch, num_slots, num_envs = found
+    if buffer.stack is not None and batch:
+        num_buffers = batch.pop()
+        return {**_stack_sizes(buffer, num_buffers, num_slots), **({"batch": tuple(batch)} if batch else {})}
     sizes = {"capacity": num_slots * num_envs, "num_envs": None if buffer.single else num_envs}
     if buffer.rings.num_records:
         sizes["max_episodes"] = buffer.rings.num_records * num_envs
     return {"batch": tuple(batch), **sizes} if batch else sizes
+
+
+def _stack_sizes(buffer: Buffer, num_buffers: int, num_slots: int) -> dict[str, Any]:
+    assert buffer.stack is not None
+    num_envs = num_buffers * buffer.stack.num_envs
+    sizes: dict[str, Any] = {"capacity": num_slots * num_envs, "num_envs": num_envs, "num_buffers": num_buffers}
+    if buffer.rings.num_records:
+        sizes["max_episodes"] = buffer.rings.num_records * num_envs
+    if buffer.stack.sharding is not None:
+        sizes["sharding"] = f"{buffer.stack.sharding.spec} over {dict(buffer.stack.sharding.mesh.shape)}"
+    return sizes
 
 
 def _name(episode_end: EpisodeEnd | None) -> Any:
@@ -66,7 +128,7 @@ def check_buffer(what: str, came: Any) -> None:
     if not isinstance(came, Buffer):
         hint = way_out(came) or "; replay.create makes one"
         raise TypeError(f"{what}: expected a Buffer, got {type(came).__name__}{hint}")
-    _ = came.rings.num_envs
+    _ = came.num_envs
 
 
 def way_out(came: Any) -> str:

@@ -54,28 +54,37 @@ class Rows(struct.PyTreeNode):
     `time` counts the slices that were appended before the row's own; it never wraps with the ring, so a row
     whose slice was overwritten is stale and is never mistaken for the one that took its slot. (It is counted
     modulo 2**32: only a row that is 2**32 slices old could be mistaken.) `env` is 0 where there is a single stream.
+
+    axis: set where the rows came from a sample of a buffer that is split over a mesh: the axis along which they lie on
+    the devices that hold them, counted from the end, so that they are read and updated without communication. Shuffled
+    among devices they are found nowhere: make `Rows(rows.time, rows.env)` of them, which are looked for on all.
     """
 
     time: jax.Array
     env: jax.Array
+    axis: int | None = struct.field(pytree_node=False, default=None)
 
     def __repr__(self) -> str:
         return display.short_repr(self)
 
 
 class SourceRows(struct.PyTreeNode):
-    """Addresses of rows in several buffers, `[...]` int32 each: which `source`, from 0, and `time` and `env` there."""
+    """Addresses of rows in several buffers, `[...]` int32 each: which `source`, from 0, and `time` and `env` there.
+
+    axis: as for `Rows`.
+    """
 
     source: jax.Array
     time: jax.Array
     env: jax.Array
+    axis: int | None = struct.field(pytree_node=False, default=None)
 
     def __repr__(self) -> str:
         return display.short_repr(self)
 
     def of(self, source: int) -> Rows:
         """Address the rows of one source, in the same places; those of others are out of range (env -1), so ignored."""
-        return Rows(time=self.time, env=jnp.where(self.source == source, self.env, -1))
+        return Rows(time=self.time, env=jnp.where(self.source == source, self.env, -1), axis=self.axis)
 
 
 class Sample(struct.PyTreeNode):
@@ -131,7 +140,8 @@ class Stats(struct.PyTreeNode):
     size: rows that can be read. void: rows where an env recorded nothing. removed: taken out by `remove`.
     lost: rows whose episode's record was overwritten because an env had more than K episodes; if this is
     not 0, create the buffer with a larger `max_episodes`. capacity: rows the ring has room for.
-    time: slices appended so far. num_episodes: episodes with rows in the ring; open_episodes: of these, not ended.
+    time: slices appended so far; of a stack, to the buffer that has most.
+    num_episodes: episodes with rows in the ring; open_episodes: of these, not ended.
     """
 
     capacity: jax.Array

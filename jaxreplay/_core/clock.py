@@ -10,11 +10,20 @@ from flax import struct
 
 
 class Clock(struct.PyTreeNode):
-    """Three int32 scalars: `time` slices were appended, the next goes to slot `head`, the newest `held` are kept."""
+    """Three int32 scalars: `time` slices were appended, the next goes to slot `head`, the newest `held` are kept.
+
+    Of buffers that are read as one they are `[E]` each, a clock an env.
+    """
 
     time: jax.Array
     head: jax.Array
     held: jax.Array
+
+    def of(self, env: jax.Array) -> "Clock":
+        """Return the clocks of envs `[...]`: the one that all share, or each one's own, `[...]`."""
+        if not self.time.ndim:
+            return self
+        return jax.tree.map(lambda x: x.at[env].get(mode="clip", wrap_negative_indices=False), self)
 
 
 def start_clock() -> Clock:
@@ -66,8 +75,11 @@ def time_of_slot(clock: Clock, slot: jax.Array, num_slots: int) -> jax.Array:
 
 
 def all_times(clock: Clock, num_slots: int) -> jax.Array:
-    """List the times of all slots in order, `[T]` int32; those never written come first and are not held."""
-    return clock.time - num_slots + jnp.arange(num_slots, dtype=jnp.int32)
+    """List the times of all slots in order, int32, `[T, 1]`, or `[T, E]` where each env has a clock of its own.
+
+    Those never written come first and are not held.
+    """
+    return jnp.atleast_1d(clock.time)[None] - num_slots + jnp.arange(num_slots, dtype=jnp.int32)[:, None]
 
 
 def is_last_of_equals(index: jax.Array) -> jax.Array:

@@ -202,7 +202,8 @@ def find_places(rings: Rings, span: Span, places: tuple[Place, ...]) -> tuple[ja
     if zero.any():
         known &= ~zero | (frame == wanted)
 
-    slot = slot_of_age(rings.clock, age(rings.clock, row.time) - frame, rings.num_slots)
+    clock = rings.clock.of(row.env)
+    slot = slot_of_age(clock, age(clock, row.time) - frame, rings.num_slots)
     slot = jnp.where(beyond & (frame > row.newest), row.record, slot) if beyond.any() else slot
     slot = jnp.where(known, slot, rings.num_slots)
     return slot, jnp.broadcast_to(row.env, slot.shape)

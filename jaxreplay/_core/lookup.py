@@ -59,7 +59,7 @@ def own_words(rings: Rings, slot: jax.Array, env: jax.Array, ring: Ring = "steps
 def find_slots(rings: Rings, rows: Rows) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Return `(slot, env, held)` of rows; where a row is not held (stale, or out of range) it is the zero slot's."""
     num_slots, num_envs = rings.num_slots, rings.num_envs
-    slot, held = slot_of_time(rings.clock, rows.time, num_slots)
+    slot, held = slot_of_time(rings.clock.of(rows.env), rows.time, num_slots)
     held &= (rows.env >= 0) & (rows.env < num_envs)
     return jnp.where(held, slot, num_slots), jnp.where(held, rows.env, 0), held
 
@@ -111,7 +111,7 @@ def find(rings: Rings, rows: Rows) -> Span:
         time=rows.time,
         env=env,
         slot=slot,
-        before=jnp.where(valid, jnp.minimum(index, rows.time - oldest(rings.clock)), 0),
+        before=jnp.where(valid, jnp.minimum(index, rows.time - oldest(rings.clock.of(env))), 0),
         after=after,
         newest=after,
         index=index,
@@ -134,7 +134,7 @@ def find_index(rings: Rings, rows: Rows) -> jax.Array:
 def all_rows(rings: Rings) -> Rows:
     """List every slot's row in order of time, then env, `[T*E]` each."""
     shape = (rings.num_slots, rings.num_envs)
-    time = all_times(rings.clock, rings.num_slots)[:, None]
+    time = all_times(rings.clock, rings.num_slots)
     env = jnp.arange(rings.num_envs, dtype=jnp.int32)
     return Rows(*(jnp.broadcast_to(x, shape).ravel() for x in (time, env)))
 
@@ -142,8 +142,13 @@ def all_rows(rings: Rings) -> Rows:
 def all_numbers(rings: Rings) -> jax.Array:
     """List the episode words of all rows in the order of `all_rows`, `[T*E]`, those not held included: one pass."""
     words = rings.memory.own_words(rings.arrays, rings.layout)[..., 0]
-    in_order = (rings.clock.head + jnp.arange(rings.num_slots, dtype=jnp.int32)) % rings.num_slots
-    return lax.bitcast_convert_type(words[in_order], jnp.int32).ravel()
+    slot = jnp.arange(rings.num_slots, dtype=jnp.int32)
+    if rings.clock.head.ndim:
+        in_order = (rings.clock.head[None] + slot[:, None]) % rings.num_slots
+        words = jnp.take_along_axis(words, in_order, axis=0)
+    else:
+        words = words[(rings.clock.head + slot) % rings.num_slots]
+    return lax.bitcast_convert_type(words, jnp.int32).ravel()
 
 
 def all_valid(rings: Rings) -> jax.Array:
@@ -152,8 +157,9 @@ def all_valid(rings: Rings) -> jax.Array:
     valid = number >= 0
     if rings.num_records:
         valid = has_record(rings.envs.number[None], number, rings.num_records)
-    held = jnp.arange(rings.num_slots, dtype=jnp.int32) >= rings.num_slots - rings.clock.held
-    return (valid & held[:, None]).ravel()
+    first_held = rings.num_slots - jnp.atleast_1d(rings.clock.held)[None]
+    held = jnp.arange(rings.num_slots, dtype=jnp.int32)[:, None] >= first_held
+    return (valid & held).ravel()
 
 
 def oldest_recorded(rings: Rings) -> jax.Array:
@@ -187,10 +193,11 @@ def nth_rows(rings: Rings, nth: jax.Array, env: jax.Array, count: jax.Array | No
     newest whose ordinal is at most the oldest's plus n.
     """
     target = (rings.envs.recorded - (counts(rings) if count is None else count))[env] + nth
+    clock = rings.clock.of(env)
 
     def is_newer(age_: jax.Array) -> jax.Array:
-        slot = slot_of_age(rings.clock, jnp.maximum(age_, 1), rings.num_slots)
-        return (age_ < rings.clock.held) & (own_word(rings, slot, env, 1) - target > 0)
+        slot = slot_of_age(clock, jnp.maximum(age_, 1), rings.num_slots)
+        return (age_ < clock.held) & (own_word(rings, slot, env, 1) - target > 0)
 
     ages = 1 + bisect(rings.num_slots, is_newer, target, unroll=rings.memory.at_once)
-    return Rows(time=rings.clock.time - ages, env=env)
+    return Rows(time=clock.time - ages, env=env)

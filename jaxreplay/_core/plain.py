@@ -22,6 +22,7 @@ class Plain:
     """Arrays `[T + 1 + K, E, ...]`: first the records, `[..., R]` uint32, then the large leaves, each by itself.
 
     A large leaf that nothing follows from has no final value to keep, and so no slots of episodes.
+    Arrays of a stack of buffers have one axis more in front, `[A, T + 1 + K, E, ...]`, and its envs count over all.
     """
 
     num_records: int
@@ -59,7 +60,7 @@ class Plain:
         ring: which slots they are, or which each column of `[B, W]` is.
         """
         flat = arrays[0].reshape(-1, layout.num_words)
-        index = slot * arrays[0].shape[1] + env
+        index = _row(arrays[0], 1, slot, env)
         if 0 < count <= OWN_WORDS:  # a few words cost less one by one than rows cut down to them
             words = [flat.at[index, jnp.full_like(slot, first + i)] for i in range(count)]
             return jnp.stack([x.get(mode="promise_in_bounds", wrap_negative_indices=False) for x in words], axis=-1)
@@ -68,12 +69,26 @@ class Plain:
 
     def read_leaf(self, arrays: Arrays, layout: Layout, array: int, slot: jax.Array, env: jax.Array) -> jax.Array:
         """Read a large leaf at slots and envs `[...]`: `[..., *raw shape]`."""
-        flat = lax.collapse(arrays[array], 0, 2)
-        index = slot * arrays[array].shape[1] + env
+        rank = len(layout.large[array - 1][1].raw.shape)
+        flat = lax.collapse(arrays[array], 0, arrays[array].ndim - rank)
+        index = _row(arrays[array], rank, slot, env)
         return flat.at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
-    def write_slots(self, arrays: Arrays, layout: Layout, slots: jax.Array, blocks: list[jax.Array]) -> Arrays:
-        """Write blocks `[L, E, ...]`, one an array, to neighbouring slots `[L]` of steps, round the ring."""
+    def write_slots(
+        self,
+        arrays: Arrays,
+        layout: Layout,
+        slots: jax.Array,
+        blocks: list[jax.Array],
+        member: jax.Array | None = None,
+    ) -> Arrays:
+        """Write blocks `[L, E, ...]`, one an array, to neighbouring slots `[L]` of steps, round the ring.
+
+        member: which buffer of a stack; one past its end, and nothing is written.
+        """
+        if member is not None:
+            index = jnp.broadcast_to(member, slots.shape), slots
+            return tuple(scatter(array, index, block) for array, block in zip(arrays, blocks, strict=True))
         if slots.shape[0] == 1:  # one contiguous write
             return tuple(
                 lax.dynamic_update_slice(array, block, (slots[0], *[jnp.int32(0)] * (array.ndim - 1)))
@@ -90,7 +105,7 @@ class Plain:
         """Write `[N, ...]` records of episodes, by array, at different slots and envs `[N]`; those past the end not."""
         out = list(arrays)
         for array, block in blocks.items():
-            out[array] = scatter(out[array], (slot, env), block)
+            out[array] = scatter(out[array], place(out[array], block.ndim - 1, slot, env), block)
         return tuple(out)
 
     def put(
@@ -99,19 +114,37 @@ class Plain:
         """Overwrite a leaf of different steps `[B]` with its raw words or values; those past the end not."""
         leaf, out = layout.leaves[index], list(arrays)
         if leaf.array:
-            out[leaf.array] = scatter(out[leaf.array], (slot, env), raw)
+            out[leaf.array] = scatter(out[leaf.array], place(out[leaf.array], raw.ndim - 1, slot, env), raw)
         else:
-            at = out[0].at[slot, env, leaf.word : leaf.word + leaf.num_words]
+            at = out[0].at[(*place(out[0], 1, slot, env), slice(leaf.word, leaf.word + leaf.num_words))]
             out[0] = at.set(raw, mode="drop", unique_indices=True, wrap_negative_indices=False)
         return tuple(out)
 
     def own_words(self, arrays: Arrays, layout: Layout) -> jax.Array:
-        """Read the library's own words of all steps, `[T, E, 2]`."""
-        return arrays[0][: self.sizes(arrays)[0], :, :OWN_WORDS]
+        """Read the library's own words of all steps, `[T, E, 2]`; of a stack, those of all envs."""
+        num_slots = self.sizes(arrays)[-2]
+        if arrays[0].ndim == 3:
+            return arrays[0][:num_slots, :, :OWN_WORDS]
+        return lax.collapse(arrays[0][:, :num_slots, :, :OWN_WORDS].swapaxes(0, 1), 1, 3)
 
     def set_own_words(self, arrays: Arrays, layout: Layout, words: jax.Array) -> Arrays:
         """Write the library's own words of all steps, `[T, E, 2]`."""
         return (arrays[0].at[: words.shape[0], :, :OWN_WORDS].set(words), *arrays[1:])
+
+
+def place(array: jax.Array, rank: int, slot: jax.Array, env: jax.Array) -> tuple[jax.Array, ...]:
+    """Return the index of slots and envs `[...]` in an array of items of `rank` axes: in a stack's, member first."""
+    if array.ndim == rank + 2:
+        return slot, env
+    num_envs = jnp.int32(array.shape[2])
+    return lax.div(env, num_envs), slot, lax.rem(env, num_envs)
+
+
+def _row(array: jax.Array, rank: int, slot: jax.Array, env: jax.Array) -> jax.Array:
+    """Return the index of slots and envs `[...]` once all axes before those of an item are one."""
+    *member, slot, env = place(array, rank, slot, env)
+    index = slot * array.shape[-rank - 1] + env
+    return index + member[0] * (array.shape[1] * array.shape[2]) if member else index
 
 
 def scatter(array: jax.Array, index: tuple[jax.Array, ...], values: jax.Array) -> jax.Array:

@@ -8,6 +8,7 @@ from jaxreplay._core import layout
 from jaxreplay._core.clock import is_held
 from jaxreplay._core.layout import Layout
 from jaxreplay._core.lookup import own_words, record_slot
+from jaxreplay._core.plain import place
 from jaxreplay._core.rings import Rings
 from jaxreplay._core.trees import to_rank
 from jaxreplay.types import Episodes, PyTree
@@ -40,10 +41,10 @@ def read_data(rings: Rings, number: jax.Array, env: jax.Array, known: jax.Array)
     """Read the user's data for episodes `[...]`, leaves `[..., *shape]`: zeros where none were set, or not `known`."""
     data = rings.episode_data
     slot, env = jnp.where(known, number, 0) % rings.num_records, jnp.where(known, env, 0)
-    known &= data.number[slot, env] == number
+    known &= data.number[place(data.number, 0, slot, env)] == number
     leaves = []
     for x, leaf in zip(data.leaves, data.layout.leaves, strict=True):
-        raw = x[slot, env]
+        raw = x[place(x, len(leaf.raw.shape), slot, env)]
         leaves.append(layout.from_raw(jnp.where(to_rank(known, raw.ndim), raw, 0), leaf.dtype))
     return jax.tree.unflatten(data.layout.treedef, leaves)
 
@@ -56,7 +57,7 @@ def live_records(rings: Rings) -> Episodes:
     slot = record_slot(rings, jnp.maximum(number, 0)) if count else number
     env = jnp.broadcast_to(jnp.arange(rings.num_envs, dtype=jnp.int32), slot.shape)
     start, newest = own_words(rings, slot, env, "episodes")
-    mask = (number >= 0) & is_held(rings.clock, newest)
+    mask = (number >= 0) & is_held(rings.clock.of(env), newest)
     keep = lambda x: jnp.where(mask, x, 0)  # noqa: E731
     return Episodes(
         number=jnp.where(mask, number, -1),

@@ -102,6 +102,17 @@ def make_rings(layout: Layout, num_slots: int, num_envs: int, memory: Memory, ep
     )
 
 
+def as_one(rings: Rings) -> Rings:
+    """See the rings of A stacked buffers of E envs as those of one buffer of A * E envs, each with its own clock.
+
+    The arrays stay as they are: `memory` finds an env's buffer in them.
+    """
+    num_envs = rings.envs.number.shape[1]
+    clock = jax.tree.map(lambda x: jnp.repeat(x, num_envs), rings.clock)
+    envs = jax.tree.map(lambda x: x.reshape(-1), rings.envs)
+    return rings.replace(clock=clock, envs=envs)
+
+
 def nowhere(end: int, count: int) -> jax.Array:
     """Different indices `[count]` past the end of an axis: what is written there is dropped, and none comes twice."""
     return end + jnp.arange(count, dtype=jnp.int32)

@@ -27,6 +27,7 @@ class Tiled:
     The first array has the records of steps, `per_row` to a row. Where a slice has few envs, a row has `slices_per_row`
     whole slices; else a slice has `rows_per_slice` rows of its own, so that an append writes whole rows. The last array
     has the records of episodes, in rows of one env. Between them are the large leaves, `[(T + 1 + K) * E, width]`.
+    Arrays of a stack of buffers have one axis more in front, and its envs count over all.
     """
 
     num_records: int
@@ -95,46 +96,57 @@ class Tiled:
             return in_chunks(lambda places: read(*places), (slot.ravel(), env.ravel()), CHUNK).reshape(
                 *slot.shape, count
             )
-        found = []
+        found, (member, env) = [], self._member(arrays, env)
         if ring != "episodes":
             row, part = self._step_place(jnp.minimum(slot, self.num_slots), env)
             parts = self.slices_per_row * self.num_envs if self.slices_per_row > 1 else self.per_row
-            found.append(self._pick(_rows(arrays[0], row), part, parts, first, count))
+            found.append(self._pick(_rows(arrays[0], row, member), part, parts, first, count))
         if ring != "steps" and self.num_records:
             row, part = self._record_place(jnp.maximum(slot - (self.num_slots + 1), 0), env)
-            found.append(self._pick(_rows(arrays[-1], row), part, min(self.per_row, self.num_records), first, count))
+            parts = min(self.per_row, self.num_records)
+            found.append(self._pick(_rows(arrays[-1], row, member), part, parts, first, count))
         if len(found) == 1:
             return found[0]
         return jnp.where((slot <= self.num_slots)[..., None], *found)
 
     def read_leaf(self, arrays: Arrays, layout: Layout, array: int, slot: jax.Array, env: jax.Array) -> jax.Array:
         shape = layout.large[array - 1][1].raw.shape
-        rows = _rows(arrays[array], slot * self.num_envs + env)
+        member, env = self._member(arrays, env)
+        rows = _rows(arrays[array], slot * self.num_envs + env, member)
         return rows[..., : math.prod(shape)].reshape(*slot.shape, *shape)
 
-    def write_slots(self, arrays: Arrays, layout: Layout, slots: jax.Array, blocks: list[jax.Array]) -> Arrays:
+    def write_slots(
+        self,
+        arrays: Arrays,
+        layout: Layout,
+        slots: jax.Array,
+        blocks: list[jax.Array],
+        member: jax.Array | None = None,
+    ) -> Arrays:
         records, *large = blocks
         out = list(arrays)
-        out[0] = self._write_steps(arrays[0], slots, records)
+        out[0] = self._write_steps(arrays[0], slots, records, member)
         env = jnp.arange(self.num_envs, dtype=jnp.int32)[None]
         for array, block in enumerate(large, 1):
-            rows = _pad_lanes(block.reshape(slots.shape[0] * self.num_envs, -1), arrays[array].shape[1])
+            rows = _pad_lanes(block.reshape(slots.shape[0] * self.num_envs, -1), arrays[array].shape[-1])
             if slots.shape[0] == 1:
-                out[array] = lax.dynamic_update_slice(out[array], rows, (slots[0] * self.num_envs, jnp.int32(0)))
+                out[array] = _write_rows(out[array], slots[0] * self.num_envs, rows, member)
             else:
-                out[array] = scatter(out[array], ((slots[:, None] * self.num_envs + env).ravel(),), rows)
+                out[array] = scatter(out[array], _at((slots[:, None] * self.num_envs + env).ravel(), member), rows)
         return tuple(out)
 
-    def _write_steps(self, array: jax.Array, slots: jax.Array, records: jax.Array) -> jax.Array:
+    def _write_steps(
+        self, array: jax.Array, slots: jax.Array, records: jax.Array, member: jax.Array | None
+    ) -> jax.Array:
         """Write records `[L, E, R]` of neighbouring slots `[L]`, round the ring."""
         length = slots.shape[0]
         if self.slices_per_row == 1:
             padded = jnp.pad(records, ((0, 0), (0, self.rows_per_slice * self.per_row - self.num_envs), (0, 0)))
             rows = _pad_lanes(padded.reshape(length * self.rows_per_slice, self.per_row * self.num_words), self.width)
             if length == 1:
-                return lax.dynamic_update_slice(array, rows, (slots[0] * self.rows_per_slice, jnp.int32(0)))
+                return _write_rows(array, slots[0] * self.rows_per_slice, rows, member)
             within = jnp.arange(self.rows_per_slice, dtype=jnp.int32)[None]
-            return scatter(array, ((slots[:, None] * self.rows_per_slice + within).ravel(),), rows)
+            return scatter(array, _at((slots[:, None] * self.rows_per_slice + within).ravel(), member), rows)
         # Rows that several slices share: read, changed in the lanes of the block, and written back.
         num_rows = -(-self.num_slots // self.slices_per_row)
         touched = 1 if length == 1 else min(num_rows, (length - 1) // self.slices_per_row + 3)
@@ -145,28 +157,29 @@ class Tiled:
         fresh = records[jnp.minimum(place, length - 1)].reshape(touched, -1)
         words = self.num_envs * self.num_words
         changed = jnp.repeat((place < length) & (slot < self.num_slots), words, axis=1)
-        old = _rows(array, row)
+        old = _rows(array, row, member)
         new = jnp.where(_pad_lanes(changed, self.width), _pad_lanes(fresh, self.width), old)
-        return scatter(array, (row,), new)
+        return scatter(array, _at(row, member), new)
 
     def write_records(
         self, arrays: Arrays, layout: Layout, slot: jax.Array, env: jax.Array, blocks: Mapping[int, jax.Array]
     ) -> Arrays:
-        out = list(arrays)
+        out, (member, own) = list(arrays), self._member(arrays, env)
         for array, block in blocks.items():
             if array:
-                rows = _pad_lanes(block.reshape(block.shape[0], -1), out[array].shape[1])
-                out[array] = scatter(out[array], (slot * self.num_envs + env,), rows)
+                rows = _pad_lanes(block.reshape(block.shape[0], -1), out[array].shape[-1])
+                out[array] = scatter(out[array], _at(slot * self.num_envs + own, member), rows)
         slices = jax.tree.map(lambda x: x.reshape(-1, self.num_envs, *x.shape[1:]), (slot, env, blocks[0]))
 
         def write_one(array: jax.Array, one: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, None]:
             slot, env, records = one
+            member, env = self._member((array,), env)
             known = slot <= self.num_slots + self.num_records
             row, part = self._record_place(jnp.clip(slot - (self.num_slots + 1), 0, self.num_records - 1), env)
             lane_part = jnp.arange(self.width, dtype=jnp.int32) // self.num_words
             here = (lane_part[None] == part[:, None]) & known[:, None]
             repeated = _pad_lanes(jnp.tile(records, (1, self.per_row)), self.width)
-            return scatter(array, (row,), jnp.where(here, repeated, _rows(array, row))), None
+            return scatter(array, _at(row, member), jnp.where(here, repeated, _rows(array, row, member))), None
 
         if slices[0].shape[0] == 1:
             out[-1], _ = write_one(out[-1], jax.tree.map(lambda x: x[0], slices))
@@ -177,22 +190,25 @@ class Tiled:
     def put(
         self, arrays: Arrays, layout: Layout, index: int, slot: jax.Array, env: jax.Array, raw: jax.Array
     ) -> Arrays:
-        leaf, out = layout.leaves[index], list(arrays)
+        leaf, out, (member, env) = layout.leaves[index], list(arrays), self._member(arrays, env)
         known = slot < self.num_slots
         if leaf.array:
-            past = jnp.arange(slot.shape[0], dtype=jnp.int32) + out[leaf.array].shape[0]
+            past = jnp.arange(slot.shape[0], dtype=jnp.int32) + out[leaf.array].shape[-2]
             row = jnp.where(known, slot * self.num_envs + env, past)
-            rows = _pad_lanes(raw.reshape(raw.shape[0], -1), out[leaf.array].shape[1])
-            out[leaf.array] = scatter(out[leaf.array], (row,), rows)
+            rows = _pad_lanes(raw.reshape(raw.shape[0], -1), out[leaf.array].shape[-1])
+            out[leaf.array] = scatter(out[leaf.array], _at(row, member), rows)
             return tuple(out)
         row, part = self._step_place(jnp.minimum(slot, self.num_slots), env)
-        past = jnp.arange(slot.shape[0], dtype=jnp.int32) + out[0].shape[0]
+        past = jnp.arange(slot.shape[0], dtype=jnp.int32) + out[0].shape[-2]
         lane = part[:, None] * self.num_words + leaf.word + jnp.arange(leaf.num_words, dtype=jnp.int32)[None]
         row = jnp.broadcast_to(jnp.where(known, row, past)[:, None], lane.shape)
-        out[0] = scatter(out[0], (row, lane), raw)
+        out[0] = scatter(out[0], (*_at(row, None if member is None else member[:, None]), lane), raw)
         return tuple(out)
 
     def own_words(self, arrays: Arrays, layout: Layout) -> jax.Array:
+        if arrays[0].ndim == 3:
+            words = jax.vmap(lambda first: self.own_words((first,), layout), out_axes=1)(arrays[0])
+            return lax.collapse(words, 1, 3)
         rows, parts = arrays[0], self.slices_per_row * self.num_envs if self.slices_per_row > 1 else self.per_row
         each = [rows[:, p * self.num_words : p * self.num_words + OWN_WORDS] for p in range(parts)]
         words = jnp.stack(each, axis=1)  # [rows, parts, 2]
@@ -207,6 +223,12 @@ class Tiled:
         lane = part[..., None] * self.num_words + jnp.arange(OWN_WORDS, dtype=jnp.int32)[None, None]
         index = jnp.broadcast_arrays(row[..., None], lane)
         return (arrays[0].at[*index].set(words, unique_indices=True), *arrays[1:])
+
+    def _member(self, arrays: Arrays, env: jax.Array) -> tuple[jax.Array | None, jax.Array]:
+        """Return which buffer of a stack each env is in, None if it is no stack, and its number there."""
+        if arrays[0].ndim == 2:
+            return None, env
+        return lax.div(env, jnp.int32(self.num_envs)), lax.rem(env, jnp.int32(self.num_envs))
 
     def _step_place(self, slot: jax.Array, env: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The row of a step's record, and its number in it."""
@@ -235,5 +257,17 @@ def _pad_lanes(rows: jax.Array, width: int) -> jax.Array:
     return jnp.pad(rows, ((0, 0), (0, width - rows.shape[1])))
 
 
-def _rows(array: jax.Array, row: jax.Array) -> jax.Array:
-    return array.at[row].get(mode="promise_in_bounds", wrap_negative_indices=False)
+def _at(row: jax.Array, member: jax.Array | None) -> tuple[jax.Array, ...]:
+    """Return the index of rows, of buffers of a stack if there is one."""
+    return (row,) if member is None else (jnp.broadcast_to(member, row.shape), row)
+
+
+def _rows(array: jax.Array, row: jax.Array, member: jax.Array | None) -> jax.Array:
+    return array.at[_at(row, member)].get(mode="promise_in_bounds", wrap_negative_indices=False)
+
+
+def _write_rows(array: jax.Array, first: jax.Array, rows: jax.Array, member: jax.Array | None) -> jax.Array:
+    """Write neighbouring rows."""
+    if member is None:
+        return lax.dynamic_update_slice(array, rows, (first, jnp.int32(0)))
+    return scatter(array, _at(first + jnp.arange(rows.shape[0], dtype=jnp.int32), member), rows)

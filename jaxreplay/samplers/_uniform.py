@@ -43,6 +43,11 @@ class Uniform:
     def on_write(self, state: tuple[()], rings: Rings, slots: jax.Array, valid: jax.Array) -> tuple[()]:
         return state
 
+    def on_write_member(
+        self, state: tuple[()], rings: Rings, member: jax.Array, slots: jax.Array, valid: jax.Array
+    ) -> tuple[()]:
+        return state
+
     def on_remove(self, state: tuple[()], rings: Rings, rows: Rows) -> tuple[()]:
         return state
 

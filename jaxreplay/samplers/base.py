@@ -19,6 +19,8 @@ class Sampler(Protocol):
     on_resize(state, old, rings, rows): called when the rings were copied to others, with the rows `[B]` that both have
         room for; without it, the state is made anew by `init`, and `on_write` is told of these rows.
     on_close(state, rings): called after `end_episodes` closed episodes without a write.
+    on_write_member(state, rings, member, slots, valid): `on_write` for one buffer of a stack (`create(num_buffers=)`),
+        whose states have an axis of buffers in front. A sampler with it draws from rings whose envs have a clock each.
     on_clear(state, rings): called when the buffer is cleared; without it, the state is made anew by `init`.
     """
 

@@ -27,11 +27,26 @@ class Numbered(NamedTuple):
 def held_rows(rings: Rings) -> Numbered:
     """Number all rows in the ring, void and removed ones included: the newest slice first."""
 
+    if rings.clock.time.ndim:
+        return _held_of_each(rings)
+
     def at(number: jax.Array) -> Rows:
         age = 1 + number // rings.num_envs
         return Rows(time=rings.clock.time - age, env=number % rings.num_envs)
 
     return Numbered(rings.clock.held * rings.num_envs, at)
+
+
+def _held_of_each(rings: Rings) -> Numbered:
+    """Number the rows of envs that have a clock each, env by env."""
+    ends = jnp.cumsum(rings.clock.held, dtype=jnp.int32)
+
+    def at(number: jax.Array) -> Rows:
+        env = jnp.minimum(find_interval(ends, number), rings.num_envs - 1)
+        clock = rings.clock.of(env)
+        return Rows(time=clock.time - 1 - (number - (ends[env] - clock.held)), env=env)
+
+    return Numbered(ends[-1], at)
 
 
 def readable_rows(rings: Rings) -> Numbered:

@@ -12,6 +12,7 @@ from jaxreplay.buffer import check_rows
 from jaxreplay.sources.base import Source
 from jaxreplay.sources.subset import Subset
 from jaxreplay.sources.whole import Whole, as_source
+from jaxreplay.stacks import stack_of
 from jaxreplay.types import Rows, SourceRows
 
 TOLERANCE = 1e-6  # by how much shares may miss 1
@@ -24,6 +25,7 @@ def check_sources(what: str, sources: Any) -> tuple[Source, ...]:
     if not sources:
         raise ValueError(f"{what}: expected at least one source, got none")
     made = tuple(as_source(f"{what}: source {i}", source) for i, source in enumerate(sources))
+    stack_of([source.buffers for source in made])
     layouts = [(i, buffer.rings.layout) for i, source in enumerate(made) for buffer in source.buffers]
     for i, layout in layouts[1:]:
         _check_same_structure(f"{what}: source {i} differs from source 0", layout, layouts[0][1])
@@ -52,7 +54,7 @@ def check_source_rows(source: Source, rows: Any) -> Any:
     if not isinstance(rows, SourceRows):
         raise TypeError(f"rows: expected SourceRows(source, time, env), got {type(rows).__name__}")
     narrow = check_rows(first, Rows(time=rows.time, env=rows.env))
-    return SourceRows(check_rows(first, Rows(rows.source, narrow.env)).time, narrow.time, narrow.env)
+    return SourceRows(check_rows(first, Rows(rows.source, narrow.env)).time, narrow.time, narrow.env, rows.axis)
 
 
 def check_shares(name: str, shares: Sequence[float]) -> tuple[float, ...]:

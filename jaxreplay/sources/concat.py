@@ -35,7 +35,7 @@ def concat(sources: Sequence[Buffer | Subset | Concat]) -> Concat:
             parts.append(source)
         else:
             raise TypeError(f"concat: source {i} is a mixture, whose rows have no common probability; mix last")
-    rows = sum(part.buffer.rings.num_slots * part.buffer.rings.num_envs for part in parts)
+    rows = sum(part.buffer.rings.num_slots * part.buffer.num_envs for part in parts)
     if rows > MAX_INDEX:
         raise ValueError(f"concat: {rows} rows in all do not fit in 31-bit numbers")
     return Concat(tuple(parts))
@@ -74,7 +74,7 @@ class Concat(Source):
             key, batch_size, held, readable, lambda rows: (rows, self.starts(rows, view)), view, at_once
         )
         rows = rows.replace(source=jnp.where(found, rows.source, -1))
-        spans = tuple(view.find(part.buffer.rings, rows.of(i)) for i, part in enumerate(self.sources))
+        spans = tuple(view.find(part.buffer.as_one, rows.of(i)) for i, part in enumerate(self.sources))
         return self._read(spans, one_over(readable.total), view, key)
 
     def take(self, rows: SourceRows, view: View, key: jax.Array | None) -> Sample:
@@ -83,7 +83,7 @@ class Concat(Source):
 
     def _read(self, spans: tuple[Span, ...], probability: jax.Array, view: View, key: jax.Array | None) -> Sample:
         each = zip(self.buffers, spans, strict=True)
-        return merge([read(buffer.rings, span, probability, view, key, i) for i, (buffer, span) in enumerate(each)])
+        return merge([read(buffer.as_one, span, probability, view, key, i) for i, (buffer, span) in enumerate(each)])
 
     def _joined(self, parts: list[Numbered]) -> Numbered:
         """Number the rows of all parts, one part after the other."""

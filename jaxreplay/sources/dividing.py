@@ -18,6 +18,7 @@ from jaxreplay.sources.concat import Concat
 from jaxreplay.sources.mixture import Mixture
 from jaxreplay.sources.subset import Subset
 from jaxreplay.sources.whole import Whole, as_source
+from jaxreplay.stacks import refuse_stack
 from jaxreplay.state import Buffer
 from jaxreplay.types import Episodes, Rows, SourceRows
 from jaxreplay.views import transition
@@ -74,6 +75,7 @@ def split(source: Buffer | Source, key: jax.Array, fractions: Sequence[float]) -
 
 def _not_mixed(what: str, source: Buffer | Source) -> Whole | Subset | Concat:
     made = as_source(what, source)
+    refuse_stack(what, made, f"{what} buffers of one device, as inside jax.shard_map")
     if isinstance(made, Mixture):
         raise TypeError(f"{what}: a mixture draws in proportions, not by rows; {what} its sources, and mix what comes")
     assert isinstance(made, Whole | Subset | Concat)

@@ -28,33 +28,34 @@ class Whole(Source):
         return self.readable().total
 
     def held(self) -> Numbered:
-        return held_rows(self.buffer.rings)
+        return held_rows(self.buffer.as_one)
 
     def readable(self) -> Numbered:
-        return readable_rows(self.buffer.rings)
+        return readable_rows(self.buffer.as_one)
 
     def ordered(self) -> Numbered:
         return Numbered(self.size(), functools.partial(nth_in_order, self.buffer.rings))
 
     def every_row(self) -> tuple[Rows, jax.Array]:
-        return lookup.all_rows(self.buffer.rings), lookup.all_valid(self.buffer.rings)
+        rings = self.buffer.as_one
+        return lookup.all_rows(rings), lookup.all_valid(rings)
 
     def find(self, rows: Rows, view: View) -> Span:
         """Say where rows are, `valid` where they are of the source and the view can start from them."""
-        return view.find(self.buffer.rings, rows)
+        return view.find(self.buffer.as_one, rows)
 
     def starts(self, rows: Rows, view: View) -> jax.Array:
-        return view.starts(self.buffer.rings, rows)
+        return view.starts(self.buffer.as_one, rows)
 
     def sample(self, key: jax.Array, batch_size: int, view: View) -> Sample:
-        buffer = self.buffer
-        span, probability = buffer.sampler.draw(buffer.sampler_state, buffer.rings, key, batch_size, view)
-        return read(buffer.rings, span, probability, view, key)
+        buffer, rings = self.buffer, self.buffer.as_one
+        span, probability = buffer.sampler.draw(buffer.sampler_state, rings, key, batch_size, view)
+        return read(rings, span, probability, view, key)
 
     def take(self, rows: Rows, view: View, key: jax.Array | None) -> Sample:
         buffer, span = self.buffer, self.find(rows, view)
-        probability = buffer.sampler.probability(buffer.sampler_state, buffer.rings, span)
-        return read(buffer.rings, span, probability, view, key)
+        probability = buffer.sampler.probability(buffer.sampler_state, buffer.as_one, span)
+        return read(buffer.as_one, span, probability, view, key)
 
 
 def as_source(what: str, came: Any) -> Source:

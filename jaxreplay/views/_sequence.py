@@ -156,8 +156,9 @@ class SequenceView(View):
         """Find which steps begin an episode: those of another one than the step before."""
         if not self.across:
             return span
-        ages = age(rings.clock, span.time)[:, None] - jnp.arange(self.length, dtype=jnp.int32)[None]
-        slot = jnp.where(span.valid[:, None], slot_of_age(rings.clock, ages, rings.num_slots), rings.num_slots)
+        clock = rings.clock.of(span.env[:, None])
+        ages = age(clock, span.time[:, None]) - jnp.arange(self.length, dtype=jnp.int32)[None]
+        slot = jnp.where(span.valid[:, None], slot_of_age(clock, ages, rings.num_slots), rings.num_slots)
         number = own_word(rings, slot, jnp.broadcast_to(span.env[:, None], slot.shape), 0)
         begins = jnp.concatenate([(span.index == 0)[:, None], number[:, 1:] != number[:, :-1]], axis=1)
         return span.replace(begins=begins)
