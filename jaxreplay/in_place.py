@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.sharding import NamedSharding
 
 from jaxreplay.buffer import Buffer
 
@@ -72,7 +73,7 @@ def check_in_place(step: Callable[..., Any], *args: Any) -> InPlace:
         step, args = step.func, (*step.args, *args)  # a jitted method holds its module in a partial function
     if not _buffers(args):
         raise ValueError("check_in_place: no argument holds a Buffer; pass it as an argument of the step")
-    small = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype) if hasattr(x, "shape") else x, args)
+    small = jax.tree.map(lambda x: _abstract(x) if hasattr(x, "shape") else x, args)
     large = jax.tree.map(lambda x: _double(x) if isinstance(x, Buffer) else x, small, is_leaf=_is_buffer)
     (temporary, reused, donated), (later, reused_later, _) = _compile(step, small), _compile(step, large)
     sizes, larger = _part_bytes(small), _part_bytes(large)
@@ -82,7 +83,7 @@ def check_in_place(step: Callable[..., Any], *args: Any) -> InPlace:
         temporary_bytes=temporary,
         growth=max(later - temporary, 0) / min(size for size in grown if size),
         returned_in_place=reused >= needed and reused_later - reused >= sum(grown),
-        donated=donated >= needed,
+        donated=donated >= sum(_part_bytes(small, whole=True)),
     )
 
 
@@ -138,6 +139,12 @@ def _is_variable(x: Any) -> bool:
     return hasattr(x, "get_value") and hasattr(x, "set_value")
 
 
+def _abstract(x: Any) -> jax.ShapeDtypeStruct:
+    """Describe an array; one over a mesh with how it lies there."""
+    sharding = getattr(x, "sharding", None)
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding if isinstance(sharding, NamedSharding) else None)
+
+
 def _is_buffer(x: Any) -> bool:
     return isinstance(x, Buffer)
 
@@ -146,10 +153,13 @@ def _buffers(tree: Any) -> list[Buffer]:
     return [x for x in jax.tree.leaves(tree, is_leaf=_is_buffer) if _is_buffer(x)]
 
 
-def _part_bytes(tree: Any) -> list[int]:
-    """Count what the rings of each buffer take, and what its sampler's state takes."""
-    parts = [part for buffer in _buffers(tree) for part in (buffer.rings.arrays, buffer.sampler_state)]
-    return [sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(part)) for part in parts]
+def _part_bytes(tree: Any, whole: bool = False) -> list[int]:
+    """Count what the rings of each buffer take on a device, or as a whole, and what its sampler's state takes."""
+    parts = []
+    for buffer in _buffers(tree):
+        devices = 1 if whole or buffer.stack is None else buffer.stack.num_devices
+        parts += [(buffer.rings.arrays, devices), (buffer.sampler_state, devices)]
+    return [sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(part)) // devices for part, devices in parts]
 
 
 def _double(buffer: Buffer) -> Buffer:
@@ -158,8 +168,9 @@ def _double(buffer: Buffer) -> Buffer:
     slots, num_envs = rings.memory.sizes(rings.arrays)[len(lead) :]
     memory, axis = rings.memory.resized(2 * slots, 2 * rings.num_records), len(lead)
     made = lambda: (memory.allocate(rings.layout, 2 * slots, num_envs), buffer.sampler.init(2 * slots, num_envs))  # noqa: E731
-    arrays, state = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype), jax.eval_shape(made))
+    shape = lambda x, shape: jax.ShapeDtypeStruct(shape, x.dtype, sharding=buffer.rings.clock.time.sharding)  # noqa: E731
+    arrays, state = jax.tree.map(lambda x: shape(x, (*lead, *x.shape)), jax.eval_shape(made))
     longer = lambda x: (*x.shape[:axis], 2 * x.shape[axis], *x.shape[axis + 1 :])  # noqa: E731
-    data = jax.tree.map(lambda x: jax.ShapeDtypeStruct(longer(x), x.dtype), rings.episode_data)
+    data = jax.tree.map(lambda x: shape(x, longer(x)), rings.episode_data)
     rings = rings.replace(arrays=arrays, memory=memory, episode_data=data)
     return buffer.replace(rings=rings, sampler_state=state)

@@ -136,8 +136,19 @@ def pop(buffer: Buffer, n: int, complete: bool = False) -> tuple[Buffer, Sample]
 
 @functools.partial(jax.jit, static_argnames=("n", "complete"), inline=True)
 def _pop(buffer: Buffer, n: int, complete: bool) -> tuple[Buffer, Sample]:
-    if buffer.stack is not None:
-        return on_parts(functools.partial(_pop, n=n, complete=complete), buffer, (), (), (BUFFER, 1), each=True)
+    if is_sharded(buffer):
+        rest, batch = on_parts(functools.partial(_pop, n=n, complete=complete), buffer, (), (), (BUFFER, 1))
+        return rest, batch.replace(probability=batch.probability / num_parts(buffer))
+    if buffer.stack is None:
+        rows, taken = _oldest_rows(buffer, n, complete)
+        return _consume(buffer, rows, taken), _take(Whole(buffer), rows, transition())
+    rows, taken = on_parts(functools.partial(_oldest_rows, n=n, complete=complete), buffer, (), (), (1, 1), each=True)
+    rest = on_parts(_consume, buffer, (rows, taken), (None, 1), BUFFER, each=True)
+    return rest, _take(Whole(buffer), rows.replace(axis=None), transition())
+
+
+def _oldest_rows(buffer: Buffer, n: int, complete: bool) -> tuple[Rows, jax.Array]:
+    """List the rows of the n oldest slices, `[n, E]`, out of range where a pop leaves them; count the taken, `[1, E]`."""
     rings = buffer.rings
     time = oldest(rings.clock) + jnp.arange(n, dtype=jnp.int32)
     if buffer.single:
@@ -150,10 +161,15 @@ def _pop(buffer: Buffer, n: int, complete: bool) -> tuple[Buffer, Sample]:
         before_open = jnp.maximum(rings.envs.start - oldest(rings.clock), 0)
         taken = jnp.minimum(taken, jnp.min(jnp.where(rings.envs.open, before_open, n)))
         rows = out_of_range_unless(age(rings.clock, rows.time) > rings.clock.held - taken, rows)
-    batch = _take(Whole(buffer), rows, transition())
+    return rows, jnp.broadcast_to(taken, (1, rings.num_envs))
+
+
+def _consume(buffer: Buffer, rows: Rows, taken: jax.Array) -> Buffer:
+    """Make the oldest slices stale, of which `_oldest_rows` gives the rows and the count."""
+    rings, taken = buffer.rings, taken[0, 0]
     clock = rings.clock.replace(held=rings.clock.held - taken)
     state = buffer.sampler.on_remove(buffer.sampler_state, rings, jax.tree.map(jnp.ravel, rows))
-    return buffer.replace(rings=rings.replace(clock=clock), sampler_state=state), batch
+    return buffer.replace(rings=rings.replace(clock=clock), sampler_state=state)
 
 
 def epoch(source: Buffer | Source, key: jax.Array, batch_size: int, view: View = transition()) -> Any:  # noqa: B008

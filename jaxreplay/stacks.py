@@ -148,7 +148,7 @@ def gathered(whole: PyTree, x: PyTree) -> PyTree:
 def from_owner(whole: PyTree, rows: Rows | SourceRows, each: PyTree) -> PyTree:
     """Take what rows `[...]` are from the devices that hold them, of what each device gave, `[n, ..., *shape]`."""
     size = _size_of(rows, [x.stack.envs_per_device for x in _buffers(whole)])
-    owner = jnp.clip(rows.env // size, 0, num_parts(whole) - 1)
+    owner = gathered(whole, jnp.clip(rows.env // size, 0, num_parts(whole) - 1))
     index = jnp.indices(owner.shape, jnp.int32, sparse=True)
     return jax.tree.map(lambda x: x[(owner, *index)], gathered(whole, each))
 

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
-import os
-import subprocess
-import sys
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -19,9 +14,9 @@ from jax.sharding import PartitionSpec as P
 
 import jaxreplay as replay
 from jaxreplay import samplers, views
+from tests.devices import Cases
 
 DEVICES, ENVS, SLOTS, BATCH = 4, 2, 8, 6
-FLAG = f"--xla_force_host_platform_device_count={DEVICES}"
 SAMPLERS = {
     "uniform": samplers.uniform(),
     "distinct": samplers.uniform(replacement=False),
@@ -37,18 +32,8 @@ VIEWS = {
     "window": views.window(2, 1),
     "with episode": views.with_episode(),
 }
-cases: dict[str, Callable[[], None]] = {}
-
-
-def case(*values: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make a case of a function, or one for each value it is called with."""
-
-    def register(function: Callable[..., None]) -> Callable[..., None]:
-        name = function.__name__.replace("_", " ")
-        cases.update({f"{name}: {value}": functools.partial(function, value) for value in values} or {name: function})
-        return function
-
-    return register
+cases = Cases(DEVICES)
+case = cases.case
 
 
 def steps(length: int, lead: tuple[int, ...] = ()) -> replay.Transition:
@@ -211,34 +196,13 @@ def whatever_changes_a_buffer_can_be_a_scans_body(sampler: str) -> None:
 
 @pytest.fixture(scope="module")
 def errors() -> dict[str, str]:
-    """The error of each case, "" for none."""
-    old = os.environ.get("XLA_FLAGS", "")
-    environment = os.environ | {"XLA_FLAGS": f"{old} {FLAG}", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, "-m", __name__], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return cases.errors(__name__)
 
 
-@pytest.mark.parametrize("name", cases)
+@pytest.mark.parametrize("name", cases.named)
 def test_it_works_inside_shard_map(name: str, errors: dict[str, str]) -> None:
     assert not errors[name], errors[name]
 
 
-def _run() -> dict[str, str]:
-    assert jax.device_count() == DEVICES
-    found = {}
-    for name, function in cases.items():
-        try:
-            function()
-            found[name] = ""
-        except Exception:
-            found[name] = traceback.format_exc()
-    return found
-
-
 if __name__ == "__main__":
-    import tests.conftest  # noqa: F401  (JAX's settings of all tests)
-
-    print(json.dumps(_run()))
+    cases.main()
