@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence, Set
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -160,7 +160,8 @@ def _check_stack(num_envs: Any, num_buffers: Any, sharding: Any) -> Stack | None
 def _check_platform(platform: str | None, sharding: NamedSharding | None) -> str:
     """Return a kind of device, by default that of the mesh, or JAX's default; raise ValueError for an unknown one."""
     if platform is None and sharding is not None:
-        return next(iter(sharding.mesh.devices.flat)).platform
+        devices: Any = sharding.mesh.devices
+        return devices.flat[0].platform
     if platform is None:
         device: Any = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
         return jax.default_backend() if device is None else getattr(device, "platform", device)
@@ -281,7 +282,7 @@ def _extend_member(
     buffer: Buffer, leaves: list[jax.Array], valid: jax.Array, ended: jax.Array, member: jax.Array
 ) -> Buffer:
     """Write a block to one buffer of a stack, in place."""
-    rings, sampler = buffer.rings, buffer.sampler
+    rings, sampler = buffer.rings, cast(Any, buffer.sampler)
     num_buffers = rings.envs.number.shape[0]
     member = jnp.where((member >= 0) & (member < num_buffers), member, num_buffers)  # past the end nothing is written
     clock, envs = jax.tree.map(lambda x: x.at[member].get(mode="clip"), (rings.clock, rings.envs))
@@ -290,8 +291,7 @@ def _extend_member(
         lambda x, new: x.at[member].set(new, mode="drop"), (rings.clock, rings.envs), (written.clock, written.envs)
     )
     rings = rings.replace(arrays=written.arrays, clock=clock, envs=envs)
-    on_write: Any = sampler.on_write_member
-    state = on_write(buffer.sampler_state, as_one(rings), member, slots, valid[-slots.shape[0] :])
+    state = sampler.on_write_member(buffer.sampler_state, as_one(rings), member, slots, valid[-slots.shape[0] :])
     return buffer.replace(rings=rings, sampler_state=state)
 
 

@@ -110,7 +110,9 @@ def _sizes(buffer: Buffer) -> dict[str, Any]:
 def _stack_sizes(buffer: Buffer, num_buffers: int, num_slots: int) -> dict[str, Any]:
     assert buffer.stack is not None
     num_envs = num_buffers * buffer.stack.num_envs
-    sizes: dict[str, Any] = {"capacity": num_slots * num_envs, "num_envs": num_envs, "num_buffers": num_buffers}
+    sizes: dict[str, Any] = {"capacity": num_slots * num_envs, "num_envs": num_envs}
+    if buffer.stack.own_clocks:
+        sizes["num_buffers"] = num_buffers
     if buffer.rings.num_records:
         sizes["max_episodes"] = buffer.rings.num_records * num_envs
     if buffer.stack.sharding is not None:

@@ -62,7 +62,7 @@ class Rows(struct.PyTreeNode):
 
     time: jax.Array
     env: jax.Array
-    axis: int | None = struct.field(pytree_node=False, default=None)
+    axis: int | None = struct.field(pytree_node=False, default=None, kw_only=True)
 
     def __repr__(self) -> str:
         return display.short_repr(self)
@@ -77,7 +77,7 @@ class SourceRows(struct.PyTreeNode):
     source: jax.Array
     time: jax.Array
     env: jax.Array
-    axis: int | None = struct.field(pytree_node=False, default=None)
+    axis: int | None = struct.field(pytree_node=False, default=None, kw_only=True)
 
     def __repr__(self) -> str:
         return display.short_repr(self)

@@ -235,7 +235,7 @@ def a_step_writes_in_place_on_every_device(sampler: str) -> None:
         out = replay.sample(buffer, key, 8)
         return (replay.set_priorities(buffer, out.rows, out.data.reward) if sampler == "prioritized" else buffer), out
 
-    assert replay.check_in_place(step, replay.resize(pair.whole, 512 * pair.num_envs), jax.random.key(0))
+    assert replay.check_in_place(step, replay.resize(pair.whole, 4096 * pair.num_envs), jax.random.key(0))
 
 
 @case()

@@ -54,7 +54,7 @@ def check_source_rows(source: Source, rows: Any) -> Any:
     if not isinstance(rows, SourceRows):
         raise TypeError(f"rows: expected SourceRows(source, time, env), got {type(rows).__name__}")
     narrow = check_rows(first, Rows(time=rows.time, env=rows.env))
-    return SourceRows(check_rows(first, Rows(rows.source, narrow.env)).time, narrow.time, narrow.env, rows.axis)
+    return SourceRows(check_rows(first, Rows(rows.source, narrow.env)).time, narrow.time, narrow.env, axis=rows.axis)
 
 
 def check_shares(name: str, shares: Sequence[float]) -> tuple[float, ...]:
