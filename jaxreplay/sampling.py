@@ -148,7 +148,7 @@ def _pop(buffer: Buffer, n: int, complete: bool) -> tuple[Buffer, Sample]:
 
 
 def _oldest_rows(buffer: Buffer, n: int, complete: bool) -> tuple[Rows, jax.Array]:
-    """List the rows of the n oldest slices, `[n, E]`, out of range where a pop leaves them, and their count `[1, E]`."""
+    """List the rows of the n oldest slices, `[n, E]`, out of range where a pop leaves them, and how many `[1, E]`."""
     rings = buffer.rings
     time = oldest(rings.clock) + jnp.arange(n, dtype=jnp.int32)
     if buffer.single:

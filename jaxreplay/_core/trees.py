@@ -144,8 +144,14 @@ def check_number(name: str, value: Any, least: float = 0.0, most: float = math.i
 
 
 def is_concrete(tree: PyTree) -> bool:
-    """Tell whether no leaf is being traced, so that values can be looked at."""
-    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+    """Tell whether no leaf is being traced, or lies with other processes, so that values can be looked at."""
+    return all(_can_be_read(leaf) for leaf in jax.tree.leaves(tree))
+
+
+def _can_be_read(leaf: Any) -> bool:
+    if isinstance(leaf, jax.core.Tracer):
+        return False
+    return not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated
 
 
 def get_part(step: PyTree, part: str) -> PyTree:
