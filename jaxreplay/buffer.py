@@ -107,7 +107,8 @@ def create(
     envs = stack.num_envs if stack else envs
     memory = make_memory(platform, layout, num_slots, envs, num_records)
     if made_for := getattr(sampler, "made_for", None):
-        sampler = made_for(memory, num_slots)
+        stacked = stack is not None and stack.num_buffers > stack.num_devices
+        sampler = made_for(memory, num_slots, stacked) if stacked else made_for(memory, num_slots)
 
     def make() -> Buffer:
         return Buffer(

@@ -14,7 +14,7 @@ from jaxreplay._core.clock import oldest, time_of_slot
 from jaxreplay._core.memory import Memory
 from jaxreplay._core.rings import Rings, Span
 from jaxreplay._core.tiled import Tiled
-from jaxreplay.samplers import sum_tree
+from jaxreplay.samplers import env_trees, sum_tree
 from jaxreplay.samplers.drawable import (
     follow,
     keep_slices,
@@ -103,9 +103,12 @@ class Prioritized:
     tiled: bool = False
     by_env: bool = False
 
-    def made_for(self, memory: Memory, num_slots: int) -> Prioritized:
-        """Return this sampler with a state that lies as the platform wants it, and that can do what the rings need."""
-        by_env = 0 < memory.num_records < num_slots  # else no row ever loses its episode's record
+    def made_for(self, memory: Memory, num_slots: int, stacked: bool = False) -> Prioritized:
+        """Return this sampler with a state that lies as the platform wants it, and that can do what the rings need.
+
+        stacked: it is to be read as one with those of other buffers.
+        """
+        by_env = stacked or 0 < memory.num_records < num_slots  # else no row ever loses its episode's record
         return dataclasses.replace(self, tiled=isinstance(memory, Tiled), by_env=by_env)
 
     def init(self, num_slots: int, num_envs: int) -> Priorities:
@@ -115,15 +118,28 @@ class Prioritized:
         return Priorities(tree=tree, kept=kept, largest=jnp.ones((), jnp.float32))
 
     def on_write(self, state: Priorities, rings: Rings, slots: jax.Array, valid: jax.Array) -> Priorities:
-        new = state.largest
-        if self.new_priority is not None:
-            new = self._weight(jnp.float32(self.new_priority and max(self.new_priority, TINY)), rings)
+        new = self._new_weight(state.largest, rings)
         weights, (tree, moved) = jnp.where(valid, new, 0.0), follow(state.tree, rings)
         if state.kept is None:
             return state.replace(tree=write_slices(tree, rings, slots, weights, moved))
         kept = keep_slices(tree, state.kept, rings, slots, weights)
         index, weights = weigh_newest(tree, kept, rings, slots.shape[0], self._waited_for)
         return state.replace(tree=write_appended(tree, rings, index, weights, moved), kept=kept)
+
+    def on_write_member(
+        self, state: Priorities, rings: Rings, member: jax.Array, slots: jax.Array, valid: jax.Array
+    ) -> Priorities:
+        one, num_envs = _as_one(state, rings), valid.shape[1]
+        envs = member * num_envs + jnp.arange(num_envs, dtype=jnp.int32)
+        weights, (tree, _) = jnp.where(valid, self._new_weight(one.largest, rings), 0.0).ravel(), follow(one.tree, rings)
+        slot, env = jnp.broadcast_arrays(slots[:, None], envs[None])
+        index = leaf_index(tree, rings, slot, env, env < rings.num_envs).ravel()
+        kept = one.kept
+        if kept is not None:
+            kept = kept.at[index].set(weights, mode="drop", wrap_negative_indices=False)
+            index, weights = weigh_newest(tree, kept, rings, slots.shape[0], self._waited_for, envs)
+        tree = env_trees.set_of_envs(tree, index, weights, envs)
+        return _apart(one.replace(tree=tree, kept=kept), state)
 
     def on_remove(self, state: Priorities, rings: Rings, rows: Rows) -> Priorities:
         tree = state.tree
@@ -165,6 +181,8 @@ class Prioritized:
     def draw(
         self, state: Priorities, rings: Rings, key: jax.Array, batch_size: int, view: View
     ) -> tuple[Span, jax.Array]:
+        state = _as_one(state, rings)
+
         def propose(key: jax.Array, stratified: bool = False) -> tuple[tuple[Span, jax.Array], jax.Array]:
             bits = jax.random.bits(key, (2, batch_size), jnp.uint32)
             position = unit(bits[0])
@@ -172,7 +190,7 @@ class Prioritized:
                 position = (jnp.arange(batch_size, dtype=jnp.float32) + position) / batch_size
             index, weight = sum_tree.draw(state.tree, position, bits[1])
             slot, env = place_of(state.tree, rings, index)
-            span = view.find(rings, Rows(time=time_of_slot(rings.clock, slot, rings.num_slots), env=env))
+            span = view.find(rings, Rows(time=time_of_slot(rings.clock.of(env), slot, rings.num_slots), env=env))
             return (span, weight), span.valid & (weight > 0)
 
         (span, weight), found = propose(key, self.stratified)
@@ -185,10 +203,12 @@ class Prioritized:
         return span.replace(valid=found), _share(state.tree, weight)
 
     def probability(self, state: Priorities, rings: Rings, span: Span) -> jax.Array:
+        state = _as_one(state, rings)
         index = leaf_index(state.tree, rings, span.slot, span.env, span.valid)
         return _share(state.tree, sum_tree.get_leaves(state.tree, index))
 
     def set_priorities(self, state: Priorities, rings: Rings, rows: Rows, priorities: jax.Array) -> Priorities:
+        stacked, state = state, _as_one(state, rings)
         slot, env, _ = lookup.find_slots(rings, rows)
         span = lookup.find(rings, rows)
         known = span.valid & (priorities >= 0) & (priorities < jnp.inf)
@@ -199,9 +219,11 @@ class Prioritized:
         if kept is not None:
             kept = kept.at[index].set(weight, mode="drop", wrap_negative_indices=False)
             in_tree = jnp.where(self._waited_for.find(rings, rows).valid, weight, 0.0)
-        return state.replace(tree=sum_tree.set_leaves(marked, index, in_tree), kept=kept, largest=largest)
+        written = state.replace(tree=sum_tree.set_leaves(marked, index, in_tree), kept=kept, largest=largest)
+        return _apart(written, stacked)
 
     def priorities(self, state: Priorities, rings: Rings, rows: Rows) -> jax.Array:
+        state = _as_one(state, rings)
         slot, env, _, valid = lookup.find_readable(rings, rows)
         index = leaf_index(state.tree, rings, slot, env, valid)
         if state.kept is None:
@@ -219,6 +241,12 @@ class Prioritized:
         first = jnp.broadcast_to(oldest(rings.clock), state.tree.lost.shape)
         return state.replace(tree=state.tree.replace(lost=first))
 
+    def _new_weight(self, largest: jax.Array, rings: Rings) -> jax.Array:
+        """Return the number in the leaf of a new row."""
+        if self.new_priority is None:
+            return largest
+        return self._weight(jnp.float32(self.new_priority and max(self.new_priority, TINY)), rings)
+
     @property
     def _waited_for(self) -> View:
         """The view that rows wait for, where there is one; see `may_wait`."""
@@ -233,6 +261,28 @@ class Prioritized:
         size = jnp.maximum(priorities.astype(jnp.float32), TINY)
         weight = jnp.clip(size**self.exponent, sum_tree.LEAST, _most(rings))
         return jnp.where(bits > 0, weight, 0.0)  # by its bits: a compiler may take a subnormal number for zero
+
+
+def _as_one(state: Priorities, rings: Rings) -> Priorities:
+    """See the states of stacked buffers as that of one; rings: those of one buffer, or of a stack seen as one."""
+    if not rings.clock.time.ndim:
+        return state
+    assert isinstance(state.tree, EnvTrees)
+    kept = None if state.kept is None else state.kept.reshape(-1)
+    return Priorities(tree=env_trees.as_one(state.tree), kept=kept, largest=jnp.max(state.largest))
+
+
+def _apart(one: Priorities, like: Priorities) -> Priorities:
+    """Undo `_as_one`, which made `one` of a state like this."""
+    if not like.largest.ndim:
+        return one
+    assert isinstance(one.tree, EnvTrees)
+    num_buffers = like.largest.shape[0]
+    return Priorities(
+        tree=env_trees.apart(one.tree, num_buffers),
+        kept=None if one.kept is None else one.kept.reshape(num_buffers, -1),
+        largest=jnp.broadcast_to(one.largest, like.largest.shape),
+    )
 
 
 def _most(rings: Rings) -> float:

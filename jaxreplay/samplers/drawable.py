@@ -26,27 +26,30 @@ def may_wait(view: View | None) -> bool:
     return True
 
 
-def weigh_newest(tree: AnyTree, kept: jax.Array, rings: Rings, length: int, view: View) -> tuple[jax.Array, jax.Array]:
+def weigh_newest(
+    tree: AnyTree, kept: jax.Array, rings: Rings, length: int, view: View, envs: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
     """Return the leaves of the newest `length` slices, and of the older rows that they complete, with their weights.
 
     Rows that the view cannot start from get weight zero. All is to be written at once: between two writes of the leaves
-    XLA would copy them.
+    XLA would copy them. envs: those that were written `[N]`, of one clock; None for all.
     """
     assert view.completes is not None
-    now, length = rings.clock.time, min(length, rings.num_slots)
+    envs = jnp.arange(rings.num_envs, dtype=jnp.int32) if envs is None else envs
+    now, length = rings.clock.of(envs[0]).time, min(length, rings.num_slots)
     new = now - length + jnp.arange(length, dtype=jnp.int32)
     if min(view.completes) < length:  # some of the new rows may be usable at once
         earlier = {step + i for step in view.completes for i in range(length)} - {*range(length)}
         time = jnp.concatenate([new, now - 1 - jnp.array(sorted(earlier), jnp.int32)])
-        return weights_of(tree, kept, rings, _all_envs(rings, time), view)
+        return weights_of(tree, kept, rings, _rows_of(envs, time), view)
     if view.grid > 1:
         first = new[0] - max(view.completes)
         earlier = first + -first % view.grid + jnp.arange(0, length, view.grid, dtype=jnp.int32)
     else:
         steps = {step + i for step in view.completes for i in range(length)}
         earlier = now - 1 - jnp.array(sorted(steps), jnp.int32)
-    index, weights = weights_of(tree, kept, rings, _all_envs(rings, earlier), view)
-    zeroed = leaf_index(tree, rings, *lookup.find_slots(rings, _all_envs(rings, new)))
+    index, weights = weights_of(tree, kept, rings, _rows_of(envs, earlier), view)
+    zeroed = leaf_index(tree, rings, *lookup.find_slots(rings, _rows_of(envs, new)))
     zeros = jnp.zeros(zeroed.shape, jnp.float32)
     return jnp.concatenate([zeroed, index]), jnp.concatenate([zeros, weights])
 
@@ -58,10 +61,10 @@ def weights_of(tree: AnyTree, kept: jax.Array, rings: Rings, rows: Rows, view: V
     return index, jnp.where(view.find(rings, rows).valid, weight, 0.0)
 
 
-def _all_envs(rings: Rings, time: jax.Array) -> Rows:
-    """List the rows of all envs at times `[N]`."""
-    env = jnp.arange(rings.num_envs, dtype=jnp.int32)[None]
-    return Rows(*(x.ravel() for x in jnp.broadcast_arrays(time[:, None], env)))
+def _rows_of(envs: jax.Array, time: jax.Array) -> Rows:
+    """List the rows of envs `[N]` at times `[M]`."""
+    time, env = jnp.broadcast_arrays(time[:, None], envs[None])
+    return Rows(time=time.ravel(), env=env.ravel())
 
 
 def follow(tree: AnyTree, rings: Rings) -> tuple[AnyTree, jax.Array | None]:

@@ -32,6 +32,7 @@ class EnvTrees(struct.PyTreeNode):
     roots: a sum tree over the sums of the envs.
     lost: `[E]` int32, the time before which rows have lost their weight. head, low: int32, a scalar and `[E]`: slots in
         `[low, head)`, counted round the ring from a `low` that may be negative, are not lost.
+    Those of a stack of buffers have an axis of buffers in front of every array; see `as_one`.
     """
 
     levels: tuple[jax.Array, ...]
@@ -76,6 +77,37 @@ def make_trees(num_slots: int, num_envs: int, tiled: bool) -> EnvTrees:
     )
 
 
+def as_one(trees: EnvTrees) -> EnvTrees:
+    """See the trees of A stacked buffers as those of one buffer of A * E envs, each with a head of its own."""
+    num_envs = trees.lost.shape[1]
+    one = trees.replace(
+        levels=tuple(x.reshape(-1, x.shape[-1]) for x in trees.levels),
+        lost=trees.lost.reshape(-1),
+        low=trees.low.reshape(-1),
+        head=jnp.repeat(trees.head, num_envs),
+    )
+    return one.replace(roots=_make_roots(trees.tiled, _sum_envs(one, jnp.arange(one.num_envs, dtype=jnp.int32))))
+
+
+def apart(one: EnvTrees, num_buffers: int) -> EnvTrees:
+    """Undo `as_one`."""
+    of_each = lambda x: x.reshape(num_buffers, -1, *x.shape[1:])  # noqa: E731
+    sums = of_each(_sum_envs(one, jnp.arange(one.num_envs, dtype=jnp.int32)))
+    return one.replace(
+        levels=tuple(map(of_each, one.levels)),
+        roots=jax.vmap(functools.partial(_make_roots, one.tiled))(sums),
+        lost=of_each(one.lost),
+        low=of_each(one.low),
+        head=of_each(one.head)[:, 0],
+    )
+
+
+def _make_roots(tiled: bool, sums: jax.Array) -> Tree:
+    """Make the tree over the sums of envs."""
+    form = tiled_tree if tiled else flat_tree
+    return form.set_block(form.make_tree(sums.shape[0]), jnp.int32(0), sums)
+
+
 def lose_before(trees: EnvTrees, clock: Clock, first: jax.Array) -> tuple[EnvTrees, jax.Array]:
     """Take note that rows before time `first` `[E]` are lost; say in which envs that took weight from some, `[E]`.
 
@@ -114,6 +146,14 @@ def set_appended(trees: EnvTrees, index: jax.Array, values: jax.Array, moved: ja
         env = jnp.concatenate([env, jnp.arange(trees.num_envs, dtype=jnp.int32)])
         slot = jnp.concatenate([slot, _ends(trees)])
     return _finish(_recompute(trees, env, _above(trees, slot)), moved, at_once)
+
+
+def set_of_envs(trees: EnvTrees, index: jax.Array, values: jax.Array, envs: jax.Array) -> EnvTrees:
+    """Write the leaves `[B]` that an append to some envs `[N]` of a stack changes; the roots are made anew elsewhere."""
+    trees, env, slot = _write(trees, index, values)
+    envs = jnp.minimum(envs, trees.num_envs - 1)
+    env, slot = jnp.concatenate([env, envs]), jnp.concatenate([slot, _ends(trees)[envs]])
+    return _recompute(trees, env, _above(trees, slot))
 
 
 def set_slices(trees: EnvTrees, slots: jax.Array, values: jax.Array, moved: jax.Array, at_once: bool) -> EnvTrees:
@@ -250,7 +290,7 @@ def _without_lost(trees: EnvTrees, level: int, env: jax.Array, node: jax.Array, 
     child = (node * width)[..., None] + jnp.arange(width, dtype=jnp.int32).reshape((1,) * node.ndim + (width,))
     first = child * scale
     last = jnp.minimum(first + (scale - 1), trees.num_slots - 1)
-    low, head = trees.low[env][..., None], trees.head
+    low, head = trees.low[env][..., None], trees.head[env][..., None] if trees.head.ndim else trees.head
     wraps = low < 0
     before_low, after_head = last < jnp.where(wraps, low + trees.num_slots, low), first >= head
     lost = jnp.where(wraps, before_low & after_head, before_low | after_head)
