@@ -95,6 +95,11 @@ def stack_of(whole: PyTree) -> Stack | None:
     return sharded[0] if sharded else stacks[0] if len(stacks) == 1 else None
 
 
+def is_read_as_one(stack: Stack | None) -> bool:
+    """Tell whether there are several buffers on a device, which are read as one."""
+    return stack is not None and stack.num_buffers > stack.num_devices
+
+
 def is_sharded(whole: PyTree) -> bool:
     """Tell whether the buffers in a pytree are split over a mesh."""
     stack = stack_of(whole)

@@ -234,3 +234,58 @@ def test_concats_and_mixtures_read_stacks() -> None:
     np.testing.assert_array_equal(mine.data.reward[chosen], batch.data.reward[chosen])
     mixed = replay.sample(replay.mixture([pair.stack, plain], [0.5, 0.5]), jax.random.key(1), 8)
     assert np.asarray(mixed.rows.source).tolist() == [0] * 4 + [1] * 4
+
+
+PRIORITIZED = {
+    "plain": samplers.prioritized(0.7),
+    "for a view": samplers.prioritized(1.0, view=views.n_step(2, 0.9, complete=True)),
+    "for sequences across ends": samplers.prioritized(1.0, view=views.sequence(2, across=True)),
+}
+
+
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+@pytest.mark.parametrize("name", PRIORITIZED)
+def test_priorities_of_every_member_are_those_of_its_own_buffer(name: str, platform: str) -> None:
+    pair = Pair(2, sampler=PRIORITIZED[name], num_records=3, platform=platform).fill()
+    rows, _ = replay.rows(pair.stack)
+    priorities = pair.rng.random(rows.time.shape).astype(np.float32) + np.float32(0.1)
+    pair.stack = replay.set_priorities(pair.stack, rows, priorities)
+    for i, part in enumerate(pair.parts):
+        pair.parts[i] = replay.set_priorities(part, pair.own(rows, i), priorities)
+    for member in (0, 2, 1, 1):
+        largest = float(np.asarray(pair.stack.sampler_state.largest).max())
+        state = pair.parts[member].sampler_state
+        pair.parts[member] = pair.parts[member].replace(sampler_state=state.replace(largest=jnp.float32(largest)))
+        pair.extend(member, 1 if member else 3)
+    rows, _ = replay.rows(pair.stack)
+    got = replay.priorities(pair.stack, rows)
+    each = [replay.priorities(part, pair.own(rows, i)) for i, part in enumerate(pair.parts)]
+    np.testing.assert_array_equal(got, np.sum(each, axis=0))
+    weights = [replay.take(part, pair.own(rows, i)).probability for i, part in enumerate(pair.parts)]
+    totals = np.array([float(_total(part)) for part in pair.parts])
+    expected = np.sum([w * t for w, t in zip(weights, totals, strict=True)], axis=0) / totals.sum()
+    np.testing.assert_allclose(replay.take(pair.stack, rows).probability, expected, rtol=1e-4, atol=1e-7)
+    draws = 100_000  # false alarms: 1e-6
+    batch = jax.jit(lambda stack, key: replay.sample(stack, key, draws))(pair.stack, jax.random.key(0))
+    index = lambda rows: np.asarray(rows.time) * 6 + np.asarray(rows.env)  # noqa: E731
+    counts = np.bincount(index(batch.rows), minlength=index(rows).max() + 1)[index(rows).clip(0)]
+    kept = expected > 0
+    assert counts[kept].sum() == draws
+    assert stats.chisquare(counts[kept], draws * expected[kept] / expected[kept].sum()).pvalue > 1e-6
+
+
+def _total(buffer: replay.Buffer) -> Any:
+    from jaxreplay.samplers import sum_tree
+
+    return sum_tree.total(buffer.sampler_state.tree)
+
+
+def test_a_prioritized_write_to_one_member_is_in_place() -> None:
+    buffer = replay.create(one_step(), 16 * 1024, num_buffers=16, sampler=samplers.prioritized())
+
+    def cycle(buffer: Any, block: Any, member: Any) -> Any:
+        buffer = replay.extend(buffer, block, member=member)
+        batch = replay.sample(buffer, jax.random.key(0), 8)
+        return replay.set_priorities(buffer, batch.rows, batch.data.reward), batch
+
+    assert replay.check_in_place(cycle, buffer, steps(np.random.default_rng(0), (2,)), jnp.int32(3))

@@ -131,7 +131,10 @@ class Prioritized:
     ) -> Priorities:
         one, num_envs = _as_one(state, rings), valid.shape[1]
         envs = member * num_envs + jnp.arange(num_envs, dtype=jnp.int32)
-        weights, (tree, _) = jnp.where(valid, self._new_weight(one.largest, rings), 0.0).ravel(), follow(one.tree, rings)
+        weights, (tree, _) = (
+            jnp.where(valid, self._new_weight(one.largest, rings), 0.0).ravel(),
+            follow(one.tree, rings),
+        )
         slot, env = jnp.broadcast_arrays(slots[:, None], envs[None])
         index = leaf_index(tree, rings, slot, env, env < rings.num_envs).ravel()
         kept = one.kept
@@ -277,9 +280,10 @@ def _apart(one: Priorities, like: Priorities) -> Priorities:
     if not like.largest.ndim:
         return one
     assert isinstance(one.tree, EnvTrees)
+    assert isinstance(like.tree, EnvTrees)
     num_buffers = like.largest.shape[0]
     return Priorities(
-        tree=env_trees.apart(one.tree, num_buffers),
+        tree=env_trees.apart(one.tree, like.tree),
         kept=None if one.kept is None else one.kept.reshape(num_buffers, -1),
         largest=jnp.broadcast_to(one.largest, like.largest.shape),
     )

@@ -12,6 +12,7 @@ The law: a node that is not lost as a whole holds the sum of its children, of wh
 from __future__ import annotations
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -78,10 +79,12 @@ def make_trees(num_slots: int, num_envs: int, tiled: bool) -> EnvTrees:
 
 
 def as_one(trees: EnvTrees) -> EnvTrees:
-    """See the trees of A stacked buffers as those of one buffer of A * E envs, each with a head of its own."""
+    """See the trees of A stacked buffers as those of one buffer of A * E envs, each with a head of its own.
+
+    The levels stay as they are; `_place` finds an env's buffer in them.
+    """
     num_envs = trees.lost.shape[1]
     one = trees.replace(
-        levels=tuple(x.reshape(-1, x.shape[-1]) for x in trees.levels),
         lost=trees.lost.reshape(-1),
         low=trees.low.reshape(-1),
         head=jnp.repeat(trees.head, num_envs),
@@ -89,13 +92,13 @@ def as_one(trees: EnvTrees) -> EnvTrees:
     return one.replace(roots=_make_roots(trees.tiled, _sum_envs(one, jnp.arange(one.num_envs, dtype=jnp.int32))))
 
 
-def apart(one: EnvTrees, num_buffers: int) -> EnvTrees:
-    """Undo `as_one`."""
+def apart(one: EnvTrees, before: EnvTrees) -> EnvTrees:
+    """Undo `as_one`, which made it of `before`; the arrays of that are written to, also those that are all new."""
+    num_buffers, form = before.lost.shape[0], tiled_tree if one.tiled else flat_tree
     of_each = lambda x: x.reshape(num_buffers, -1, *x.shape[1:])  # noqa: E731
     sums = of_each(_sum_envs(one, jnp.arange(one.num_envs, dtype=jnp.int32)))
     return one.replace(
-        levels=tuple(map(of_each, one.levels)),
-        roots=jax.vmap(functools.partial(_make_roots, one.tiled))(sums),
+        roots=jax.vmap(lambda roots, sums: form.set_block(roots, jnp.int32(0), sums))(before.roots, sums),
         lost=of_each(one.lost),
         low=of_each(one.low),
         head=of_each(one.head)[:, 0],
@@ -128,7 +131,7 @@ def get_leaves(trees: EnvTrees, index: jax.Array) -> jax.Array:
         rows, lane = _row(trees, 0, env, slot // LANES), slot % LANES
         read = trees.levels[0].at[rows].get(mode="fill", fill_value=0, wrap_negative_indices=False)
         return tiled_tree.pick_lane(read, lane)
-    return trees.levels[0].at[env, slot].get(mode="fill", fill_value=0, wrap_negative_indices=False)
+    return trees.levels[0].at[_place(trees, 0, env, slot)].get(mode="fill", fill_value=0, wrap_negative_indices=False)
 
 
 def set_leaves(trees: EnvTrees, index: jax.Array, values: jax.Array) -> EnvTrees:
@@ -149,7 +152,7 @@ def set_appended(trees: EnvTrees, index: jax.Array, values: jax.Array, moved: ja
 
 
 def set_of_envs(trees: EnvTrees, index: jax.Array, values: jax.Array, envs: jax.Array) -> EnvTrees:
-    """Write the leaves `[B]` that an append to some envs `[N]` of a stack changes; the roots are made anew elsewhere."""
+    """Write the leaves `[B]` that an append to some envs `[N]` of a stack changes; `apart` makes the roots anew."""
     trees, env, slot = _write(trees, index, values)
     envs = jnp.minimum(envs, trees.num_envs - 1)
     env, slot = jnp.concatenate([env, envs]), jnp.concatenate([slot, _ends(trees)[envs]])
@@ -279,7 +282,7 @@ def _children(trees: EnvTrees, level: int, env: jax.Array, node: jax.Array) -> j
         rows = numbers.at[_row(trees, level, env, node // 2)].get(mode="promise_in_bounds", wrap_negative_indices=False)
         found = jnp.where((node % 2 == 0)[..., None], rows[..., :width], rows[..., width:])
     else:
-        of_node = env * (numbers.shape[1] // width) + node
+        of_node = env * (numbers.shape[-1] // width) + node
         found = numbers.reshape(-1, width).at[of_node].get(mode="promise_in_bounds", wrap_negative_indices=False)
     return _without_lost(trees, level, env, node, found)
 
@@ -308,12 +311,24 @@ def _ends(trees: EnvTrees) -> jax.Array:
     return jnp.clip(jnp.where(trees.low < 0, trees.low + trees.num_slots, trees.low), 0, trees.num_slots - 1)
 
 
-def _place(trees: EnvTrees, level: int, env: jax.Array, node: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the indices of nodes in the array of a level."""
+def _place(trees: EnvTrees, level: int, env: jax.Array, node: jax.Array) -> tuple[jax.Array, ...]:
+    """Return the indices of nodes in the array of a level, of a stack's the buffer first."""
     env, node = jnp.broadcast_arrays(env, node)
-    return (_row(trees, level, env, node // LANES), node % LANES) if trees.tiled else (env, node)
+    if trees.tiled:
+        return (*_row(trees, level, env, node // LANES), node % LANES)
+    return (*_member(trees, level, env), node)
 
 
-def _row(trees: EnvTrees, level: int, env: jax.Array, row: jax.Array) -> jax.Array:
-    """Return the rows of an env in the array of a level in the tiles of a TPU."""
-    return env * (trees.levels[level].shape[0] // trees.num_envs) + row
+def _row(trees: EnvTrees, level: int, env: jax.Array, row: jax.Array) -> tuple[jax.Array, ...]:
+    """Return the indices of rows of an env in the array of a level in the tiles of a TPU."""
+    *member, env = _member(trees, level, env)
+    num_rows = trees.levels[level].shape[-2] * math.prod(trees.levels[level].shape[:-2])
+    return (*member, env * (num_rows // trees.num_envs) + row)
+
+
+def _member(trees: EnvTrees, level: int, env: jax.Array) -> tuple[jax.Array, ...]:
+    """Return an env; of a stack, which buffer it is in, and its number there."""
+    if trees.levels[level].ndim == 2:
+        return (env,)
+    num_envs = jnp.int32(trees.num_envs // trees.levels[level].shape[0])
+    return lax.div(env, num_envs), lax.rem(env, num_envs)
