@@ -1,0 +1,61 @@
+"""Pages of the documentation as programs: the Python blocks of one page run in order, in one namespace.
+
+A block that stands in a comment, `<!--python ... -->`, runs as the others do and is not shown: it makes what a reader
+has already, or checks what the page says. A comment `<!--needs gymnasium-->` names libraries that a page needs. Where
+a line `print(...)` ends with a comment, that is what it must print; `...` stands for anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import pathlib
+import re
+
+ROOT = pathlib.Path(__file__).parents[2]
+BLOCK = re.compile(r"^```python\n(?P<shown>.*?)^```|^<!--python\n(?P<hidden>.*?)^-->", re.DOTALL | re.MULTILINE)
+NEEDS = re.compile(r"^<!--needs (.*)-->$", re.MULTILINE)
+PRINTS = re.compile(r"^ *print\(.*\)  # (.*)$", re.MULTILINE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """A Markdown file. `needs`: the libraries that its blocks import besides the core's."""
+
+    path: pathlib.Path
+
+    @property
+    def name(self) -> str:
+        return str(self.path.relative_to(ROOT).with_suffix("")).removeprefix("docs/")
+
+    @property
+    def needs(self) -> list[str]:
+        return " ".join(NEEDS.findall(self.path.read_text())).split()
+
+    @property
+    def blocks(self) -> list[tuple[int, str]]:
+        """Each block's first line in the file, and its text."""
+        text = self.path.read_text()
+        return [(text.count("\n", 0, m.start()) + 2, m["shown"] or m["hidden"]) for m in BLOCK.finditer(text)]
+
+    def run(self) -> dict[str, object]:
+        """Run every block, and give the namespace that they leave; raises AssertionError for another output."""
+        scope: dict[str, object] = {"__name__": "__main__"}
+        for line, text in self.blocks:
+            printed = io.StringIO()
+            with contextlib.redirect_stdout(printed):
+                exec(compile("\n" * (line - 1) + text, str(self.path), "exec"), scope)  # so that errors name the line
+            self._compare(line, PRINTS.findall(text), printed.getvalue())
+        return scope
+
+    def _compare(self, line: int, expected: list[str], printed: str) -> None:
+        lines = iter(printed.splitlines())
+        for one in expected:
+            pattern = re.escape(one).replace(r"\.\.\.", ".*")
+            found = any(re.fullmatch(pattern, given) for given in lines)
+            assert found, f"{self.path.name}, block at line {line}: `{one}` is not what it printed:\n{printed}"
+
+
+PAGES = [Page(ROOT / "README.md"), *(Page(path) for path in sorted((ROOT / "docs").rglob("*.md")))]
+RUN = [page for page in PAGES if page.blocks]
