@@ -13,7 +13,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 MAPPINGS = pathlib.Path("/proc/self/maps")  # on Linux, which allows 65,530; a compiled program takes several
 MANY_MAPPINGS = 20_000
-STANDARD = ("benchmarks", "demo", "test_readme")  # these run optax and other libraries that strict promotion stops
+STANDARD = ("benchmarks", "demo", "docs")  # these run optax and other libraries that strict promotion stops
 
 short = settings(max_examples=25, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 settings.register_profile("short", short)

@@ -13,7 +13,6 @@ from tests.extras import library
 FENCES = re.compile(r"^ *(`{3,}|~{3,})(.+)$", re.MULTILINE)
 
 
-@pytest.mark.usefixtures("standard_promotion")  # some pages use libraries that strict promotion stops
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
 def test_a_page_runs(page: Page, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in page.needs:
