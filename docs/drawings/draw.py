@@ -35,14 +35,20 @@ class Drawing:
     def add(self, part: str) -> None:
         self.parts.append(part)
 
-    def cell(self, x: float, y: float, kind: str, text: str = "", width: float = CELL, height: float = 34) -> None:
+    def cell(
+        self, x: float, y: float, kind: str, text: str = "", width: float = CELL, height: float = 34
+    ) -> None:
         """Draw a box; `kind` is its class: an episode's colour, or void."""
-        self.add(f'<rect class="cell {kind}" x="{x}" y="{y}" width="{width}" height="{height}" rx="3"/>')
+        self.add(
+            f'<rect class="cell {kind}" x="{x}" y="{y}" width="{width}" height="{height}" rx="3"/>'
+        )
         if text:
             self.text(x + width / 2, y + height / 2 + 4.5, text)
 
     def text(self, x: float, y: float, text: str, kind: str = "", anchor: str = "middle") -> None:
-        self.add(f'<text class="{kind}" x="{x}" y="{y}" text-anchor="{anchor}">{html.escape(text)}</text>')
+        self.add(
+            f'<text class="{kind}" x="{x}" y="{y}" text-anchor="{anchor}">{html.escape(text)}</text>'
+        )
 
     def line(self, kind: str, x1: float, y1: float, x2: float, y2: float) -> None:
         self.add(f'<line class="{kind}" x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}"/>')
@@ -53,7 +59,9 @@ class Drawing:
 
     def row(self, x: float, y: float, height: float = 34) -> None:
         """Outline the row that was drawn."""
-        self.add(f'<rect class="row" x="{x - 2}" y="{y - 2}" width="{CELL + 4}" height="{height + 4}" rx="4"/>')
+        self.add(
+            f'<rect class="row" x="{x - 2}" y="{y - 2}" width="{CELL + 4}" height="{height + 4}" rx="4"/>'
+        )
 
     def bracket(self, x1: float, x2: float, y: float, text: str, kind: str = "small") -> None:
         self.add(f'<path class="arrow" d="M{x1},{y} v6 H{x2} v-6"/>')
@@ -70,7 +78,9 @@ class Drawing:
 
 def ring() -> Drawing:
     """Three envs, twelve slots, sixteen slices appended: what lies where."""
-    drawing = Drawing(720, 290, "A ring of twelve slots and three envs, and the records of episodes")
+    drawing = Drawing(
+        720, 290, "A ring of twelve slots and three envs, and the records of episodes"
+    )
     envs = [  # by slot: the colour of the episode in it, * at its end, . for a void row
         ["c", "c", "c", "c", "a", "a*", "b", "b", "b", "b", "b*", "c"],
         ["b", "b", "b", "b", "a", "a", "a", "a", "a", "a*", "b", "b"],
@@ -114,11 +124,17 @@ def observations() -> Drawing:
         drawing.arrow([(left + 100 * t + 62, top + 17), (end - 2, top + 17)])
         drawing.text(left + 100 * t + 80, top + 11, "next", "small")
     drawing.line("end", left + 362, top + 1, left + 362, top + 33)
-    drawing.cell(left + 400, top, "b", "o4", 60)
+    drawing.cell(left + 400, top, "a", "o4", 60)
     drawing.text(left + 430, top - 10, "record", "small")
     drawing.text(left + 430, top + 52, "the true last observation", "small")
     drawing.text(left, top + 90, "Four rows, five observations, each stored once.", "", "start")
-    drawing.text(left, top + 112, "The next row of the env begins another episode; nobody reads across.", "small", "start")
+    drawing.text(
+        left,
+        top + 112,
+        "The next row of the env begins another episode; nobody reads across.",
+        "small",
+        "start",
+    )
     return drawing
 
 
@@ -127,7 +143,11 @@ def autoreset() -> Drawing:
     drawing = Drawing(640, 250, "Rows of one env in the three autoreset modes")
     modes = [
         ("NEXT_STEP", ["a", "a", "a*", ".", "b", "b"], "the step that resets is a void row"),
-        ("SAME_STEP", ["a", "a", "a*", "b", "b", "b"], 'the final observation comes from info["final_obs"]'),
+        (
+            "SAME_STEP",
+            ["a", "a", "a*", "b", "b", "b"],
+            'the final observation comes from info["final_obs"]',
+        ),
         ("DISABLED", ["a", "a", "a*", "b", "b", "b"], "you reset the env; no row is added"),
     ]
     for i, (mode, kinds, note) in enumerate(modes):
@@ -135,7 +155,9 @@ def autoreset() -> Drawing:
         drawing.text(110, y + 22, mode, "code", "end")
         for t, kind in enumerate(kinds):
             x = 126 + CELL * t
-            drawing.cell(x, y, "void" if kind == "." else kind[0], "void" if kind == "." else str(t))
+            drawing.cell(
+                x, y, "void" if kind == "." else kind[0], "void" if kind == "." else str(t)
+            )
             if kind.endswith("*"):
                 drawing.line("end", x + CELL - 2, y + 3, x + CELL - 2, y + 31)
         drawing.text(126, y + 52, note, "small", "start")
@@ -144,7 +166,9 @@ def autoreset() -> Drawing:
     return drawing
 
 
-def view(name: str, row: int, read: dict[int, str], title: str, note: str, record: bool = False) -> Drawing:
+def view(
+    name: str, row: int, read: dict[int, str], title: str, note: str, record: bool = False
+) -> Drawing:
     """Ten rows of one env: an episode of six steps, then an open one; the row drawn, and what its batch reads."""
     drawing = Drawing(660, 128, title)
     left, top = 20, 34
@@ -168,7 +192,12 @@ def view(name: str, row: int, read: dict[int, str], title: str, note: str, recor
 
 VIEWS = {
     "transition": view(
-        "transition()", 5, {5: "step"}, "A transition", "Row 5 ends its episode: its next is o6.", record=True
+        "transition()",
+        5,
+        {5: "step"},
+        "A transition",
+        "Row 5 ends its episode: its next is o6.",
+        record=True,
     ),
     "n-step": view(
         "n_step(3, 0.99)",
@@ -192,7 +221,11 @@ VIEWS = {
         "Rows 3, 4 and 5; the offset +1 is outside the episode, so its mask is False.",
     ),
     "offsets": view(
-        "offsets((-4, -2, 0))", 4, {0: "-4", 2: "-2", 4: "0"}, "Chosen offsets", "Rows 0, 2 and 4, and none between."
+        "offsets((-4, -2, 0))",
+        4,
+        {0: "-4", 2: "-2", 4: "0"},
+        "Chosen offsets",
+        "Rows 0, 2 and 4, and none between.",
     ),
     "sequence": view(
         "sequence(3)",

@@ -2,11 +2,12 @@
 
 A block that stands in a comment, `<!--python ... -->`, runs as the others do and is not shown: it makes what a reader
 has already, or checks what the page says. A comment `<!--needs gymnasium-->` names libraries that a page needs. Where
-a line `print(...)` ends with a comment, that is what it must print; `...` stands for anything.
+a call of `print` ends with a comment, that is what it must print; `...` stands for anything.
 """
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import dataclasses
 import io
@@ -16,7 +17,6 @@ import re
 ROOT = pathlib.Path(__file__).parents[2]
 BLOCK = re.compile(r"^```python\n(?P<shown>.*?)^```|^<!--python\n(?P<hidden>.*?)^-->", re.DOTALL | re.MULTILINE)
 NEEDS = re.compile(r"^<!--needs (.*)-->$", re.MULTILINE)
-PRINTS = re.compile(r"^ *print\(.*\)  # (.*)$", re.MULTILINE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Page:
 
     @property
     def needs(self) -> list[str]:
-        return " ".join(NEEDS.findall(self.path.read_text())).split()
+        return [name for line in NEEDS.findall(self.path.read_text()) for name in str(line).split()]
 
     @property
     def blocks(self) -> list[tuple[int, str]]:
@@ -46,7 +46,7 @@ class Page:
             printed = io.StringIO()
             with contextlib.redirect_stdout(printed):
                 exec(compile("\n" * (line - 1) + text, str(self.path), "exec"), scope)  # so that errors name the line
-            self._compare(line, PRINTS.findall(text), printed.getvalue())
+            self._compare(line, outputs(text), printed.getvalue())
         return scope
 
     def _compare(self, line: int, expected: list[str], printed: str) -> None:
@@ -55,6 +55,16 @@ class Page:
             pattern = re.escape(one).replace(r"\.\.\.", ".*")
             found = any(re.fullmatch(pattern, given) for given in lines)
             assert found, f"{self.path.name}, block at line {line}: `{one}` is not what it printed:\n{printed}"
+
+
+def outputs(block: str) -> list[str]:
+    """List the comments behind calls of `print`, in order."""
+    lines, calls = block.encode().splitlines(), []
+    for node in ast.walk(ast.parse(block)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+            behind = lines[(node.end_lineno or 0) - 1][node.end_col_offset :].decode()
+            calls.append((node.lineno, behind.partition("#")[2].strip()))
+    return [comment for _, comment in sorted(calls) if comment]
 
 
 PAGES = [Page(ROOT / "README.md"), *(Page(path) for path in sorted((ROOT / "docs").rglob("*.md")))]
