@@ -20,7 +20,7 @@ from jaxreplay import convert, datasets, record
 EXTRAS = {  # of each converter: the library that it imports when it is called, the extra that brings it, and a call
     "torch": ("torch", lambda source: convert.to_torch_dataset(source)),
     "grain": ("grain", lambda source: convert.to_grain_source(source)),
-    "minari": ("minari", lambda source: convert.to_minari(source, "a/test-v0", path="minari")),
+    "minari": ("minari", lambda source: convert.to_minari(source, "cartpole/test-v0", path="minari")),
     "datasets": ("huggingface", lambda source: convert.to_hugging_face(source)),
     "imitation": ("imitation", lambda source: convert.to_imitation(source)),
 }
