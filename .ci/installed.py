@@ -3,10 +3,11 @@
 `.ci/release` runs it where no import finds the repository.
 """
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import pathlib
-import sys
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -61,4 +62,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        main()
