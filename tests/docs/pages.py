@@ -1,8 +1,8 @@
 """Pages of the documentation as programs: the Python blocks of one page run in order, in one namespace.
 
 A block that stands in a comment, `<!--python ... -->`, runs as the others do and is not shown: it makes what a reader
-has already, or checks what the page says. A comment `<!--needs gymnasium-->` names libraries that a page needs. Where
-a call of `print` ends with a comment, that is what it must print; `...` stands for anything.
+has already, or checks what the page says. A comment `<!--needs gymnasium-->` names libraries that the next blocks need.
+Where a call of `print` ends with a comment, that is what it must print; `...` stands for anything.
 """
 
 from __future__ import annotations
@@ -10,18 +10,22 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
+import importlib
 import io
 import pathlib
 import re
+from collections.abc import Callable
 
 ROOT = pathlib.Path(__file__).parents[2]
-BLOCK = re.compile(r"^```python\n(?P<shown>.*?)^```|^<!--python\n(?P<hidden>.*?)^-->", re.DOTALL | re.MULTILINE)
-NEEDS = re.compile(r"^<!--needs (.*)-->$", re.MULTILINE)
+BLOCK = re.compile(
+    r"^```python\n(?P<shown>.*?)^```|^<!--python\n(?P<hidden>.*?)^-->|^<!--needs (?P<needs>.*)-->$",
+    re.DOTALL | re.MULTILINE,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Page:
-    """A Markdown file. `needs`: the libraries that its blocks import besides the core's."""
+    """A Markdown file."""
 
     path: pathlib.Path
 
@@ -30,24 +34,23 @@ class Page:
         return str(self.path.relative_to(ROOT).with_suffix("")).removeprefix("docs/")
 
     @property
-    def needs(self) -> list[str]:
-        return [name for line in NEEDS.findall(self.path.read_text()) for name in str(line).split()]
+    def shown(self) -> list[str]:
+        """The blocks that a reader sees."""
+        return [match["shown"] for match in BLOCK.finditer(self.path.read_text()) if match["shown"]]
 
-    @property
-    def blocks(self) -> list[tuple[int, str]]:
-        """Each block's first line in the file, and its text."""
-        text = self.path.read_text()
-        return [(text.count("\n", 0, m.start()) + 2, m["shown"] or m["hidden"]) for m in BLOCK.finditer(text)]
-
-    def run(self) -> dict[str, object]:
-        """Run every block, and give the namespace that they leave; raises AssertionError for another output."""
+    def run(self, library: Callable[[str], object] = importlib.import_module) -> None:
+        """Run every block; raises AssertionError for another output. `library` is called with what the next need."""
         scope: dict[str, object] = {"__name__": "__main__"}
-        for line, text in self.blocks:
+        text = self.path.read_text()
+        for match in BLOCK.finditer(text):
+            for name in (match["needs"] or "").split():
+                library(name)
+            block = match["shown"] or match["hidden"] or ""
+            line = text.count("\n", 0, match.start()) + 2
             printed = io.StringIO()
             with contextlib.redirect_stdout(printed):
-                exec(compile("\n" * (line - 1) + text, str(self.path), "exec"), scope)  # so that errors name the line
-            self._compare(line, outputs(text), printed.getvalue())
-        return scope
+                exec(compile("\n" * (line - 1) + block, str(self.path), "exec"), scope)  # so that errors name the line
+            self._compare(line, outputs(block), printed.getvalue())
 
     def _compare(self, line: int, expected: list[str], printed: str) -> None:
         lines = iter(printed.splitlines())
@@ -68,4 +71,4 @@ def outputs(block: str) -> list[str]:
 
 
 PAGES = [Page(ROOT / "README.md"), *(Page(path) for path in sorted((ROOT / "docs").rglob("*.md")))]
-RUN = [page for page in PAGES if page.blocks]
+RUN = [page for page in PAGES if page.shown]

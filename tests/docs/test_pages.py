@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.docs.pages import BLOCK, PAGES, ROOT, RUN, Page
+from tests.docs.pages import PAGES, ROOT, RUN, Page
 from tests.extras import library
 
 FENCES = re.compile(r"^ *(`{3,}|~{3,})(.+)$", re.MULTILINE)
@@ -15,17 +15,15 @@ FENCES = re.compile(r"^ *(`{3,}|~{3,})(.+)$", re.MULTILINE)
 
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
 def test_a_page_runs(page: Page, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in page.needs:
-        library(name)
     monkeypatch.chdir(tmp_path)
-    page.run()
+    page.run(library)
 
 
 def test_no_python_is_left_out() -> None:
     """Each fence that is marked as Python is one of the blocks that run: none is indented, or marked in another way."""
     for page in PAGES:
         marked = [info for _, info in FENCES.findall(page.path.read_text()) if "py" in info]
-        assert len(marked) == sum(bool(m["shown"]) for m in BLOCK.finditer(page.path.read_text())), page.name
+        assert len(marked) == len(page.shown), page.name
 
 
 def test_a_block_that_prints_something_else_fails(tmp_path: pathlib.Path) -> None:
