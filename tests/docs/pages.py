@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 ROOT = pathlib.Path(__file__).parents[2]
 BLOCK = re.compile(
-    r"^```python\n(?P<shown>.*?)^```|^<!--python\n(?P<hidden>.*?)^-->|^<!--needs (?P<needs>.*)-->$",
+    r"^```python\n(?P<shown>.*?)^```|^<!--python\n(?P<hidden>.*?)^-->|^<!--needs (?P<needs>[\w. ]+)-->$",
     re.DOTALL | re.MULTILINE,
 )
 
