@@ -56,7 +56,7 @@ def main() -> None:
             said = refusal(call, source)
             assert f"[{extra}]" in said, said
             print(f"{extra}: {said}")
-    for library in ("h5py", "pyarrow", "zarr", "PIL", "av", "gymnasium"):
+    for library in ("h5py", "pyarrow", "zarr", "PIL", "av", "gymnasium", "jaxreplay.plot"):
         importlib.import_module(library)
     assert all(hasattr(record, name) for name in record.__all__)
 

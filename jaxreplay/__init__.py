@@ -21,7 +21,7 @@ from jaxreplay.state import Buffer
 from jaxreplay.types import Episodes, Rows, Sample, SourceRows, Stats, Transition
 
 if TYPE_CHECKING:
-    from jaxreplay import convert, datasets, record
+    from jaxreplay import convert, datasets, plot, record
 
 restoring.register()
 
@@ -55,6 +55,7 @@ __all__ = [
     "newest",
     "nth",
     "num_episodes",
+    "plot",
     "pop",
     "priorities",
     "put",
@@ -79,6 +80,6 @@ __all__ = [
 
 def __getattr__(name: str) -> ModuleType:
     """Import the parts that the core does not need when they are first used."""
-    if name in ("convert", "datasets", "record"):
+    if name in ("convert", "datasets", "plot", "record"):
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

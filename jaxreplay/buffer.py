@@ -74,8 +74,6 @@ def create(
     num_slots = slots_of(capacity, envs)
     if isinstance(sampler, type) or not callable(getattr(sampler, "draw", None)):
         raise TypeError(f"sampler: expected a sampler, as samplers.uniform() with its parentheses, got {sampler!r}")
-    if made_for := getattr(sampler, "made_for", None):
-        sampler = made_for(platform)
     if isinstance(example, Transition):
         next_of = {"next_observation": "observation"} if next_of is None else next_of
     episode_end = ends.resolve(example, episode_end)
@@ -93,6 +91,8 @@ def create(
     elif max_episodes is not None or episode_data is not None:
         raise ValueError("max_episodes and episode_data need episode_end: without it, rows are independent items")
     memory = make_memory(platform, layout, num_slots, envs, num_records)
+    if made_for := getattr(sampler, "made_for", None):
+        sampler = made_for(memory, num_slots)
     return Buffer(
         rings=make_rings(layout, num_slots, envs, memory, make_data(episode_data, num_records, envs)),
         sampler_state=sampler.init(num_slots, envs),

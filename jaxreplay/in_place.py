@@ -54,9 +54,9 @@ class InPlace:
 def check_in_place(step: Callable[..., Any], *args: Any) -> InPlace:
     """Compile `step(*args)`, and tell whether it writes to its buffers in place.
 
-    step: a plain function, compiled here with its buffers donated; or one that is jitted already (by `jax`, `nnx`),
-        judged as you call it, with the donation it asks for itself. What a plain function writes to variables of a
-        `flax.nnx` module counts as returned, as `nnx.jit` does; `jax.jit` loses it.
+    step: a plain function, compiled here with its buffers donated; or one that is jitted already (by `jax`, `nnx`,
+        Equinox), judged as you call it, with the donation it asks for itself. What a plain function writes to
+        variables of a `flax.nnx` module counts as returned, as `nnx.jit` does; `jax.jit` loses it.
     args: they hold the buffers, anywhere, batched by vmap or not; ValueError where there is none. They may be
         `jax.ShapeDtypeStruct`. Nothing runs, and they are not consumed.
 
@@ -93,7 +93,7 @@ def _compile(step: Callable[..., Any], args: tuple[Any, ...]) -> tuple[int, int,
         step = jax.jit(_with_what_is_written(step), donate_argnums=donated)
     with warnings.catch_warnings():  # JAX's own words on a donation that is of no use: the report says it
         warnings.filterwarnings("ignore", message="Some donated buffers were not usable")
-        lowered: Any = step.lower(*args)  # type: ignore[attr-defined]
+        lowered = _lower(step, args)
         compiled = lowered.compile()
         # flax and Equinox wrap what JAX gives
         lowered, compiled = getattr(lowered, "lowered", lowered), getattr(compiled, "compiled", compiled)
@@ -103,6 +103,20 @@ def _compile(step: Callable[..., Any], args: tuple[Any, ...]) -> tuple[int, int,
     inputs = [x for x in jax.tree.leaves(lowered.args_info) if getattr(x, "donated", False)]
     donated_bytes = sum(math.prod(x.shape) * x.dtype.itemsize for x in inputs)
     return int(analysis.temp_size_in_bytes), int(analysis.alias_size_in_bytes), donated_bytes
+
+
+def _lower(step: Any, args: tuple[Any, ...]) -> Any:
+    """Lower a jitted step. Equinox tells arrays from settings by their type, so it gets tracers in place of shapes."""
+    if not type(step).__module__.startswith("equinox."):
+        return step.lower(*args)
+    leaves, treedef = jax.tree.flatten(args)
+    lowered = []
+
+    def trace(arrays: dict[int, jax.Array]) -> None:
+        lowered.append(step.lower(*jax.tree.unflatten(treedef, [arrays.get(i, x) for i, x in enumerate(leaves)])))
+
+    jax.eval_shape(trace, {i: x for i, x in enumerate(leaves) if isinstance(x, jax.ShapeDtypeStruct)})
+    return lowered[0]
 
 
 def _with_what_is_written(step: Callable[..., Any]) -> Callable[..., Any]:

@@ -47,6 +47,8 @@ def resize(buffer: Buffer, capacity: int, max_episodes: int | None = None) -> Bu
 @functools.partial(jax.jit, static_argnames=("num_slots", "num_records"), inline=True)
 def _resize(buffer: Buffer, num_slots: int, num_records: int) -> Buffer:
     rings, sampler = resizing.resize(buffer.rings, num_slots, num_records), buffer.sampler
+    if made_for := getattr(sampler, "made_for", None):
+        sampler = made_for(rings.memory, num_slots)
     on_resize: Any = getattr(sampler, "on_resize", None)
     time = rings.clock.time - resizing.kept_ages(buffer.rings.num_slots, num_slots)
     env = jnp.arange(rings.num_envs, dtype=jnp.int32)
@@ -56,4 +58,4 @@ def _resize(buffer: Buffer, num_slots: int, num_records: int) -> Buffer:
     else:
         state, slots = sampler.init(num_slots, rings.num_envs), jnp.arange(time.shape[0], dtype=jnp.int32)
         state = sampler.on_write(state, rings, slots, lookup.is_valid(rings, rows))
-    return buffer.replace(rings=rings, sampler_state=state)
+    return buffer.replace(rings=rings, sampler_state=state, sampler=sampler)

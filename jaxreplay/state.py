@@ -6,6 +6,8 @@ from flax import struct
 
 from jaxreplay._core import trees
 from jaxreplay._core.rings import Rings
+from jaxreplay._display.arrays import show
+from jaxreplay._display.buffers import buffer_panel, sizes_of
 from jaxreplay.ends import EpisodeEnd
 from jaxreplay.samplers import Sampler
 from jaxreplay.types import PyTree
@@ -37,13 +39,17 @@ class Buffer(struct.PyTreeNode):
         shown = {**_sizes(self), "sampler": self.sampler, "episode_end": _name(self.episode_end)}
         return f"Buffer({', '.join(f'{name}={value}' for name, value in shown.items())}, leaves={{{leaves}}})"
 
+    def _repr_html_(self) -> str:
+        """Show in a notebook how full it is, of what; it reads a few numbers an env, and no ring."""
+        return show(lambda: buffer_panel(self), "Buffer")
+
 
 def _sizes(buffer: Buffer) -> dict[str, Any]:
     """Read sizes off the shapes of the arrays: those of each buffer, if they are a batch."""
-    first: Any = buffer.rings.arrays[0] if isinstance(buffer.rings.arrays, tuple) else None
-    if not hasattr(first, "shape"):
+    found = sizes_of(buffer.rings)
+    if found is None:
         return {}
-    *batch, num_slots, num_envs = buffer.rings.memory.sizes(buffer.rings.arrays)
+    *batch, num_slots, num_envs = found
     sizes = {"capacity": num_slots * num_envs, "num_envs": None if buffer.single else num_envs}
     if buffer.rings.num_records:
         sizes["max_episodes"] = buffer.rings.num_records * num_envs

@@ -25,6 +25,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jaxreplay._display import samples as display
+
 PyTree: TypeAlias = Any
 """Any nesting of containers that JAX knows, with arrays as leaves."""
 
@@ -57,6 +59,9 @@ class Rows(struct.PyTreeNode):
     time: jax.Array
     env: jax.Array
 
+    def __repr__(self) -> str:
+        return display.short_repr(self)
+
 
 class SourceRows(struct.PyTreeNode):
     """Addresses of rows in several buffers, `[...]` int32 each: which `source`, from 0, and `time` and `env` there."""
@@ -64,6 +69,9 @@ class SourceRows(struct.PyTreeNode):
     source: jax.Array
     time: jax.Array
     env: jax.Array
+
+    def __repr__(self) -> str:
+        return display.short_repr(self)
 
     def of(self, source: int) -> Rows:
         """Address the rows of one source, in the same places; those of others are out of range (env -1), so ignored."""
@@ -85,6 +93,12 @@ class Sample(struct.PyTreeNode):
     probability: jax.Array
     mask: jax.Array
 
+    def __repr__(self) -> str:
+        return display.sample_repr(self)
+
+    def _repr_html_(self) -> str:
+        return display.show_sample(self)
+
 
 class Episodes(struct.PyTreeNode):
     """The episodes that the buffer keeps a record of, oldest first, `[K, E]` each (`[K]` for a single stream).
@@ -103,6 +117,12 @@ class Episodes(struct.PyTreeNode):
     ended: jax.Array
     final_observation: PyTree
     mask: jax.Array
+
+    def __repr__(self) -> str:
+        return display.short_repr(self)
+
+    def _repr_html_(self) -> str:
+        return display.show_episodes(self)
 
 
 class Stats(struct.PyTreeNode):
@@ -123,6 +143,12 @@ class Stats(struct.PyTreeNode):
     lost: jax.Array
     num_episodes: jax.Array
     open_episodes: jax.Array
+
+    def __repr__(self) -> str:
+        return display.short_repr(self)
+
+    def _repr_html_(self) -> str:
+        return display.show_stats(self)
 
 
 def out_of_range_unless(keep: jax.Array, rows: Any) -> Any:

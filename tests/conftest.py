@@ -1,6 +1,7 @@
-"""What all tests share: a compilation cache, JAX's strict promotion, and reproducible hypothesis profiles."""
+"""What all tests share: cheap compilation, a cache of it, strict promotion, and reproducible hypothesis profiles."""
 
 import gc
+import os
 import pathlib
 from collections.abc import Iterator
 
@@ -10,6 +11,16 @@ from hypothesis import HealthCheck, settings
 
 jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(__file__).parent.parent / ".jax_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+# Compiling takes most of the time, for programs that run for microseconds. What LLVM leaves out here changes no law.
+# Whoever sets the variable, as `.ci/oldest` does, decides for all tests.
+CHEAP = "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ
+jax.config.update("jax_disable_most_optimizations", CHEAP or jax.config.jax_disable_most_optimizations)
+OPTIMIZED = (  # modules that read compiled programs, or run them for long
+    *("benchmarks", "demo", "record/test_rollout", "samplers/test_sum_tree", "samplers/test_uniform"),
+    *("test_check_in_place", "test_closing", "test_in_place", "test_order", "test_programs", "test_readme"),
+    *("test_sampling", "test_strictness", "views/test_episode"),
+)
 
 MAPPINGS = pathlib.Path("/proc/self/maps")  # on Linux, which allows 65,530; a compiled program takes several
 MANY_MAPPINGS = 20_000
@@ -28,6 +39,18 @@ def _few_programs() -> Iterator[None]:
     if MAPPINGS.exists() and len(MAPPINGS.read_bytes().splitlines()) > MANY_MAPPINGS:
         jax.clear_caches()
         gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def _optimizations(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compile as users do where programs are read or run for long."""
+    marked = any(request.node.get_closest_marker(name) for name in ("compiler", "optimized", "slow"))
+    if CHEAP and (marked or request.node.nodeid.removeprefix("tests/").startswith(OPTIMIZED)):
+        jax.config.update("jax_disable_most_optimizations", False)
+        yield
+        jax.config.update("jax_disable_most_optimizations", True)
+    else:
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,10 @@ import jaxreplay
 
 ROOT = pathlib.Path(jaxreplay.__file__).parent
 FLOORS = [  # from the ground; a module is on the floor of the longest name that it is, or is in
+    ["_core.trees"],
+    ["_display"],
     ["types"],
-    ["_core.trees", "_core.clock", "_core.episode_numbers", "_core.loops", "_core.random"],
+    ["_core.clock", "_core.episode_numbers", "_core.loops", "_core.random"],
     ["_core.next_of"],
     ["_core.layout"],
     ["_core.plain"],
@@ -24,6 +26,7 @@ FLOORS = [  # from the ground; a module is on the floor of the longest name that
     ["_core"],
     ["views"],
     ["samplers"],
+    ["_display.buffers"],
     ["ends", "state"],
     ["buffer", "restoring"],
     ["sources"],
@@ -32,8 +35,10 @@ FLOORS = [  # from the ground; a module is on the floor of the longest name that
     ["closing"],
     [""],
     ["datasets"],
+    ["plot"],
     ["record"],
     ["convert"],
+    ["show"],
     ["demo", "__main__"],
 ]
 

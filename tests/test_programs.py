@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 import jaxreplay as replay
+from benchmarks import programs
 from jaxreplay import views
 from jaxreplay.samplers import prioritized
 
@@ -90,21 +91,52 @@ def test_an_append_writes_each_array_once_for_the_step_and_once_for_the_final_ob
     assert written == {"dynamic_update_slice": arrays, "scatter": arrays}
 
 
+def added_by_priorities(function: Callable[..., Any], lead: tuple[int, ...], **options: Any) -> Counter[str]:
+    """What a prioritized write does beside what a plain one does."""
+    plain, by_priority = (
+        names(function, buffer_of(**options, **sampler), steps_of(buffer_of(), lead))
+        for sampler in ({}, {"sampler": prioritized()})
+    )
+    by_priority.subtract(plain)
+    return by_priority
+
+
 @pytest.mark.parametrize("max_episodes", [None, 80])
 def test_a_prioritized_append_of_a_slice_writes_each_level_of_the_tree_once_and_contiguously(
     max_episodes: int | None,
 ) -> None:
-    step = steps_of(buffer_of(), (4,))
-    plain, by_priority = (
-        names(replay.append, buffer_of(max_episodes=max_episodes, **options), step)
-        for options in ({}, {"sampler": prioritized()})
-    )
+    added = added_by_priorities(replay.append, (4,), max_episodes=max_episodes)
     levels = len(buffer_of(sampler=prioritized()).sampler_state.tree)
-    assert by_priority["dynamic_update_slice"] - plain["dynamic_update_slice"] == levels
-    # A loop gives up rows that lost their episode's record. There are none where every slot has a record.
-    in_the_loop = levels if max_episodes else 0
-    assert by_priority["scatter"] - plain["scatter"] == in_the_loop
-    assert by_priority["while"] - plain["while"] == bool(max_episodes)
+    assert added["dynamic_update_slice"] == levels
+    # A loop of one turn recomputes what rows weighed that lost their record. There are none where every slot has one.
+    assert added["scatter"] == (levels - 2 if max_episodes else 0)
+    assert added["while"] == bool(max_episodes)
+
+
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+def test_where_rows_can_lose_their_record_a_prioritized_write_writes_each_level_once_and_never_loops(
+    platform: str,
+) -> None:
+    """However many rows an append makes unreadable."""
+    options = {"max_episodes": 80, "platform": platform}
+    tree = buffer_of(sampler=prioritized(), **options).sampler_state.tree
+    for function, lead in ((replay.append, (4,)), (replay.extend, (7, 4))):
+        added = added_by_priorities(function, lead, **options)
+        assert added["dynamic_update_slice"] + added["scatter"] == len(tree.levels) + len(tree.roots)
+        assert added["while"] == added["cond"] == 0
+
+
+@pytest.mark.compiler
+@pytest.mark.parametrize("length", [None, 7])
+@pytest.mark.parametrize("view", [None, views.sequence(3)])
+def test_where_rows_can_lose_their_record_no_prioritized_write_waits_for_the_data(
+    view: Any, length: int | None
+) -> None:
+    buffer = buffer_of(leaves=2, max_episodes=80, platform="gpu", sampler=prioritized(view=view))
+    lead, function = ((4,), replay.append) if length is None else ((length, 4), replay.extend)
+    step = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype), structure(2, False))
+    program = programs.Program("write", function, (buffer, step), donate=True)
+    assert programs.compile_for(program, programs.device("cpu")).waits == 0
 
 
 NAMES = {"observation": "obs", "next_observation": "next_obs", "action": "leaf1", "reward": "leaf0"}

@@ -1,17 +1,20 @@
 """Pytrees by path: names for error messages, and checks of what the caller passes, before anything is written."""
 
+from __future__ import annotations
+
 import functools
 import math
 import numbers
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from jaxreplay.types import PyTree
+if TYPE_CHECKING:
+    from jaxreplay.types import PyTree
 
 
 def paths(tree: PyTree, is_leaf: Any = None) -> list[tuple[str, Any]]:

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from jaxreplay._core import trees
+from jaxreplay._display.arrays import show
 from jaxreplay.buffer import Buffer
 from jaxreplay.datasets import batches, buffers, columns, joining, split, store
 from jaxreplay.datasets import load as loading
@@ -17,6 +18,7 @@ from jaxreplay.datasets.batches import Batch
 from jaxreplay.datasets.comparing import Comparison
 from jaxreplay.datasets.files import episodes as episode_files
 from jaxreplay.datasets.report import Report
+from jaxreplay.datasets.showing import dataset_panel
 from jaxreplay.datasets.store import Store
 from jaxreplay.datasets.trajectory import Trajectory
 from jaxreplay.samplers import Sampler, uniform
@@ -279,6 +281,10 @@ class Dataset:
         described = ", ".join(f"{path}: {trees.describe(x.shape[1:], x.dtype)}" for path, x in found)
         return f"Dataset({self.num_episodes} episodes, {len(self)} steps; {described})"
 
+    def _repr_html_(self) -> str:
+        """Show in a notebook how long episodes are, what they return, how they end, and what their steps hold."""
+        return show(lambda: dataset_panel(self._store, self._report, self.nbytes), "Dataset")
+
 
 class Episodes(Sequence[Trajectory]):
     """The episodes of a data set, to count, go through and choose from."""
@@ -295,3 +301,9 @@ class Episodes(Sequence[Trajectory]):
             return self._dataset.episode(chosen)
         held = self._dataset._store
         return Dataset._of(held.take(choosing.indices(chosen, len(self), "episode")), self._dataset.report)
+
+    def __repr__(self) -> str:
+        return f"Episodes({len(self)} episodes, {len(self._dataset)} steps)"
+
+    def _repr_html_(self) -> str:
+        return self._dataset._repr_html_()

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxreplay._core import trees
+from jaxreplay._display import trajectories as display
 from jaxreplay.datasets.comparing import Comparison, compare
 from jaxreplay.types import PyTree
 
@@ -72,6 +73,12 @@ class Trajectory:
 
     def __len__(self) -> int:
         return len(jax.tree.leaves(self.actions)[0])
+
+    def __repr__(self) -> str:
+        return display.trajectory_repr(self)
+
+    def _repr_html_(self) -> str:
+        return display.show_trajectory(self)
 
     @property
     def ended(self) -> bool:

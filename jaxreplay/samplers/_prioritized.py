@@ -10,13 +10,26 @@ from flax import struct
 from jax import lax
 
 from jaxreplay._core import lookup, trees
-from jaxreplay._core.clock import time_of_slot
-from jaxreplay._core.lookup import flat_index
+from jaxreplay._core.clock import oldest, time_of_slot
+from jaxreplay._core.memory import Memory
 from jaxreplay._core.rings import Rings, Span
+from jaxreplay._core.tiled import Tiled
 from jaxreplay.samplers import sum_tree
-from jaxreplay.samplers.drawable import forget_lost, leaf_index, may_wait, weigh_newest, weights_of
+from jaxreplay.samplers.drawable import (
+    follow,
+    keep_slices,
+    leaf_index,
+    may_wait,
+    place_of,
+    weigh_newest,
+    weights_of,
+    write_appended,
+    write_slices,
+)
+from jaxreplay.samplers.env_trees import make_trees
 from jaxreplay.samplers.redraw import CANDIDATES, ROUNDS, draw_until
-from jaxreplay.samplers.sums import Tree, unit
+from jaxreplay.samplers.sum_tree import AnyTree, EnvTrees
+from jaxreplay.samplers.sums import unit
 from jaxreplay.types import Rows
 from jaxreplay.views import View
 from jaxreplay.views.base import check_view
@@ -68,16 +81,15 @@ def prioritized(
 class Priorities(struct.PyTreeNode):
     """The state of `prioritized`.
 
-    tree: `priority**exponent` of every slot's rows, slot by slot; 0 for rows that cannot be drawn.
-    kept: `[T*E]` float32, the same for rows that the view cannot start from yet as well; None where it always can.
+    tree: `priority**exponent` of all rows, 0 for those that cannot be drawn; slot by slot, or env by env where rows can
+        lose their episode's record.
+    kept: `[T*E]` float32, the same, also for rows that the view cannot start from yet; None where it always can.
     largest: float32, `priority**exponent` of the largest priority seen.
-    lost: `[E]` int32, the time before which rows that lost their episode's record have weight zero.
     """
 
-    tree: Tree
+    tree: AnyTree
     kept: jax.Array | None
     largest: jax.Array
-    lost: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,58 +101,49 @@ class Prioritized:
     stratified: bool
     view: View | None
     tiled: bool = False
+    by_env: bool = False
 
-    def made_for(self, platform: str) -> Prioritized:
-        """Return this sampler with a state that lies as the platform wants it."""
-        return dataclasses.replace(self, tiled=platform == "tpu")
+    def made_for(self, memory: Memory, num_slots: int) -> Prioritized:
+        """Return this sampler with a state that lies as the platform wants it, and that can do what the rings need."""
+        by_env = 0 < memory.num_records < num_slots  # else no row ever loses its episode's record
+        return dataclasses.replace(self, tiled=isinstance(memory, Tiled), by_env=by_env)
 
     def init(self, num_slots: int, num_envs: int) -> Priorities:
         count = num_slots * num_envs
-        return Priorities(
-            tree=sum_tree.make_tree(count, self.tiled),
-            kept=jnp.zeros((count,), jnp.float32) if may_wait(self.view) else None,
-            largest=jnp.ones((), jnp.float32),
-            lost=jnp.zeros((num_envs,), jnp.int32),
-        )
+        tree = make_trees(num_slots, num_envs, self.tiled) if self.by_env else sum_tree.make_tree(count, self.tiled)
+        kept = jnp.zeros((count,), jnp.float32) if may_wait(self.view) else None
+        return Priorities(tree=tree, kept=kept, largest=jnp.ones((), jnp.float32))
 
     def on_write(self, state: Priorities, rings: Rings, slots: jax.Array, valid: jax.Array) -> Priorities:
         new = state.largest
         if self.new_priority is not None:
             new = self._weight(jnp.float32(self.new_priority and max(self.new_priority, TINY)), rings)
-        weights, start = jnp.where(valid, new, 0.0), slots[0] * rings.num_envs
-        index = flat_index(rings, slots[:, None], jnp.arange(rings.num_envs, dtype=jnp.int32)[None]).ravel()
-        single, tree, kept = slots.shape[0] == 1, state.tree, state.kept
-        if kept is not None:
-            if single:
-                kept = lax.dynamic_update_slice(kept, weights[0], (start,))
-            else:
-                kept = kept.at[index].set(weights.ravel(), unique_indices=True, mode="promise_in_bounds")
-            tree = weigh_newest(tree, kept, rings, slots.shape[0], self._waited_for)
-        elif single:
-            tree = sum_tree.set_block(tree, start, weights[0])
-        else:
-            num_leaves = rings.num_slots * rings.num_envs
-            tree = sum_tree.set_wrapped(tree, start, index, weights.ravel(), num_leaves)
-        tree, lost = forget_lost(tree, rings, state.lost)
-        return state.replace(tree=tree, kept=kept, lost=lost)
+        weights, (tree, moved) = jnp.where(valid, new, 0.0), follow(state.tree, rings)
+        if state.kept is None:
+            return state.replace(tree=write_slices(tree, rings, slots, weights, moved))
+        kept = keep_slices(tree, state.kept, rings, slots, weights)
+        index, weights = weigh_newest(tree, kept, rings, slots.shape[0], self._waited_for)
+        return state.replace(tree=write_appended(tree, rings, index, weights, moved), kept=kept)
 
     def on_remove(self, state: Priorities, rings: Rings, rows: Rows) -> Priorities:
-        slot, env, held = lookup.find_slots(rings, rows)
-        index = leaf_index(state.tree, rings, slot, env, held)
-        tree = sum_tree.set_leaves(state.tree, index, jnp.zeros(index.shape, jnp.float32))
+        tree = state.tree
         if state.kept is not None and self._waited_for.whole:
             reach = self._waited_for.reach
             earlier = rows.time[:, None] - jnp.arange(1, reach, dtype=jnp.int32)[None]
             before = Rows(earlier.ravel(), jnp.repeat(rows.env, reach - 1))
             tree = sum_tree.set_leaves(tree, *weights_of(tree, state.kept, rings, before, self._waited_for))
+        # The rows themselves last: where they are consumed, the rings still hold them, and some are before others.
+        slot, env, held = lookup.find_slots(rings, rows)
+        index = leaf_index(tree, rings, slot, env, held)
+        tree = sum_tree.set_leaves(tree, index, jnp.zeros(index.shape, jnp.float32))
         return state.replace(tree=tree)
 
     def on_clear(self, state: Priorities, rings: Rings) -> Priorities:
         """Empty the state, but for the largest priority seen."""
-        return self.init(rings.num_slots, rings.num_envs).replace(largest=state.largest)
+        return self._empty(rings).replace(largest=state.largest)
 
     def on_resize(self, state: Priorities, old: Rings, rings: Rings, rows: Rows) -> Priorities:
-        fresh, known = self.init(rings.num_slots, rings.num_envs), lookup.is_valid(rings, rows)
+        fresh, known = self._empty(rings), lookup.is_valid(rings, rows)
         index, to = (
             leaf_index(tree, of, *lookup.find_slots(of, rows)[:2], known)
             for tree, of in ((state.tree, old), (fresh.tree, rings))
@@ -150,13 +153,14 @@ class Prioritized:
         if kept is not None and fresh.kept is not None:
             kept = kept.at[index].get(mode="fill", fill_value=0, wrap_negative_indices=False)
             kept = fresh.kept.at[to].set(jnp.minimum(kept, _most(rings)), mode="drop", wrap_negative_indices=False)
-        return state.replace(tree=tree, kept=kept)
+        return fresh.replace(tree=tree, kept=kept, largest=state.largest)
 
     def on_close(self, state: Priorities, rings: Rings) -> Priorities:
         """Take note that open episodes were closed without a write: rows may have waited for that."""
         if state.kept is None:
             return state
-        return state.replace(tree=weigh_newest(state.tree, state.kept, rings, 1, self._waited_for))
+        index, weights = weigh_newest(state.tree, state.kept, rings, 1, self._waited_for)
+        return state.replace(tree=sum_tree.set_leaves(state.tree, index, weights))
 
     def draw(
         self, state: Priorities, rings: Rings, key: jax.Array, batch_size: int, view: View
@@ -167,9 +171,8 @@ class Prioritized:
             if stratified:
                 position = (jnp.arange(batch_size, dtype=jnp.float32) + position) / batch_size
             index, weight = sum_tree.draw(state.tree, position, bits[1])
-            slot = jnp.minimum(index // rings.num_envs, rings.num_slots - 1)
-            time = time_of_slot(rings.clock, slot, rings.num_slots)
-            span = view.find(rings, Rows(time=time, env=index % rings.num_envs))
+            slot, env = place_of(state.tree, rings, index)
+            span = view.find(rings, Rows(time=time_of_slot(rings.clock, slot, rings.num_slots), env=env))
             return (span, weight), span.valid & (weight > 0)
 
         (span, weight), found = propose(key, self.stratified)
@@ -208,6 +211,14 @@ class Prioritized:
         size = weight ** (1 / self.exponent) if self.exponent else jnp.ones_like(weight)
         return jnp.where(weight > 0, jnp.clip(size, TINY, LARGEST), 0.0)
 
+    def _empty(self, rings: Rings) -> Priorities:
+        """Make the state of rings of which nothing is lost."""
+        state = self.init(rings.num_slots, rings.num_envs)
+        if not isinstance(state.tree, EnvTrees):
+            return state
+        first = jnp.broadcast_to(oldest(rings.clock), state.tree.lost.shape)
+        return state.replace(tree=state.tree.replace(lost=first))
+
     @property
     def _waited_for(self) -> View:
         """The view that rows wait for, where there is one; see `may_wait`."""
@@ -229,7 +240,7 @@ def _most(rings: Rings) -> float:
     return sum_tree.MOST / (rings.num_slots * rings.num_envs)
 
 
-def _share(tree: Tree, weight: jax.Array) -> jax.Array:
+def _share(tree: AnyTree, weight: jax.Array) -> jax.Array:
     """Return the probability of leaves, given the numbers in them: above zero if they are."""
     share = weight / jnp.maximum(sum_tree.total(tree), TINY)
     return jnp.where(weight > 0, jnp.maximum(share, TINY), 0.0)

@@ -6,18 +6,15 @@ later step of its episode, or the episode's end, makes it usable: `View.complete
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxreplay._core import lookup
-from jaxreplay._core.clock import Clock, age, oldest, slot_of_age
 from jaxreplay._core.lookup import flat_index
-from jaxreplay._core.loops import while_needed
 from jaxreplay._core.rings import Rings
-from jaxreplay.samplers import sum_tree
-from jaxreplay.samplers.sums import Tree
+from jaxreplay.samplers import env_trees, sum_tree
+from jaxreplay.samplers.sum_tree import AnyTree, EnvTrees
 from jaxreplay.types import Rows
 from jaxreplay.views import View
-
-LOST_AT_ONCE = 8  # slices of rows that lose their weight in one pass of a loop
 
 
 def may_wait(view: View | None) -> bool:
@@ -29,11 +26,11 @@ def may_wait(view: View | None) -> bool:
     return True
 
 
-def weigh_newest(tree: Tree, kept: jax.Array, rings: Rings, length: int, view: View) -> Tree:
-    """Give the newest `length` slices, and the older rows that they complete, the weight that is kept for them.
+def weigh_newest(tree: AnyTree, kept: jax.Array, rings: Rings, length: int, view: View) -> tuple[jax.Array, jax.Array]:
+    """Return the leaves of the newest `length` slices, and of the older rows that they complete, with their weights.
 
-    Rows that the view cannot start from get weight zero. All is written at once: between two writes of the leaves XLA
-    would copy them.
+    Rows that the view cannot start from get weight zero. All is to be written at once: between two writes of the leaves
+    XLA would copy them.
     """
     assert view.completes is not None
     now, length = rings.clock.time, min(length, rings.num_slots)
@@ -41,7 +38,7 @@ def weigh_newest(tree: Tree, kept: jax.Array, rings: Rings, length: int, view: V
     if min(view.completes) < length:  # some of the new rows may be usable at once
         earlier = {step + i for step in view.completes for i in range(length)} - {*range(length)}
         time = jnp.concatenate([new, now - 1 - jnp.array(sorted(earlier), jnp.int32)])
-        return sum_tree.set_leaves(tree, *weights_of(tree, kept, rings, _all_envs(rings, time), view))
+        return weights_of(tree, kept, rings, _all_envs(rings, time), view)
     if view.grid > 1:
         first = new[0] - max(view.completes)
         earlier = first + -first % view.grid + jnp.arange(0, length, view.grid, dtype=jnp.int32)
@@ -50,11 +47,11 @@ def weigh_newest(tree: Tree, kept: jax.Array, rings: Rings, length: int, view: V
         earlier = now - 1 - jnp.array(sorted(steps), jnp.int32)
     index, weights = weights_of(tree, kept, rings, _all_envs(rings, earlier), view)
     zeroed = leaf_index(tree, rings, *lookup.find_slots(rings, _all_envs(rings, new)))
-    index = jnp.concatenate([zeroed, index])
-    return sum_tree.set_leaves(tree, index, jnp.concatenate([jnp.zeros(zeroed.shape, jnp.float32), weights]))
+    zeros = jnp.zeros(zeroed.shape, jnp.float32)
+    return jnp.concatenate([zeroed, index]), jnp.concatenate([zeros, weights])
 
 
-def weights_of(tree: Tree, kept: jax.Array, rings: Rings, rows: Rows, view: View) -> tuple[jax.Array, jax.Array]:
+def weights_of(tree: AnyTree, kept: jax.Array, rings: Rings, rows: Rows, view: View) -> tuple[jax.Array, jax.Array]:
     """Return the leaves of rows `[B]`, and the weight that is kept for them, zero if the view cannot start there."""
     index = leaf_index(tree, rings, *lookup.find_slots(rings, rows))
     weight = kept.at[index].get(mode="fill", fill_value=0, wrap_negative_indices=False)
@@ -67,37 +64,55 @@ def _all_envs(rings: Rings, time: jax.Array) -> Rows:
     return Rows(*(x.ravel() for x in jnp.broadcast_arrays(time[:, None], env)))
 
 
-def forget_lost(tree: Tree, rings: Rings, lost: jax.Array) -> tuple[Tree, jax.Array]:
-    """Set the weight of rows whose episode's record was overwritten to zero, from time `lost` `[E]` on.
+def follow(tree: AnyTree, rings: Rings) -> tuple[AnyTree, jax.Array | None]:
+    """Take note that an append moved the newest rows, and which rows lost their episode's record by it.
 
-    Returns the tree and the new `lost`. Each row is visited once in its life, some slices of all envs at a time. Mostly
-    there are none, and the loop does nothing.
+    Returns in which envs some did, `[E]`; None where none ever does.
     """
-    if not rings.num_records or rings.num_records >= rings.num_slots:  # then no row ever loses its record
-        return tree, lost
-    first_held = oldest(rings.clock)
-    first = rings.clock.time - lookup.oldest_recorded(rings)  # times are compared by distance
-    known = (lost - first_held >= 0) & (lost - first_held <= rings.clock.held)
-
-    def unfinished(carry: tuple[Tree, jax.Array, jax.Array, Clock]) -> jax.Array:
-        _, lost, first, _ = carry
-        return first - lost > 0
-
-    def close(carry: tuple[Tree, jax.Array, jax.Array, Clock]) -> tuple[Tree, jax.Array, jax.Array, Clock]:
-        tree, lost, first, clock = carry
-        time = lost[None] + jnp.arange(LOST_AT_ONCE, dtype=jnp.int32)[:, None]
-        slot = slot_of_age(clock, jnp.clip(age(clock, time), 1, clock.held), rings.num_slots)
-        index = slot * first.shape[0] + jnp.arange(first.shape[0], dtype=jnp.int32)[None]
-        index = jnp.where(first[None] - time > 0, index, sum_tree.nowhere(tree)).ravel()
-        tree = sum_tree.set_leaves(tree, index, jnp.zeros(index.shape, jnp.float32))
-        return tree, lost + jnp.clip(first - lost, 0, LOST_AT_ONCE), first, clock
-
-    lost, never = jnp.where(known, lost, first_held), first[0] < first[0]
-    tree, lost = jax.tree.map(lambda x: jnp.where(never, x, x), (tree, lost))  # vary as `first` does, see vary_as
-    tree, lost, _, _ = while_needed(unfinished, close, (tree, lost, first, rings.clock))
-    return tree, lost
+    if not isinstance(tree, EnvTrees):
+        return tree, None
+    return env_trees.lose_before(tree, rings.clock, rings.clock.time - lookup.oldest_recorded(rings))
 
 
-def leaf_index(tree: Tree, rings: Rings, slot: jax.Array, env: jax.Array, known: jax.Array) -> jax.Array:
+def write_slices(tree: AnyTree, rings: Rings, slots: jax.Array, weights: jax.Array, moved: jax.Array | None) -> AnyTree:
+    """Write the weights `[L, E]` of slices that were appended, in slots `[L]`. moved: see `follow`."""
+    if isinstance(tree, EnvTrees):
+        assert moved is not None
+        return env_trees.set_slices(tree, slots, weights, moved, rings.memory.at_once)
+    start = slots[0] * rings.num_envs
+    if slots.shape[0] == 1:
+        return sum_tree.set_block(tree, start, weights[0])
+    index = flat_index(rings, slots[:, None], jnp.arange(rings.num_envs, dtype=jnp.int32)[None]).ravel()
+    return sum_tree.set_wrapped(tree, start, index, weights.ravel(), rings.num_slots * rings.num_envs)
+
+
+def keep_slices(tree: AnyTree, kept: jax.Array, rings: Rings, slots: jax.Array, weights: jax.Array) -> jax.Array:
+    """Write the weights `[L, E]` of slices that were appended to those that are kept, in the order of the leaves."""
+    if slots.shape[0] == 1 and not isinstance(tree, EnvTrees):
+        return lax.dynamic_update_slice(kept, weights[0], (slots[0] * rings.num_envs,))
+    slot, env = jnp.broadcast_arrays(slots[:, None], jnp.arange(rings.num_envs, dtype=jnp.int32)[None])
+    index = leaf_index(tree, rings, slot, env, jnp.ones(slot.shape, jnp.bool_)).ravel()
+    return kept.at[index].set(weights.ravel(), unique_indices=True, mode="promise_in_bounds")
+
+
+def write_appended(
+    tree: AnyTree, rings: Rings, index: jax.Array, weights: jax.Array, moved: jax.Array | None
+) -> AnyTree:
+    """Write leaves `[B]` that an append changes, the newest slices among them. moved: see `follow`."""
+    if isinstance(tree, EnvTrees):
+        assert moved is not None
+        return env_trees.set_appended(tree, index, weights, moved, rings.memory.at_once)
+    return sum_tree.set_leaves(tree, index, weights)
+
+
+def leaf_index(tree: AnyTree, rings: Rings, slot: jax.Array, env: jax.Array, known: jax.Array) -> jax.Array:
     """Return the leaves of rows; an index past the last leaf where they are not known."""
-    return jnp.where(known, flat_index(rings, slot, env), sum_tree.nowhere(tree))
+    index = env * rings.num_slots + slot if isinstance(tree, EnvTrees) else flat_index(rings, slot, env)
+    return jnp.where(known, index, sum_tree.nowhere(tree))
+
+
+def place_of(tree: AnyTree, rings: Rings, index: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return `(slot, env)` of leaves; that of some row for one that is past the last."""
+    if isinstance(tree, EnvTrees):
+        return index % rings.num_slots, jnp.minimum(index // rings.num_slots, rings.num_envs - 1)
+    return jnp.minimum(index // rings.num_envs, rings.num_slots - 1), index % rings.num_envs

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxreplay.samplers.sums import FAN_OUT, Tree, begin, descend, mark, sum_children
+from jaxreplay.samplers.sums import FAN_OUT, Descent, Tree, descend, mark, sum_children
 
 LANES = 128
 NODE = FAN_OUT * FAN_OUT
@@ -32,11 +32,14 @@ def total(tree: Tree) -> jax.Array:
 
 def get_leaves(tree: Tree, index: jax.Array) -> jax.Array:
     """Read leaves at `[...]`; zero past the end."""
-    row, lane = index // LANES, index % LANES
-    rows = tree[0].at[row].get(mode="fill", fill_value=0, wrap_negative_indices=False)
-    return jnp.sum(
-        jnp.where(lax.broadcasted_iota(jnp.int32, rows.shape, rows.ndim - 1) == lane[..., None], rows, 0.0), -1
-    )
+    rows = tree[0].at[index // LANES].get(mode="fill", fill_value=0, wrap_negative_indices=False)
+    return pick_lane(rows, index % LANES)
+
+
+def pick_lane(rows: jax.Array, lane: jax.Array) -> jax.Array:
+    """Pick one lane of each row `[..., 128]`."""
+    is_lane = lax.broadcasted_iota(jnp.int32, rows.shape, rows.ndim - 1) == lane[..., None]
+    return jnp.sum(jnp.where(is_lane, rows, 0.0), -1)
 
 
 def set_leaves(tree: Tree, index: jax.Array, values: jax.Array) -> Tree:
@@ -77,19 +80,23 @@ def set_wrapped(tree: Tree, start: jax.Array, index: jax.Array, values: jax.Arra
     return _set_parents(tree, leaves, start, index.shape[0], num_leaves)
 
 
-def draw(tree: Tree, position: jax.Array, bits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Find the leaves at positions `[B]` in [0, 1) of the total, see `sum_tree.draw`."""
-    at, node = begin(position), jnp.zeros(position.shape, jnp.int32)
+def descend_all(tree: Tree, at: Descent, bits: jax.Array, depth: int = 0) -> Descent:
+    """Go from the root down to the leaves, which are at a depth of their own in a larger tree."""
     for i, level in reversed([*enumerate(tree)]):
-        groups = _gather_children(level, node).reshape(*position.shape, FAN_OUT, FAN_OUT)
-        at = descend(at, sum_children(groups), bits, 2 * i + 1)
-        group = at.node % FAN_OUT
-        children = groups[:, 0]
-        for j in range(1, FAN_OUT):
-            children = jnp.where((group == j)[:, None], groups[:, j], children)
-        at = descend(at, children, bits, 2 * i)
-        node = at.node
-    return at.node, at.value
+        at = descend_node(at, _gather_children(level, at.node), bits, depth + 2 * i)
+    return at
+
+
+def descend_node(at: Descent, children: jax.Array, bits: jax.Array, depth: int, skip: bool = False) -> Descent:
+    """Go on to one of 64 children `[B, 64]`: to a group of 8, unless there is but one group, and to one of these."""
+    groups = children.reshape(*at.position.shape, FAN_OUT, FAN_OUT)
+    if not skip:
+        at = descend(at, sum_children(groups), bits, depth + 1)
+    group = at.node % FAN_OUT
+    children = groups[:, 0]
+    for j in range(1, FAN_OUT):
+        children = jnp.where((group == j)[:, None], groups[:, j], children)
+    return descend(at, children, bits, depth)
 
 
 def _set_parents(tree: Tree, leaves: jax.Array, start: jax.Array, width: int, num_leaves: int) -> Tree:

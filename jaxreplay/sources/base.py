@@ -54,15 +54,21 @@ def read(
 ) -> Sample:
     """Read the rows of a span through a view; their addresses are those in buffer number `source`, if it is given."""
     rows = Rows(time=span.time, env=jnp.where(span.valid, span.env, -1))
-    if view.num_bits and key is not None:
-        bits = jax.random.bits(jax.random.fold_in(key, VIEW), (*span.valid.shape, view.num_bits), jnp.uint32)
-        span = span.replace(bits=bits)
+    span = draw_bits(span, view, key)
     return Sample(
         data=view.read(rings, span),
         rows=rows if source is None else as_source_rows(rows, source),
         probability=jnp.where(span.valid, probability, 0.0),
         mask=span.valid,
     )
+
+
+def draw_bits(span: Span, view: View, key: jax.Array | None) -> Span:
+    """Give a span the random words that the view needs, from the key of a sample."""
+    if not view.num_bits or key is None:
+        return span
+    bits = jax.random.bits(jax.random.fold_in(key, VIEW), (*span.valid.shape, view.num_bits), jnp.uint32)
+    return span.replace(bits=bits)
 
 
 def as_source_rows(rows: Rows | SourceRows, source: int) -> SourceRows:

@@ -13,6 +13,7 @@ from tests.extras import library
 FENCES = re.compile(r"^ *(`{3,}|~{3,})(.+)$", re.MULTILINE)
 
 
+@pytest.mark.optimized  # some pages say what compiled programs do
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
 def test_a_page_runs(page: Page, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -200,6 +200,7 @@ def draw_many(buffer: replay.Buffer, key: jax.Array, batches: int, batch_size: i
     return jax.tree.map(jnp.ravel, jax.lax.map(draw, jax.random.split(key, batches)))
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("stratified", [True, False])
 @pytest.mark.parametrize("exponent", [0.0, 0.6, 1.0])
 def test_rows_are_drawn_with_their_stated_probability(exponent: float, stratified: bool) -> None:
@@ -369,6 +370,7 @@ def test_each_seed_of_a_vmapped_buffer_has_its_own_priorities() -> None:
         np.testing.assert_allclose(together.probability[i], alone.probability, rtol=1e-6)
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("view", [None, SEQUENCE])
 def test_a_step_that_appends_samples_and_updates_needs_no_copy(view: Any) -> None:
     """By itself, in a scan, and for several seeds."""
@@ -409,6 +411,15 @@ def test_views_that_need_what_follows_are_never_drawn_in_vain(view: Any) -> None
     np.testing.assert_allclose(batch.probability, 1 / usable.sum(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("view", [ACROSS, SEQUENCE])
+def test_consumed_rows_have_no_weight(view: Any) -> None:
+    """Also those before another row that was consumed, which the view could have started from."""
+    buffer = empty((6, 3, 5), view)
+    buffer = extend(buffer, as_transition(steps_of(np.random.default_rng(0), (4, 3), 0.0)))
+    assert float(sum_tree.total(buffer.sampler_state.tree)) > 0
+    assert float(sum_tree.total(replay.pop(buffer, 2)[0].sampler_state.tree)) == 0
+
+
 def test_without_the_view_such_rows_are_drawn_again() -> None:
     rng = np.random.default_rng(1)
     buffer = extend(empty((40, 2, 20), None), as_transition(steps_of(rng, (90, 2), 0.25)))
@@ -426,6 +437,7 @@ def test_rows_that_lost_their_record_have_no_weight() -> None:
     np.testing.assert_allclose(batch.probability, 1 / int(replay.size(buffer)), rtol=1e-6)
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("jitted", [False, True])
 @pytest.mark.parametrize(("exponent", "small"), [(2.0, 1e-30), (1.0, 1e-40), (0.5, 1e-45), (10.0, 1e-4)])
 def test_a_priority_that_underflows_is_the_smallest_that_can_be_drawn(
