@@ -2,7 +2,8 @@
 
 `python -m benchmarks compare OLD.json NEW.json` shows what changed between two runs, and
 `python -m benchmarks plot FILE.json` draws the picture of one anew. `python -m benchmarks programs` compiles the
-programs for CPUs, TPUs and GPUs, without a device, and says what they would do.
+programs for CPUs, TPUs and GPUs, without a device, and says what they would do. `python -m benchmarks checkpoints`
+saves and loads a large ring.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from benchmarks import machine, picture, programs, results
+from benchmarks import checkpoints, machine, picture, programs, results
 from benchmarks.workloads import PARTS
 
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -27,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return plot(arguments[1:])
     if arguments[:1] == ["programs"]:
         return programs.main(arguments[1:])
+    if arguments[:1] == ["checkpoints"]:
+        return checkpoints.main(arguments[1:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Time jaxreplay against its peers.")
     parser.add_argument("parts", nargs="*", metavar="part", help=f"one or more of {', '.join(PARTS)}; default all")
     parser.add_argument("--quick", action="store_true", help="few rounds, for a first look")

@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxreplay._core import lookup, resizing, trees
+from jaxreplay._core.memory import Memory
 from jaxreplay.buffer import default_records, slots_of
+from jaxreplay.samplers import Sampler
 from jaxreplay.state import Buffer, check_buffer
 from jaxreplay.types import Rows
 
@@ -35,20 +37,38 @@ def resize(buffer: Buffer, capacity: int, max_episodes: int | None = None) -> Bu
     if not old.num_records:
         if max_episodes is not None:
             raise ValueError("max_episodes: this buffer holds independent items, which have no episodes")
-        return _resize(buffer, num_slots, 0)
+        return _resize_to(buffer, num_slots, 0)
     if max_episodes is None:
         data = None if buffer.episode_data is None else buffer.episode_data.layout.one_step()
         wished = max(default_records(old.layout, num_slots, old.num_envs, data), min(old.num_records, num_slots))
     else:
         wished = -(-trees.check_count("max_episodes", max_episodes) // old.num_envs)
-    return _resize(buffer, num_slots, max(2, wished))
+    return _resize_to(buffer, num_slots, max(2, wished))
 
 
-@functools.partial(jax.jit, static_argnames=("num_slots", "num_records"), inline=True)
-def _resize(buffer: Buffer, num_slots: int, num_records: int) -> Buffer:
-    rings, sampler = resizing.resize(buffer.rings, num_slots, num_records), buffer.sampler
+def _resize_to(buffer: Buffer, num_slots: int, num_records: int) -> Buffer:
+    memory, sampler = buffer.rings.memory.resized(num_slots, num_records), buffer.sampler
     if made_for := getattr(sampler, "made_for", None):
-        sampler = made_for(rings.memory, num_slots)
+        sampler = made_for(memory, num_slots)
+    return _resize(buffer, num_slots, memory, sampler)
+
+
+def resize_like(buffer: Buffer, like: Buffer) -> Buffer:
+    """Copy a buffer, or a batch of them, into one of the sizes of `like`, which may also lie as another platform wants.
+
+    like: made as the buffer was, but for sizes and platform; its arrays may be shapes.
+    """
+    stored, batch = like.rings, like.rings.clock.time.ndim
+    num_slots = stored.memory.sizes(stored.arrays)[batch]
+    resized = functools.partial(_resize, num_slots=num_slots, memory=stored.memory, sampler=like.sampler)
+    for _ in range(batch):
+        resized = jax.vmap(resized)
+    return jax.jit(resized)(buffer)
+
+
+@functools.partial(jax.jit, static_argnames=("num_slots", "memory", "sampler"), inline=True)
+def _resize(buffer: Buffer, num_slots: int, memory: Memory, sampler: Sampler) -> Buffer:
+    rings = resizing.resize(buffer.rings, num_slots, memory)
     on_resize: Any = getattr(sampler, "on_resize", None)
     time = rings.clock.time - resizing.kept_ages(buffer.rings.num_slots, num_slots)
     env = jnp.arange(rings.num_envs, dtype=jnp.int32)

@@ -20,7 +20,7 @@ FACTS = "facts"
 def to_state(buffer: Buffer) -> dict[str, Any]:
     """Give the arrays by path, keys as their words, and the facts: JSON as bytes, so that every leaf is an array."""
     arrays = {path: jax.random.key_data(x) if _is_key(x) else x for path, x in trees.paths(buffer)}
-    return {FACTS: np.frombuffer(json.dumps(_facts(buffer)).encode(), np.uint8), **arrays}
+    return {FACTS: np.frombuffer(json.dumps(facts(buffer)).encode(), np.uint8), **arrays}
 
 
 def from_state(buffer: Buffer, state: dict[str, Any]) -> Buffer:
@@ -31,14 +31,14 @@ def from_state(buffer: Buffer, state: dict[str, Any]) -> Buffer:
     saved = json.loads(np.asarray(state[FACTS], np.uint8).tobytes())
     named = trees.paths(buffer)
     differences = []
-    for group, here in _facts(buffer).items():
+    for group, here in facts(buffer).items():
         there = saved.get(group, {})
-        found = _compare(there, here, "episode_data." if group == "episode_data" else "")
+        found = compare(there, here, "episode_data." if group == "episode_data" else "")
         in_order = list(there) == list(here)  # in which the leaves are packed
         differences += found if found or in_order else [f"{group}: in the order {', '.join(there)} was saved"]
     if not differences:  # the arrays: those of a sampler's state, say
         there = {path: _describe(x) for path, x in state.items() if path != FACTS}
-        differences = _compare(there, {path: _describe(x) for path, x in named})
+        differences = compare(there, {path: _describe(x) for path, x in named})
     if differences:
         raise ValueError(
             f"{where}: what was saved does not fit this buffer: {'; '.join(differences)}. "
@@ -51,7 +51,7 @@ def from_state(buffer: Buffer, state: dict[str, Any]) -> Buffer:
     return jax.tree.unflatten(jax.tree.structure(buffer), leaves)
 
 
-def _facts(buffer: Buffer) -> dict[str, dict[str, Any]]:
+def facts(buffer: Buffer) -> dict[str, dict[str, Any]]:
     """Tell all that decides what the arrays mean, by the words of `create`."""
     stored, batch = buffer.rings, buffer.rings.clock.time.ndim
     num_slots, num_envs = stored.memory.sizes(stored.arrays)[batch:]
@@ -78,7 +78,7 @@ def _leaves(layout: Layout) -> dict[str, str]:
     return described
 
 
-def _compare(there: dict[str, Any], here: dict[str, Any], prefix: str = "") -> list[str]:
+def compare(there: dict[str, Any], here: dict[str, Any], prefix: str = "") -> list[str]:
     """Name what was saved otherwise than it is here."""
     return [
         f"{prefix}{name}: {there.get(name, 'nothing')} was saved, {here.get(name, 'nothing')} is here"

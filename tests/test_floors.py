@@ -36,6 +36,7 @@ FLOORS = [  # from the ground; a module is on the floor of the longest name that
     [""],
     ["datasets"],
     ["plot"],
+    ["checkpoint"],
     ["record"],
     ["convert"],
     ["show"],

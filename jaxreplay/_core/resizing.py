@@ -13,6 +13,7 @@ from jaxreplay._core.episode_numbers import VOID, number_limit, removed_word
 from jaxreplay._core.layout import OWN_WORDS
 from jaxreplay._core.lookup import counts, has_record
 from jaxreplay._core.loops import vary_as
+from jaxreplay._core.memory import Memory
 from jaxreplay._core.rings import Rings, make_rings
 
 
@@ -21,20 +22,25 @@ def kept_ages(num_slots: int, other_slots: int) -> jax.Array:
     return jnp.arange(min(num_slots, other_slots), 0, -1, dtype=jnp.int32)
 
 
-def resize(old: Rings, num_slots: int, num_records: int) -> Rings:
-    """Copy the newest slices to rings of other sizes. Rows whose episode's record was overwritten become void rows."""
-    memory = old.memory.resized(num_slots, num_records)
+def resize(old: Rings, num_slots: int, memory: Memory) -> Rings:
+    """Copy the newest slices to rings of other sizes, or that lie in another way, as `memory` says.
+
+    Rows whose episode's record was overwritten become void rows.
+    """
+    num_records = memory.num_records
     rings = make_rings(old.layout, num_slots, old.num_envs, memory, old.episode_data)
     empty = vary_as(rings.arrays, (old.clock.head,) * len(rings.arrays))
     ages = kept_ages(old.num_slots, num_slots)
     count = ages.shape[0]
+    came = slot_of_age(old.clock, ages, old.num_slots)
+    # Where the number of slots stays, so does each slice, and the same key draws the same rows.
+    stays = num_slots == old.num_slots
     clock = Clock(
         time=old.clock.time,
-        head=vary_as(jnp.int32(count % num_slots), old.clock.head),
+        head=old.clock.head if stays else vary_as(jnp.int32(count % num_slots), old.clock.head),
         held=jnp.minimum(old.clock.held, count),
     )
-    slots = slot_of_age(old.clock, ages, old.num_slots)[:, None]
-    slot, env = jnp.broadcast_arrays(slots, jnp.arange(old.num_envs, dtype=jnp.int32)[None])
+    slot, env = jnp.broadcast_arrays(came[:, None], jnp.arange(old.num_envs, dtype=jnp.int32)[None])
     records = old.memory.read_words(old.arrays, old.layout, slot, env, "steps", 0, old.layout.num_words)
     number, ordinal = (_signed(records[..., i]) for i in range(OWN_WORDS))
     # What was lost stays unreadable, however many records there are now, and no count includes it.
@@ -46,7 +52,8 @@ def resize(old: Rings, num_slots: int, num_records: int) -> Rings:
     blocks = [_with_own_words(records, number, ordinal)]
     for _, leaf in old.layout.large:
         blocks.append(old.memory.read_leaf(old.arrays, old.layout, leaf.array, slot, env))
-    arrays = memory.write_slots(empty, old.layout, jnp.arange(count, dtype=jnp.int32), blocks)
+    to = came if stays else jnp.arange(count, dtype=jnp.int32)
+    arrays = memory.write_slots(empty, old.layout, to, blocks)
     rings = rings.replace(arrays=arrays, clock=clock, envs=old.envs)
     return _copy_records(old, rings) if num_records else rings
 

@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from tqdm import tqdm
 
-from jaxreplay.demo import dqn
+from jaxreplay.demo import dqn, resuming
 from jaxreplay.types import PyTree
 
 CHUNKS = 25
@@ -47,6 +47,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=defaults.steps, help="env steps a seed (default %(default)s)")
     parser.add_argument("--num-envs", type=int, default=defaults.num_envs, help="CartPoles stepped together")
     parser.add_argument("--prioritized", action="store_true", help="draw by priorities")
+    parser.add_argument("--checkpoint", type=pathlib.Path, help="save the run there as it goes, and go on from there")
     parser.add_argument("--out", type=pathlib.Path, default="runs/cartpole", help="output folder")
     args = parser.parse_args(argv)
     for name in ("num_seeds", "steps", "num_envs"):
@@ -72,7 +73,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = dqn.Settings(steps=args.steps, num_envs=args.num_envs, capacity=capacity, prioritized=args.prioritized)
     seeds = range(args.seed, args.seed + args.num_seeds)
     began = time.perf_counter()
-    history, params = train(settings, list(seeds))
+    try:
+        history, params = train(settings, list(seeds), args.checkpoint)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        if args.checkpoint is None:
+            raise
+        print(f"--checkpoint: {error}", file=sys.stderr)
+        return 1
     report_keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), 2))(jnp.array(seeds))
     play = functools.partial(dqn.evaluate, settings, num_episodes=REPORT_EPISODES)
     returns = np.asarray(jax.jit(jax.vmap(play))(params, report_keys))
@@ -90,9 +97,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def train(settings: dqn.Settings, seeds: Sequence[int]) -> tuple[list[Record], PyTree]:
+def train(
+    settings: dqn.Settings, seeds: Sequence[int], folder: pathlib.Path | None = None
+) -> tuple[list[Record], PyTree]:
     """Train every seed in one program, chunk by chunk, and test the policy after each.
 
+    folder: of a checkpoint, saved after each chunk; if there is one, the run goes on from it, as if it had not stopped.
     Return the tests, and the parameters of the last policy, with the axis of seeds first.
     """
     length = settings.num_updates // CHUNKS
@@ -105,19 +115,36 @@ def train(settings: dqn.Settings, seeds: Sequence[int]) -> tuple[list[Record], P
         return state, Record(seed, state.updates * settings.num_envs, metrics.loss, mean_length, score)
 
     seed_array = jnp.array(seeds)
-    state = jax.jit(jax.vmap(lambda seed: dqn.start(settings, jax.random.key(seed))))(seed_array)
     run = jax.jit(jax.vmap(chunk), donate_argnums=0)
-    history: list[Record] = []
-    with tqdm(total=length * CHUNKS * settings.num_envs * len(seeds), unit="step", unit_scale=True) as bar:
+    progress = begin(settings, seeds, folder)
+    steps = length * settings.num_envs * len(seeds)  # of a chunk
+    with tqdm(total=CHUNKS * steps, initial=progress.done * steps, unit="step", unit_scale=True) as bar:
         bar.set_description("compiling")
-        for _ in range(CHUNKS):
-            state, figures = run(state, seed_array)
+        while progress.done < CHUNKS:
+            progress.state, figures = run(progress.state, seed_array)
             figures = jax.tree.map(np.asarray, figures)
-            history += [Record(*row) for row in zip(*(x.tolist() for x in figures), strict=True)]
+            for name, values in figures._asdict().items():
+                progress.tests[name][progress.done] = values
+            progress.done += 1
+            if folder is not None:
+                resuming.save(folder, settings, seeds, progress)
             bar.set_description("training")
             bar.set_postfix(test_return=f"{figures.test_return.mean():.0f}", loss=f"{figures.loss.mean():.3f}")
-            bar.update(length * settings.num_envs * len(seeds))
-    return history, state.target
+            bar.update(steps)
+    rows = zip(*(progress.tests[name].ravel().tolist() for name in Record._fields), strict=True)
+    return [Record(*row) for row in rows], progress.state.target
+
+
+def begin(settings: dqn.Settings, seeds: Sequence[int], folder: pathlib.Path | None) -> resuming.Progress:
+    """Go on from a checkpoint, or start anew where there is none."""
+    make = functools.partial(resuming.start, settings)
+    dtypes = Record(*[np.int32] * 2, *[np.float32] * 3)._asdict()
+    tests = {name: np.zeros((CHUNKS, len(seeds)), dtype) for name, dtype in dtypes.items()}
+    if folder is not None:
+        fresh = resuming.Progress(jax.eval_shape(make, jnp.array(seeds)), tests)
+        if found := resuming.resume(folder, settings, seeds, fresh):
+            return found
+    return resuming.Progress(jax.jit(make)(jnp.array(seeds)), tests)
 
 
 def save_curve(path: pathlib.Path, history: Sequence[Record]) -> None:

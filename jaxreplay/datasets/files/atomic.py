@@ -40,7 +40,7 @@ def new_file(path: pathlib.Path) -> Iterator[BinaryIO]:
         if fcntl is None:  # Windows renames no open file
             file.close()
         os.replace(part, path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 @contextlib.contextmanager
@@ -54,12 +54,12 @@ def new_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
         try:
             folder.mkdir()
             yield folder
-            _sync_folder(folder)
+            sync_folder(folder)
             os.replace(folder, path)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 @contextlib.contextmanager
@@ -142,7 +142,7 @@ def _size(folder: pathlib.Path) -> int:
     return sum(os.lstat(os.path.join(root, name)).st_size for root, _, names in os.walk(folder) for name in names)
 
 
-def _sync_folder(path: pathlib.Path) -> None:
+def sync_folder(path: pathlib.Path) -> None:
     """Make a rename last through a power failure, where the system can; the files' own bytes are safe by then."""
     with contextlib.suppress(OSError):  # Windows opens no folders, and some network drives cannot bring them to disk
         handle = os.open(path, os.O_RDONLY)
