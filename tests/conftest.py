@@ -24,7 +24,7 @@ OPTIMIZED = (  # modules that read compiled programs, or run them for long
 
 MAPPINGS = pathlib.Path("/proc/self/maps")  # on Linux, which allows 65,530; a compiled program takes several
 MANY_MAPPINGS = 20_000
-STANDARD = ("benchmarks", "demo", "test_readme")  # these run optax and other libraries that strict promotion stops
+STANDARD = ("benchmarks", "demo", "docs")  # these run optax and other libraries that strict promotion stops
 
 short = settings(max_examples=25, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 settings.register_profile("short", short)

@@ -1,4 +1,4 @@
-"""The sampler that the README shows is run as it stands there, and draws as it says.
+"""The sampler that the documentation shows is run as it stands there, and draws as it says.
 
 The chi-square tests have a false-alarm rate of 1e-6 each, with fixed keys.
 """
@@ -18,11 +18,11 @@ from scipy import stats
 import jaxreplay as replay
 from jaxreplay.samplers._uniform import Uniform
 
-README = pathlib.Path(__file__).parents[2] / "README.md"
+PAGE = pathlib.Path(__file__).parents[2] / "docs/own.md"
 
 
 def recent(power: float) -> Any:
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     (block,) = [block for block in blocks if "class Recent" in block]
     scope = {"dataclasses": dataclasses, "jax": jax, "jnp": jnp, "replay": replay}
     exec(block.split("\n\n\nbuffer = ")[0], scope)
