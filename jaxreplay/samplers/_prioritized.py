@@ -141,6 +141,7 @@ class Prioritized:
         if kept is not None:
             kept = kept.at[index].set(weights, mode="drop", wrap_negative_indices=False)
             index, weights = weigh_newest(tree, kept, rings, slots.shape[0], self._waited_for, envs)
+        assert isinstance(tree, EnvTrees)
         tree = env_trees.set_of_envs(tree, index, weights, envs)
         return _apart(one.replace(tree=tree, kept=kept), state)
 
