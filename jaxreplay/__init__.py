@@ -21,7 +21,7 @@ from jaxreplay.state import Buffer
 from jaxreplay.types import Episodes, Rows, Sample, SourceRows, Stats, Transition
 
 if TYPE_CHECKING:
-    from jaxreplay import checkpoint, convert, datasets, plot, record
+    from jaxreplay import checkpoint, convert, datasets, plot, record, storage
 
 restoring.register()
 
@@ -73,6 +73,7 @@ __all__ = [
     "size",
     "split",
     "stats",
+    "storage",
     "subset",
     "take",
     "views",
@@ -81,6 +82,6 @@ __all__ = [
 
 def __getattr__(name: str) -> ModuleType:
     """Import the parts that the core does not need when they are first used."""
-    if name in ("checkpoint", "convert", "datasets", "plot", "record"):
+    if name in ("checkpoint", "convert", "datasets", "plot", "record", "storage"):
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

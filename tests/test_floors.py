@@ -37,6 +37,7 @@ FLOORS = [  # from the ground; a module is on the floor of the longest name that
     ["datasets"],
     ["plot"],
     ["checkpoint"],
+    ["storage"],
     ["record"],
     ["convert"],
     ["show"],

@@ -14,9 +14,10 @@ from jaxreplay.datasets.batches import Batch
 from jaxreplay.datasets.builder import TrajectoryBuilder
 from jaxreplay.datasets.comparing import Comparison
 from jaxreplay.datasets.conversion import convert
-from jaxreplay.datasets.dataset import Dataset, Episodes
+from jaxreplay.datasets.dataset import Dataset
 from jaxreplay.datasets.joining import validate
 from jaxreplay.datasets.report import Report
+from jaxreplay.datasets.select import Episodes
 from jaxreplay.datasets.trajectory import Trajectory
 
 __all__ = [

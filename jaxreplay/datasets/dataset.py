@@ -11,7 +11,7 @@ import numpy as np
 from jaxreplay._core import trees
 from jaxreplay._display.arrays import show
 from jaxreplay.buffer import Buffer
-from jaxreplay.datasets import batches, buffers, columns, joining, split, store
+from jaxreplay.datasets import batches, buffers, columns, joining, split, store, stored
 from jaxreplay.datasets import load as loading
 from jaxreplay.datasets import select as choosing
 from jaxreplay.datasets.batches import Batch
@@ -87,6 +87,26 @@ class Dataset:
         return cls._of(*loading.load_store(paths, workers, progress, on_error, allow_pickle, missing_final, columns))
 
     @classmethod
+    def open(cls, path: Any, *, verify: bool = False) -> Dataset:
+        """Open a store that `storage.Writer` wrote, as it was after the last commit; it may be larger than memory.
+
+        Arrays stay in their files, and rows are read when they are asked for: memory is bounded by what is touched.
+        Opening reads the index of episodes alone; `refresh` shows what was appended since. Pickled, as for workers, it
+        is the name of the folder and the commit.
+        verify: read all files, and compare them with their digests; without it that is done to the index alone.
+
+        Raises FileNotFoundError where there is no store, ValueError naming the file that is damaged.
+        """
+        return cls._of(*stored.open_store(path, verify))
+
+    def refresh(self) -> Dataset:
+        """Open the newest commit of the store that this is, with what a writer has appended since; this stays.
+
+        Steps behind an episode that went on have other numbers then. Raises ValueError for a part of a store.
+        """
+        return self._of(*stored.refresh(self._store))
+
+    @classmethod
     def from_buffer(cls, buffer: Buffer) -> Dataset:
         """Read all episodes of a buffer of `Transition`s, env by env, oldest first: `to_buffer` undone, bit for bit.
 
@@ -139,9 +159,9 @@ class Dataset:
         return sum(x.nbytes for chunk in self._store.chunks for _, x in chunk.columns())
 
     @property
-    def episodes(self) -> Episodes:
+    def episodes(self) -> choosing.Episodes:
         """Give the episodes, to choose from: `episodes[3]` is a `Trajectory`, `episodes[:8]` a `Dataset`."""
-        return Episodes(self)
+        return choosing.Episodes(self)
 
     def episode(self, i: int) -> Trajectory:
         """Give episode `i` (negative from the end), as views of its arrays that cannot be written to."""
@@ -284,26 +304,3 @@ class Dataset:
     def _repr_html_(self) -> str:
         """Show in a notebook how long episodes are, what they return, how they end, and what their steps hold."""
         return show(lambda: dataset_panel(self._store, self._report, self.nbytes), "Dataset")
-
-
-class Episodes(Sequence[Trajectory]):
-    """The episodes of a data set, to count, go through and choose from."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
-
-    def __len__(self) -> int:
-        return self._dataset.num_episodes
-
-    def __getitem__(self, chosen: Any) -> Any:
-        """Choose: an int gives a `Trajectory`; a slice, `...`, a bool array `[N]` or an int array `[B]` a `Dataset`."""
-        if choosing.is_single(chosen):
-            return self._dataset.episode(chosen)
-        held = self._dataset._store
-        return Dataset._of(held.take(choosing.indices(chosen, len(self), "episode")), self._dataset.report)
-
-    def __repr__(self) -> str:
-        return f"Episodes({len(self)} episodes, {len(self._dataset)} steps)"
-
-    def _repr_html_(self) -> str:
-        return self._dataset._repr_html_()

@@ -116,3 +116,26 @@ def summarise(store: Store) -> Report:
     flags = store.table.terminated, store.table.truncated
     terminated, truncated, neither = (int(np.sum(each)) for each in (*flags, ~flags[0] & ~flags[1]))
     return Report(store.num_episodes, store.num_steps, terminated, truncated, unfinished=neither)
+
+
+class Episodes(Sequence[Trajectory]):
+    """The episodes of a data set, to count, go through and choose from."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return self._dataset.num_episodes
+
+    def __getitem__(self, chosen: Any) -> Any:
+        """Choose: an int gives a `Trajectory`; a slice, `...`, a bool array `[N]` or an int array `[B]` a `Dataset`."""
+        if is_single(chosen):
+            return self._dataset.episode(chosen)
+        held = self._dataset._store
+        return self._dataset._of(held.take(indices(chosen, len(self), "episode")), self._dataset.report)
+
+    def __repr__(self) -> str:
+        return f"Episodes({len(self)} episodes, {len(self._dataset)} steps)"
+
+    def _repr_html_(self) -> str:
+        return self._dataset._repr_html_()

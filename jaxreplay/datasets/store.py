@@ -18,7 +18,9 @@ from jaxreplay.types import PyTree
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Chunk:
-    """Columns of one or more episodes, NumPy arrays that are never written to: what is handed out cannot be.
+    """Columns of one or more episodes, arrays that are never written to: what is handed out cannot be.
+
+    They are NumPy's, or of a store on disk: then a slice or an array of row numbers reads those rows.
 
     An episode of T steps is T + 1 consecutive rows of `observations` and T of each of the others; `rewards` and
     `extras` may be None.
@@ -84,10 +86,17 @@ def consecutive(lengths: Any, terminated: Any, truncated: Any, infos: Any = None
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Store:
-    """Episodes of one structure: chunks, and the table of the episodes chosen from them."""
+    """Episodes of one structure: chunks, and the table of the episodes chosen from them.
+
+    origin: of all episodes of a store on disk, what has it open: see `storage`.
+    """
 
     chunks: tuple[Chunk, ...]
     table: Table
+    origin: Any = None
+
+    def __reduce__(self) -> Any:
+        return (Store, (self.chunks, self.table)) if self.origin is None else (self.origin.whole, ())
 
     @functools.cached_property
     def ends(self) -> np.ndarray:

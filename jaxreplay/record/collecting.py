@@ -13,9 +13,9 @@ from gymnasium.vector import VectorEnv
 
 from jaxreplay._core import trees
 from jaxreplay._episodes import episodes
-from jaxreplay.buffer import Buffer
 from jaxreplay.datasets.workers import progress_bar
 from jaxreplay.record.transitions.wrapper import RecordTransitions, autoreset_of
+from jaxreplay.storage.writer import Writer
 from jaxreplay.views import View, init_frames, push_frames
 
 Policy = Callable[[Any, jax.Array], Any]
@@ -27,7 +27,7 @@ KEYS_AT_ONCE = 32
 def collect(
     env: Any,
     policy: Policy,
-    buffer: Buffer | None = None,
+    buffer: Any = None,
     *,
     num_steps: int | None = None,
     num_episodes: int | None = None,
@@ -36,13 +36,14 @@ def collect(
     progress: bool = True,
     leave_out: Sequence[str] = (),
     frames: View | None = None,
-) -> Buffer:
+) -> Any:
     """Reset an environment, run a policy in it, and return the buffer with every step.
 
     env: `gymnasium.Env` or `VectorEnv`, in any autoreset mode.
     policy: `policy(observation, key) -> action`, on what `env` gives and takes; batched, `[E, ...]`, for a vector
         environment. Of a Flax network: `functools.partial(act, params)`, with `act` jitted and ending in the action.
-    buffer: see `RecordTransitions`; it stays as it is, so one copy is made. None where `env` is a `RecordTransitions`,
+    buffer: see `RecordTransitions`; it stays as it is, so one copy is made. Or a `storage.Writer`, to record to disk;
+        then that is returned. None where `env` is a `RecordTransitions`,
         or wraps one: then it is recorded there, in place, and wrappers above it are seen by the policy alone.
     num_steps: stop when so many steps were recorded, over all envs; num_episodes: when so many ended. Exactly one of
         them. All envs are stepped together, so a vector environment may go beyond either by less than `num_envs`. The
@@ -108,7 +109,7 @@ class CollectReport:
 def collect_episodes(
     env: Any,
     policy: Policy,
-    buffer: Buffer | None = None,
+    buffer: Any = None,
     *,
     num_episodes: int,
     key: jax.Array | int = 0,
@@ -116,7 +117,7 @@ def collect_episodes(
     progress: bool = True,
     leave_out: Sequence[str] = (),
     frames: View | None = None,
-) -> tuple[Buffer, CollectReport]:
+) -> tuple[Any, CollectReport]:
     """Record whole episodes, as many as asked for, so that short ones are not over-represented; return a report too.
 
     The first `num_episodes` episodes to begin are recorded, each to its end, and nothing else: an env whose episode
@@ -144,7 +145,11 @@ def collect_episodes(
     with _kept(recording), progress_bar(goal, "episode", progress) as advance:
         steps = _play(env, policy, recording, key, seed, frames)
         next(steps)
-        start, time = recorder.standing, int(recording.buffer.rings.clock.time)
+        start, kept = recorder.standing, recording.buffer
+        if isinstance(kept, Writer) and kept.max_steps is not None:
+            raise ValueError("buffer: a writer with max_steps may drop episodes of the sample; give one without")
+        time = None if isinstance(kept, Writer) else int(kept.rings.clock.time)
+        del kept
         begun, counted = min(goal, by_env.size), np.arange(by_env.size) < goal
         recorder.record_only(counted.reshape(recorder.lead))
         try:
@@ -159,14 +164,16 @@ def collect_episodes(
         finally:
             recorder.record_only(None)
     buffer, done = recording.buffer, recorder.standing
+    num_steps = done.num_steps - start.num_steps
+    if isinstance(buffer, Writer):
+        return buffer, CollectReport(goal, num_steps, tuple(by_env.tolist()), left_out, goal)
     found, clock = episodes(buffer), buffer.rings.clock
     age = (clock.time - found.start).astype(jnp.int32)  # times may overflow; distances do not
     whole = found.mask & found.ended & (age <= clock.held) & (age <= clock.time - time)
-    num_steps = done.num_steps - start.num_steps
     return buffer, CollectReport(goal, num_steps, tuple(by_env.tolist()), left_out, int(whole.sum()))
 
 
-def _find_recorder(env: Any, buffer: Buffer | None, leave_out: Sequence[str]) -> tuple[Any, RecordTransitions]:
+def _find_recorder(env: Any, buffer: Any, leave_out: Sequence[str]) -> tuple[Any, RecordTransitions]:
     """Give the environment, wrapped to record into the buffer if there is one, and the recorder in it."""
     if buffer is None and leave_out:
         raise ValueError("leave_out: it goes with buffer; give it to the RecordTransitions that is there")

@@ -64,7 +64,7 @@ class _Writer:
 
 
 def _write_column(archive: zipfile.ZipFile, info: zipfile.ZipInfo, column: Column) -> None:
-    stored = _stored(column.dtype)
+    stored = stored_dtype(column.dtype)
     row = stored.itemsize * math.prod(column.shape[1:])
     rows = max(1, PIECE // max(row, 1))
     with archive.open(info, "w", force_zip64=row * column.shape[0] > 2**30) as member:
@@ -76,7 +76,7 @@ def _write_column(archive: zipfile.ZipFile, info: zipfile.ZipInfo, column: Colum
                 member.write(piece.reshape(-1).view(np.uint8).data)
 
 
-def _stored(dtype: np.dtype) -> np.dtype:
+def stored_dtype(dtype: np.dtype) -> np.dtype:
     return np.dtype(f"uint{8 * dtype.itemsize}") if is_extended(dtype) else dtype
 
 
@@ -117,7 +117,7 @@ def read(file: BinaryIO, kind: str) -> tuple[Any, dict[str, np.ndarray]]:
     if manifest.get("version") != VERSION:
         raise ValueError(f"it has version {manifest.get('version')!r} of the format, this library reads {VERSION}")
     for name, dtype in manifest["dtypes"].items():
-        if arrays[name].dtype != _stored(EXTENDED[dtype]):
+        if arrays[name].dtype != stored_dtype(EXTENDED[dtype]):
             raise ValueError(f"{name}: expected the bits of {dtype}, got {arrays[name].dtype}")
         arrays[name] = arrays[name].view(EXTENDED[dtype])
     return manifest["content"], arrays

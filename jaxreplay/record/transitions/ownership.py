@@ -95,6 +95,15 @@ class Keeper:
             buffer = buffer.replace(rings=theirs.replace(envs=theirs.envs.replace(open=still)))
         self._own = _anew(buffer)
 
+    def extend(self, steps: PyTree, mask: Any) -> None:
+        self.write(EXTEND, steps, mask)
+
+    def end_episodes(self, mask: Any) -> None:
+        self.write(CLOSE, mask)
+
+    def set_data(self, env: Any, behind: Any, data: PyTree) -> None:
+        self.write(SET_DATA, env, behind, data)
+
     def write(self, program: Callable[..., Buffer], *arguments: Any) -> None:
         """Run a program on the buffer, which it donates, or on a copy where others hold it, and keep the result.
 

@@ -3,18 +3,18 @@
 It knows nothing of Gymnasium but its words, and the error that it raises where a reset is missing.
 """
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxreplay.record.transitions import ownership
+from jaxreplay.record.transitions.disk import StoreKeeper
 from jaxreplay.record.transitions.ownership import Keeper, uninterrupted
 from jaxreplay.record.transitions.staging import Staging
 from jaxreplay.record.transitions.totals import Totals, begin_totals, describe_starts
 from jaxreplay.state import Buffer, check_buffer
+from jaxreplay.storage.writer import Writer
 from jaxreplay.types import PyTree, Transition
 
 
@@ -48,7 +48,7 @@ class Recorder:
 
     def __init__(
         self,
-        buffer: Buffer,
+        buffer: Buffer | Writer,
         num_envs: int | None,
         autoreset: str,
         block: int | None,
@@ -57,12 +57,16 @@ class Recorder:
         on_cut: str,
         agents: bool,
     ) -> None:
+        keeper = StoreKeeper(buffer) if isinstance(buffer, Writer) else None
+        if isinstance(buffer, Writer):  # what says how steps are to be staged is the same
+            buffer = buffer.template
         _check_buffer(buffer, num_envs)
         for name, given, way in (("on_full", on_full, "overwrite"), ("on_cut", on_cut, "truncate")):
             if given not in (way, "raise"):
                 raise ValueError(f"{name}: expected {way!r} or 'raise', got {given!r}")
         self.autoreset, self.on_full, self.on_cut, self.agents = autoreset, on_full, on_cut, agents
         self.lead: tuple[int, ...] = () if num_envs is None else (num_envs,)
+        self.on_disk = keeper is not None
         self.num_slots = buffer.rings.num_slots
         self.staging = Staging(buffer, self.lead, block, leave_out)
         self.every = np.ones(self.lead, np.bool_)
@@ -70,7 +74,9 @@ class Recorder:
         self.standing = Standing(0, 0, 0, ~self.every, running, self.every, totals)
         self.only: np.ndarray | None = None  # envs whose steps are recorded; None for all
         self.under_way = False  # a step or reset that was begun; if it does not end, where the envs are is not known
-        self.keeper = Keeper(buffer)
+        self.keeper = keeper or Keeper(buffer)
+        if keeper is not None:
+            keeper.writer.call_before_commit(self.flush)
         self.read_time = 0  # slices recorded when the buffer was last read
         self.full_time = self._free_slices(buffer)  # slices recorded when it is full
         self.checked_episodes = 0  # how many had ended when losses were last counted
@@ -162,7 +168,7 @@ class Recorder:
             staging.truncated.array[now.time - 1 - staging.first] |= cut
         elif cut.any():
             with uninterrupted():
-                self.keeper.write(ownership.CLOSE, cut.reshape(staging.stored_lead))
+                self.keeper.end_episodes(cut.reshape(staging.stored_lead))
         staging.put_start(now.time, observation, envs)
         self.standing = now._replace(
             num_episodes=now.num_episodes + int(np.count_nonzero(cut)),
@@ -184,7 +190,7 @@ class Recorder:
         if envs is None:
             self.standing = self.standing._replace(awaited=self.every)
 
-    def read(self) -> Buffer:
+    def read(self) -> Any:
         self.flush()
         self.read_time, num_episodes = self.standing.time, self.standing.num_episodes
         if self.checked_episodes != num_episodes:  # nothing else loses a row
@@ -194,6 +200,9 @@ class Recorder:
 
     def adopt(self, buffer: Buffer) -> None:
         """Write into this buffer from now on, unless steps were written into the old one since it was read."""
+        if isinstance(self.keeper, StoreKeeper):
+            self.keeper.check(buffer)
+            return
         time, written = self.standing.time, self.staging.written
         if written > self.read_time:
             raise ValueError(
@@ -214,14 +223,16 @@ class Recorder:
         """Write what is staged, and what is known of episodes."""
         with uninterrupted():  # what was written must not be written again
             now = self.standing
-            self.staging.hand_on(now.time, functools.partial(self.keeper.write, ownership.EXTEND))
+            self.staging.hand_on(now.time, self.keeper.extend)
             if now.totals is not None and (rows := now.totals.rows()) is not None:
-                self.keeper.write(ownership.SET_DATA, *rows)
+                self.keeper.set_data(*rows)
                 self.standing = now._replace(totals=now.totals._replace(ended=()))
 
     def _free_slices(self, buffer: Buffer) -> float:
         """Count the slices that may be recorded into a buffer; waits for the device where that has a bound."""
-        return buffer.rings.num_slots - int(buffer.rings.clock.held) if self.on_full == "raise" else math.inf
+        if self.on_full != "raise" or self.on_disk:
+            return math.inf
+        return buffer.rings.num_slots - int(buffer.rings.clock.held)
 
     def _awaited(self) -> np.ndarray:
         awaited = self.every if self.under_way else self.standing.awaited

@@ -14,6 +14,7 @@ from jaxreplay.buffer import Buffer
 from jaxreplay.record.agents import AgentsAsEnvs
 from jaxreplay.record.transitions.recorder import Recorder
 from jaxreplay.spaces import check_paths, example_transition
+from jaxreplay.storage.writer import Writer
 
 
 class RecordTransitions:
@@ -27,6 +28,7 @@ class RecordTransitions:
         Its extras, by name, are the fields of each step's `info` that are recorded. If it was created with an
         `episode_data` dict, of its leaves `seed` (-1 without one), `options` (those named there, zeros if not given),
         `return` and `length` are recorded for each episode, an open one's so far; other leaves are left to you.
+        Or a `storage.Writer` that has an example of a step and the number of envs: then steps are recorded to disk.
     block: slices staged on the host before one write; by default at most 256, and 8 MiB.
     on_full: "overwrite" the oldest steps, or "raise" `BufferFull` instead of stepping.
     leave_out: entries of a Dict observation that are not recorded, by path, as they were left out of the buffer:
@@ -68,7 +70,7 @@ class RecordTransitions:
     def __init__(
         self,
         env: Any,
-        buffer: Buffer,
+        buffer: Buffer | Writer,
         *,
         block: int | None = None,
         on_full: str = "overwrite",
@@ -94,7 +96,7 @@ class RecordTransitions:
         )
 
     @property
-    def buffer(self) -> Buffer:
+    def buffer(self) -> Any:
         """The buffer with every step so far, whenever it is read.
 
         It stays as it is while you hold it: the next write then copies the rings once. A loop that reads it at each
@@ -106,7 +108,7 @@ class RecordTransitions:
         return self._recorder.read()
 
     @buffer.setter
-    def buffer(self, buffer: Buffer) -> None:
+    def buffer(self, buffer: Any) -> None:
         self._recorder.adopt(buffer)
 
     def step(self, action: Any) -> Any:

@@ -1,0 +1,162 @@
+"""The columns of an open store: arrays of which only what is asked for is read."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxreplay.datasets.store import objects
+from jaxreplay.storage import mapping
+from jaxreplay.storage.manifest import Kind
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Runs:
+    """Where rows lie that are numbered episode by episode: in runs of consecutive rows of one segment.
+
+    first: `[R + 1]` int64, the number of each run's first row, and of all rows. segment, start: `[R]` int64, which
+    segment of the manifest it is in, and where there.
+    """
+
+    first: np.ndarray
+    segment: np.ndarray
+    start: np.ndarray
+
+    def __len__(self) -> int:
+        return int(self.first[-1])
+
+    def find(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Say in which segment each row is, and where there."""
+        run = np.searchsorted(self.first, rows, side="right") - 1
+        return self.segment[run], self.start[run] + (rows - self.first[run])
+
+
+def make_runs(segment: np.ndarray, start: np.ndarray, length: np.ndarray) -> Runs:
+    """Make the runs of pieces `[P]` in their order; pieces that follow on in one segment are one."""
+    used = np.flatnonzero(length)
+    segment, start, length = segment[used], start[used], length[used]
+    goes_on = np.zeros(len(used), np.bool_)
+    goes_on[1:] = (segment[1:] == segment[:-1]) & (start[1:] == start[:-1] + length[:-1])
+    begins = np.flatnonzero(~goes_on)
+    total = np.concatenate([[0], np.cumsum(length)])
+    return Runs(np.append(total[begins], total[-1]), segment[begins], start[begins])
+
+
+class Column:
+    """One column `[N, ...]` of an open store. It reads like an array: by slices, which are views where one file has
+    them all, and by arrays of row numbers. Pickled, it is the name of the store and its own."""
+
+    def __init__(self, opened: Any, kind: Kind, runs: Runs) -> None:
+        self.opened, self.kind, self.runs = opened, kind, runs
+        self.dtype, self.shape = kind.dtype, (len(runs), *kind.shape)
+        self.ndim = len(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.runs) * self.kind.row_bytes
+
+    def __reduce__(self) -> Any:
+        return _column, (self.opened, self.kind.name)
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self[:], dtype)
+
+    def __getitem__(self, chosen: Any) -> np.ndarray:
+        if isinstance(chosen, slice):
+            first, last, step = chosen.indices(len(self))
+            if step != 1:
+                return self.take(np.arange(first, last, step))
+            return self._read(first, max(first, last))
+        if hasattr(chosen, "__index__") and getattr(chosen, "ndim", 0) == 0:
+            at = operator.index(chosen)
+            return self.take(np.array([at + len(self) * (at < 0)]))[0]
+        return self.take(np.asarray(chosen))
+
+    def take(self, rows: np.ndarray, axis: int | None = 0, out: Any = None, mode: str = "raise") -> np.ndarray:
+        """Read rows `[B]`: a new array `[B, ...]`. The arguments are those of `numpy.take`, which calls this."""
+        if axis != 0 or out is not None:
+            raise ValueError("a stored column is read along its first axis, into a new array")
+        rows = np.asarray(rows)
+        if rows.dtype == np.bool_:
+            rows = np.flatnonzero(rows)
+        flat = rows.reshape(-1).astype(np.int64, copy=False)
+        if flat.size and not 0 <= flat.min() <= flat.max() < len(self):
+            raise IndexError(f"{self.kind.name}: a row is out of range, there are {len(self)}")
+        return self._gather(flat).reshape(*rows.shape, *self.kind.shape)
+
+    def _gather(self, rows: np.ndarray) -> np.ndarray:
+        if not rows.size:
+            return np.empty((0, *self.kind.shape), self.dtype)
+        segment, row = self.runs.find(rows)
+        least = int(segment.min())
+        if least == segment.max():
+            return self.opened.read(self.kind, least, row)
+        if self.kind.stored == "npy":
+            used, which = np.unique(segment, return_inverse=True)
+            arrays = [self.opened.map(self.kind.name, int(s)) for s in used]
+            return mapping.gather_rows(arrays, which, row)
+        out = np.empty((len(rows), *self.kind.shape), self.dtype)
+        for s in np.unique(segment).tolist():
+            mine = segment == s
+            out[mine] = self.opened.read(self.kind, s, row[mine])
+        return out
+
+    def _read(self, first: int, last: int) -> np.ndarray:
+        """Read consecutive rows, as a view of the file where they lie in one."""
+        if self.kind.stored == "npy" and last > first:
+            run = int(np.searchsorted(self.runs.first, first, side="right")) - 1
+            if last <= self.runs.first[run + 1]:
+                at = int(self.runs.start[run]) + first - int(self.runs.first[run])
+                return self.opened.map(self.kind.name, int(self.runs.segment[run]))[at : at + last - first]
+        return self._gather(np.arange(first, last))
+
+
+def _column(opened: Any, name: str) -> Column:
+    return opened.column(name)
+
+
+class Texts:
+    """What is kept of each episode beside its arrays, read when it is asked for: an array `[N]` of objects, mostly.
+
+    read: gives the value of an episode by its number in the open store.
+    """
+
+    def __init__(self, read: Callable[[int], Any], episodes: np.ndarray) -> None:
+        self.read, self.episodes = read, episodes
+
+    def __len__(self) -> int:
+        return len(self.episodes)
+
+    def __getitem__(self, chosen: Any) -> Any:
+        if hasattr(chosen, "__index__") and getattr(chosen, "ndim", 0) == 0:
+            return self.read(int(self.episodes[chosen]))
+        return Texts(self.read, self.episodes[chosen])
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self.read(i) for i in self.episodes.tolist())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return objects(list(self))
+
+    def copy(self) -> np.ndarray:
+        return np.asarray(self)
+
+    def tolist(self) -> list[Any]:
+        return list(self)
+
+
+def nothing(count: int) -> np.ndarray:
+    """Make an array of None for each episode, which takes no memory."""
+    return np.broadcast_to(objects([None]), (count,))
+
+
+def is_lazy(columns: Sequence[Any]) -> bool:
+    """Tell whether some columns are read from files when they are asked for."""
+    return any(not isinstance(column, np.ndarray) for column in columns)

@@ -1,0 +1,272 @@
+"""An open store: a commit of it, read as episodes. Nothing of the columns is read until it is asked for."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import pathlib
+import stat
+import zlib
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxreplay.datasets.files import values
+from jaxreplay.datasets.files.opening import naming
+from jaxreplay.datasets.store import Chunk, Store, Table
+from jaxreplay.datasets.trajectory import PARTS, check_infos
+from jaxreplay.storage import compressed, manifest, mapping, npy
+from jaxreplay.storage.columns import Column, Texts, make_runs, nothing
+from jaxreplay.storage.manifest import FILE, TERMINATED, TRUNCATED, Kind, Manifest, Segment
+
+
+def open_store(path: Any) -> Opened:
+    """Open the newest commit of a store.
+
+    Costs the reading of its manifest and of its index of episodes, whatever the number and size of steps. Raises
+    FileNotFoundError where there is none, ValueError naming the file that is damaged.
+    """
+    folder = pathlib.Path(path)
+    while True:
+        text, found = manifest.read(folder)
+        try:
+            return Opened(folder, text, found)
+        except ValueError:
+            if manifest.read(folder)[0] == text:  # else a writer dropped what was being read
+                raise
+
+
+@functools.lru_cache(maxsize=4)
+def open_at(folder: str, text: bytes) -> Opened:
+    """Open a store at the commit that a manifest's text is of, as another process had it open."""
+    with naming(pathlib.Path(folder, FILE)):
+        found = manifest.parse(text)
+    return Opened(pathlib.Path(folder), text, found)
+
+
+class Opened:
+    """A commit of a store in a folder. Pickled, it is the folder's name and the manifest: never any data."""
+
+    def __init__(self, folder: pathlib.Path, text: bytes, found: Manifest) -> None:
+        self.folder, self.text, self.manifest = folder.absolute(), text, found
+        self._check_files()
+        with naming(self.folder / FILE):
+            self._build()
+
+    def __reduce__(self) -> Any:
+        return open_at, (str(self.folder), self.text)
+
+    def whole(self) -> Store:
+        """Give all its episodes."""
+        return Store(self._chunks, self.table, origin=self)
+
+    def refresh(self) -> Opened:
+        """Open the newest commit of the same store. Raises ValueError where another store lies there now."""
+        newest = open_store(self.folder)
+        if newest.manifest.store != self.manifest.store:
+            raise ValueError(f"{self.folder}: another store was written there since this one was opened")
+        return self if newest.text == self.text else newest
+
+    def path(self, segment: Segment, name: str) -> pathlib.Path:
+        return self.folder / segment.file(name)
+
+    def map(self, name: str, segment: int) -> np.ndarray:
+        """Map a file of the segment with this number in the manifest: `[rows, ...]`."""
+        found = self.manifest.segments[segment]
+        return mapping.map_rows(self.path(found, name), self.manifest.file_kind(name), found.files[name].rows)
+
+    def read(self, kind: Kind, segment: int, rows: np.ndarray) -> np.ndarray:
+        """Read rows `[B]` of a column in one segment."""
+        if kind.stored == "npy":
+            return np.take(self.map(kind.name, segment), rows, axis=0)
+        blobs, ends = self.map(kind.name, segment), self._ends(kind, segment)
+        with naming(self.path(self.manifest.segments[segment], kind.name)):
+            return compressed.read_rows(kind, blobs, ends, rows)
+
+    def column(self, name: str) -> Column:
+        kind = self.manifest.kinds[name]
+        return Column(self, kind, self._observation_runs if kind.of_observations else self._step_runs)
+
+    def _ends(self, kind: Kind, segment: int) -> np.ndarray:
+        """Say where each compressed row of a segment ends among its bytes."""
+        found = self._compressed.get((kind.name, segment))
+        if found is None:
+            name = kind.name + manifest.SIZES
+            sizes = self._read_checked(self.manifest.segments[segment], name)
+            total = self.manifest.segments[segment].files[kind.name].rows
+            with naming(self.path(self.manifest.segments[segment], name)):
+                found = self._compressed[kind.name, segment] = _check_sum(sizes, total)
+        return found
+
+    def _check_files(self) -> None:
+        """Raise ValueError naming the first file that is missing, none, or too short."""
+        found = {entry.name: entry for entry in os.scandir(self.folder)}
+        for segment in self.manifest.segments:
+            for name, part in segment.files.items():
+                file = segment.file(name)
+                if file not in found:
+                    raise ValueError(f"{self.folder / file}: it is missing, and the manifest names it")
+                about = found[file].stat(follow_symlinks=False)
+                if not stat.S_ISREG(about.st_mode):
+                    raise ValueError(f"{self.folder / file}: expected a file, not a link or a folder")
+                size = npy.file_bytes(self.manifest.file_kind(name), part.rows)
+                if about.st_size < size:
+                    raise ValueError(
+                        f"{self.folder / file}: it is cut: expected at least {size} bytes, got {about.st_size}"
+                    )
+
+    def _read_checked(self, segment: Segment, name: str) -> np.ndarray:
+        """Read a file of the index whole, and check its digest."""
+        kind, part, path = self.manifest.file_kind(name), segment.files[name], self.path(segment, name)
+        with naming(path), path.open("rb") as file:
+            begin = npy.header_bytes(kind)
+            if npy.rows_in(kind, file.read(begin)) < part.rows:
+                raise ValueError("its header says that it has fewer rows than the manifest")
+            data = np.empty((part.rows, *kind.shape), kind.dtype)
+            if file.readinto(data.reshape(-1).view(np.uint8).data) != data.nbytes:  # type: ignore[attr-defined]
+                raise ValueError("it is cut")
+            if zlib.crc32(data) != part.crc:  # type: ignore[arg-type]
+                raise ValueError("its content does not match its digest: bytes were changed")
+        return data
+
+    def _build(self) -> None:
+        """Make the table of episodes, and of where their rows lie, from the index of pieces."""
+        segments = self.manifest.segments
+        each = [self._read_checked(segment, "index") for segment in segments]
+        for about, pieces in zip(segments, each):
+            check_index(self.manifest, about, pieces)
+        pieces = np.concatenate([np.empty((0, 5), np.int64), *each])
+        segment = np.repeat(np.arange(len(segments)), [len(x) for x in each])
+        episode, steps, flags = (np.ascontiguousarray(x) for x in pieces.T[:3])
+        within = lambda counts: _offsets(counts, segment)  # noqa: E731
+        step_start, observation_start = within(steps), within(steps + (steps > 0))
+        self._texts = None
+        if pieces[:, 3:].any():
+            self._texts = [(within(sizes), np.ascontiguousarray(sizes)) for sizes in pieces.T[3:]]
+        del each, pieces
+        order = np.argsort(episode, kind="stable") if (np.diff(episode) < 0).any() else slice(None)
+        episode, steps, flags, segment = episode[order], steps[order], flags[order], segment[order]
+        first = np.flatnonzero(np.diff(episode, prepend=-1)) if len(episode) else np.empty(0, np.int64)
+        length = np.add.reduceat(steps, first) if len(first) else first
+        _check_ends(first, steps, flags)
+        flags_of = np.bitwise_or.reduceat(flags, first) if len(first) else first
+        rows = steps + 0  # of observations: those after the last step of each episode too
+        nth = np.repeat(np.arange(len(first)), np.diff(np.append(first, len(steps))))
+        last = np.zeros(len(first), np.int64)
+        used = np.flatnonzero(steps)
+        last[nth[used]] = used  # the last piece with steps wins
+        held = length > 0
+        rows[last[held]] += 1
+        self._step_runs = make_runs(segment, step_start[order], steps)
+        self._observation_runs = make_runs(segment, observation_start[order], rows)
+        self._pieces = order, segment, np.append(first, len(steps)), steps
+        self._held = np.flatnonzero(held)
+        length, flags_of = length[held], flags_of[held]
+        self._compressed: dict[tuple[str, int], np.ndarray] = {}
+        count, step = len(length), np.cumsum(length) - length
+        infos, data = (
+            nothing(count) if self._texts is None or not self._texts[i][1].any() else Texts(read, self._held)
+            for i, read in enumerate((self.read_infos, self.read_episode_data))
+        )
+        self.table = Table(
+            chunk=np.broadcast_to(np.int64(0), (count,)),
+            observation=step + np.arange(count),
+            step=step,
+            length=length,
+            terminated=(flags_of & TERMINATED) > 0,
+            truncated=(flags_of & TRUNCATED) > 0,
+            infos=infos,  # type: ignore[arg-type]
+            episode_data=data,  # type: ignore[arg-type]
+        )
+        self._chunks = self._make_chunks()
+
+    def _make_chunks(self) -> tuple[Chunk, ...]:
+        structure = self.manifest.structure
+        if structure is None:
+            return ()
+        parts = {part: values.build(structure[part], self.column) for part in PARTS}
+        if parts["rewards"] is not None and not jnp.issubdtype(parts["rewards"].dtype, np.floating):
+            raise ValueError("rewards are no floating numbers")
+        return (Chunk(**parts),)
+
+    def read_infos(self, episode: int) -> Any:
+        """Read the infos of an episode, by its number among those with pieces: a list of dicts, or None."""
+        found = self._read_texts(episode, 0)
+        if all(text is None for text, _ in found):
+            return None
+        infos = []
+        for text, steps in found:
+            infos += check_infos([{}] * steps if text is None else text, steps)
+        return infos
+
+    def read_episode_data(self, episode: int) -> Any:
+        """Read what is kept of an episode: what was said last."""
+        found = [text for text, _ in self._read_texts(episode, 1) if text is not None]
+        return found[-1] if found else None
+
+    def _read_texts(self, episode: int, which: int) -> list[tuple[Any, int]]:
+        """Read one of the two texts of each piece of an episode, None where it has none, and the piece's steps."""
+        order, segments, first, steps = self._pieces
+        assert self._texts is not None
+        start, size = self._texts[which]
+        name, found = manifest.TEXTS[which].name, []
+        for piece in range(int(first[episode]), int(first[episode + 1])):
+            at = piece if isinstance(order, slice) else int(order[piece])
+            begin, count, segment = int(start[at]), int(size[at]), int(segments[piece])
+            value = None
+            if count:
+                with naming(self.path(self.manifest.segments[segment], name)):
+                    text = self.map(name, segment)[begin : begin + count].tobytes()
+                    value = values.build(json.loads(text), values.read_leaf)
+            found.append((value, int(steps[piece])))
+        return found
+
+
+def check_index(found: Manifest, segment: Segment, pieces: np.ndarray) -> None:
+    """Raise ValueError unless the pieces of a segment are just what its files have."""
+    episode, steps, flags, *texts = pieces.T
+    if (pieces < 0).any() or (flags > TERMINATED + TRUNCATED).any() or (episode >= found.next_episode).any():
+        raise ValueError(f"{segment.file('index')}: it has a piece that is none")
+    total = _total(steps)
+    if total != segment.steps:
+        raise ValueError(f"{segment.file('index')}: its pieces have {total} steps, the manifest {segment.steps}")
+    for name, sizes in zip(("infos", "episode_data"), texts):
+        if _total(sizes) != segment.files[name].rows:
+            raise ValueError(f"{segment.file(name)}: it has other bytes than the index says")
+    rows = total + int(np.count_nonzero(steps))
+    for kind in found.kinds.values():
+        name = kind.name if kind.stored == "npy" else kind.name + manifest.SIZES
+        expected = rows if kind.of_observations else total
+        if segment.files[name].rows != expected:
+            raise ValueError(f"{segment.file(name)}: expected {expected} rows, got {segment.files[name].rows}")
+
+
+def _total(counts: np.ndarray) -> int:
+    """Add up counts that are not negative, or say -1 where they are more than any file holds."""
+    return -1 if float(counts.sum(dtype=np.float64)) > manifest.MOST else int(counts.sum())
+
+
+def _check_sum(sizes: np.ndarray, total: int) -> np.ndarray:
+    if (sizes < 0).any() or _total(sizes) != total:
+        raise ValueError("the sizes of its rows do not add up to the bytes that there are")
+    return np.cumsum(sizes)
+
+
+def _offsets(counts: np.ndarray, segment: np.ndarray) -> np.ndarray:
+    """Count what is before each piece in its own segment."""
+    before = np.cumsum(counts) - counts
+    first = np.searchsorted(segment, np.arange(int(segment[-1]) + 1 if len(segment) else 0))
+    first = np.minimum(first, max(len(counts) - 1, 0))
+    return before - before[first][segment] if len(counts) else before
+
+
+def _check_ends(first: np.ndarray, steps: np.ndarray, flags: np.ndarray) -> None:
+    """Raise ValueError where an episode goes on after a piece that ended it."""
+    if not len(first):
+        return
+    ended = np.cumsum(flags > 0) - (flags > 0)  # how many pieces before each ended an episode
+    begins = np.repeat(ended[first], np.diff(np.append(first, len(steps))))
+    if ((steps > 0) & (ended > begins)).any():
+        raise ValueError("an episode goes on after its end")
