@@ -1,19 +1,16 @@
 """To Grain: a data source with random access."""
 
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from jaxreplay.convert.reading import Table
 from jaxreplay.convert.sources import read_rows
+from jaxreplay.convert.stored import StoredTable
 from jaxreplay.datasets.files.opening import need
 from jaxreplay.types import PyTree
 from jaxreplay.views import View, transition
-
-SAMPLE = 4096  # rows of each array, evenly spaced, that the fingerprint looks at
 
 
 def to_grain_source(
@@ -30,9 +27,9 @@ def to_grain_source(
     then env: the view's own structure (a `Transition`, a `Window`) with NumPy arrays as leaves, so that a batch goes
     into a jitted step as it is. PRNG keys come as their words, and infos are left out, for they are no arrays.
 
-    The result can be pickled, and each of Grain's worker processes receives a copy. Iterators over it are checkpointed
-    by Grain's `get_state` and `set_state`; a `DataLoader` refuses the state of one over other data, which it tells by
-    the `repr` of the source.
+    The result can be pickled, and each of Grain's worker processes receives a copy, of a store on disk its name alone.
+    Iterators over it are checkpointed by Grain's `get_state` and `set_state`; a `DataLoader` refuses the state of one
+    over other data, which it tells by the `repr` of the source.
 
     Raises ValueError where no row can be read, TypeError for another source, ImportError without Grain.
     """
@@ -43,14 +40,9 @@ def to_grain_source(
 class GrainSource:
     """Items of NumPy arrays, one for each row of a source. `table.time` and `table.env` `[N]` say which row it is."""
 
-    def __init__(self, table: Table):
+    def __init__(self, table: Table | StoredTable):
         self.table = table
-        number = zlib.crc32(repr(table.structure).encode())
-        for array in (table.time, table.env, *(column.values for column in table.columns)):
-            some = array[:: max(1, len(array) // SAMPLE)]
-            number = zlib.crc32(f"{array.dtype}{array.shape}".encode(), number)
-            number = zlib.crc32(np.ascontiguousarray(some).tobytes(), number)
-        self._fingerprint = number  # it tells sources of other structures, rows or values apart
+        self._fingerprint = table.fingerprint()
 
     def __len__(self) -> int:
         return len(self.table)

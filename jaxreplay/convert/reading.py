@@ -8,6 +8,7 @@ mask, an n-step reward, whatever `map` makes) is kept for each item.
 import dataclasses
 import functools
 import operator
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,6 +31,7 @@ from jaxreplay.views.base import plan
 
 CHUNK = 4096  # rows that a view is evaluated for in one compiled call,
 VIEW_BYTES = 2**28  # or as many as read and compute so many bytes
+SAMPLE = 4096  # rows of each array, evenly spaced, that a fingerprint looks at
 LEAF_BYTES = 2**26  # of one stored leaf that are read in one such call
 
 
@@ -70,12 +72,26 @@ class Table:
 
     def read(self, items: Sequence[int]) -> list[np.ndarray]:
         """Read the leaves of some items, `[B, ...]` each. Raises IndexError for numbers that are none of an item."""
-        numbers = np.array([operator.index(item) for item in items], np.int64)
-        wrong = numbers[(numbers < -len(self)) | (numbers >= len(self))]
-        if wrong.size:
-            raise IndexError(f"item {wrong[0]} of {len(self)} items")
-        numbers %= len(self)
+        numbers = check_numbers(items, len(self))
         return [column.read(numbers) for column in self.columns]
+
+    def fingerprint(self) -> int:
+        """Make a number that tells tables of other structures, rows or values apart."""
+        number = zlib.crc32(repr(self.structure).encode())
+        for array in (self.time, self.env, *(column.values for column in self.columns)):
+            some = array[:: max(1, len(array) // SAMPLE)]
+            number = zlib.crc32(f"{array.dtype}{array.shape}".encode(), number)
+            number = zlib.crc32(np.ascontiguousarray(some).tobytes(), number)
+        return number
+
+
+def check_numbers(items: Sequence[int], count: int) -> np.ndarray:
+    """Return the numbers of items, counted from 0, int64 `[B]`. Raises IndexError for numbers that are none."""
+    numbers = np.array([operator.index(item) for item in items], np.int64)
+    wrong = numbers[(numbers < -count) | (numbers >= count)]
+    if wrong.size:
+        raise IndexError(f"item {wrong[0]} of {count} items")
+    return numbers % count
 
 
 def read_table(source: replay.Buffer | Subset, view: View, key: Any = None) -> Table:

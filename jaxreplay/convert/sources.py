@@ -1,5 +1,6 @@
 """What every converter takes: a JAX buffer, a subset of one, or a data set; read as a table of rows or as episodes."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,12 +11,14 @@ import numpy as np
 import jaxreplay as replay
 from jaxreplay._core import trees
 from jaxreplay.convert.reading import Column, Table, read_table
+from jaxreplay.convert.stored import StoredTable
 from jaxreplay.datasets import Dataset, Report
 from jaxreplay.datasets.buffers import read_buffer, step_numbers
-from jaxreplay.datasets.columns import compact, narrow_tree
+from jaxreplay.datasets.columns import compact, is_stored, narrow_tree
 from jaxreplay.datasets.select import summarise
 from jaxreplay.datasets.store import Store
 from jaxreplay.datasets.trajectory import PARTS
+from jaxreplay.datasets.viewing import NeedsRings
 from jaxreplay.sources.concat import Concat
 from jaxreplay.sources.mixture import Mixture
 from jaxreplay.sources.subset import Subset
@@ -35,7 +38,7 @@ def check_source(what: str, source: Any) -> None:
     raise TypeError(f"{what}: expected a buffer, a subset of one, or a Dataset, got {type(source).__name__}{hint}")
 
 
-def read_rows(what: str, source: Any, view: View, key: Any = None, narrow: bool = False) -> Table:
+def read_rows(what: str, source: Any, view: View, key: Any = None, narrow: bool = False) -> Table | StoredTable:
     """Read a source through a view: a table with the view's own containers.
 
     The steps of a data set are read as they are, whatever their dtypes; through any other view they pass through
@@ -47,6 +50,9 @@ def read_rows(what: str, source: Any, view: View, key: Any = None, narrow: bool 
         return read_table(source, view, key)
     if not len(source):
         raise ValueError(f"{what}: the data set is empty")
+    if is_stored(source._store):
+        with contextlib.suppress(NeedsRings):
+            return StoredTable(source, view, narrow)
     if isinstance(view, TransitionView):
         return _read_steps(source, narrow)
     buffer = source.to_buffer(narrow=narrow)

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxreplay._core import trees
 from jaxreplay.convert.sources import joined, plain, read_rows
+from jaxreplay.convert.stored import StoredTable
 from jaxreplay.datasets import Dataset
 from jaxreplay.datasets.comparing import compare_kinds
 from jaxreplay.datasets.files.d4rl import read_by_name
@@ -44,7 +45,9 @@ def to_torch_dataset(
     stored value that the view reads once, also where windows or stacks overlap: their items are gathered by NumPy when
     they are asked for, by 4 bytes for each row and step of the view. Only what a view computes is kept for each item.
     JAX computes nothing after that, so workers are safe; each spawned one receives a copy of all. JAX warns of forked
-    ones: pass `multiprocessing_context="spawn"`.
+    ones: pass `multiprocessing_context="spawn"`. Of a `Dataset.open` nothing is copied: items are read from the disk
+    when they are asked for, also in workers, which must then be spawned; JAX computes there what the view computes, and
+    the rows are not in `table`.
 
     Raises ValueError where no row can be read, TypeError for another source, ImportError without PyTorch.
     """
@@ -57,6 +60,9 @@ def to_torch_dataset(
         infos = None
     elif infos is not None and INFOS in structure:
         raise ValueError("to_torch_dataset: the items have infos of their own beside the episodes'; rename them")
+    if isinstance(table, StoredTable):
+        table.structure, table.with_infos = structure, infos is not None
+        return RowsDataset(table)
     return RowsDataset(dataclasses.replace(table, structure=structure, infos=infos))
 
 

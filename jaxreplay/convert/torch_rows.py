@@ -6,6 +6,7 @@ from typing import Any
 
 from jaxreplay.convert.reading import Table
 from jaxreplay.convert.sources import plain
+from jaxreplay.convert.stored import StoredTable
 
 Base: Any = object
 with contextlib.suppress(ImportError):  # this module can be imported without, and `to_torch_dataset` asks for it first
@@ -15,7 +16,7 @@ with contextlib.suppress(ImportError):  # this module can be imported without, a
 class Items(Sequence[Any]):
     """B items read together, as a list of nested dicts: `arrays` are their leaves, `[B, ...]` each."""
 
-    def __init__(self, table: Table, numbers: Sequence[int]):
+    def __init__(self, table: Table | StoredTable, numbers: Sequence[int]):
         self.structure, self.arrays, self.length = table.structure, table.read(numbers), len(numbers)
         self.infos = None if table.infos is None else [table.infos[i] for i in numbers]
 
@@ -38,7 +39,7 @@ class Items(Sequence[Any]):
 class RowsDataset(Base):
     """Items of NumPy arrays, one for each row of a source. `table.time` and `table.env` `[N]` say which row it is."""
 
-    def __init__(self, table: Table):
+    def __init__(self, table: Table | StoredTable):
         self.table = table
 
     def __len__(self) -> int:

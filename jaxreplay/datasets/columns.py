@@ -1,7 +1,7 @@
 """Reading the columns of a store: some steps of all episodes, in types that JAX can hold, or a column whole."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -13,6 +13,10 @@ from jaxreplay.datasets.trajectory import PARTS
 from jaxreplay.types import PyTree, Transition
 
 TOGETHER = 1024  # steps of short episodes that are compared at once
+STORED_BYTES = 2**26  # of a column in a file that are read at a time
+
+Reads: TypeAlias = list[tuple[Sequence[Any], np.ndarray, np.ndarray]]
+"""Columns to read rows of: of each, the arrays of all chunks, and for each row `[B]` its chunk and its place there."""
 
 
 def gather(store: Store, rows: np.ndarray) -> Transition:
@@ -50,9 +54,58 @@ def place(store: Store, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def read_infos(store: Store, rows: np.ndarray) -> list[dict[str, Any]]:
     """List the infos of some steps `[B]`, empty where an episode has none."""
-    infos = store.table.infos.tolist()
     episode, at = (x.tolist() for x in place(store, rows))
+    infos: Any = {i: store.table.infos[i] for i in dict.fromkeys(episode)}
     return [{} if infos[i] is None else infos[i][j] for i, j in zip(episode, at, strict=True)]
+
+
+def reads_of(store: Store, rows: np.ndarray) -> tuple[Reads, Callable[[list[np.ndarray]], Transition]]:
+    """Say what is to be read for steps `[B]`, and how the transitions are made of it: `gather` in two."""
+    table = store.table
+    episode, at = place(store, rows)
+    last = at == table.length[episode] - 1
+    chunk, step, observation = table.chunk[episode], table.step[episode] + at, table.observation[episode] + at
+    reads, structure = Reads(), []
+    for part, index in (
+        ("observations", observation),
+        ("actions", step),
+        ("rewards", step),
+        ("observations", observation + 1),
+        ("extras", step),
+    ):
+        leaves, treedef = zip(*(jax.tree.flatten(getattr(each, part)) for each in store.chunks))
+        structure.append((treedef[0], len(reads), len(reads) + len(leaves[0])))
+        reads += [(columns, chunk, index) for columns in zip(*leaves)]
+
+    def make(values: list[np.ndarray]) -> Transition:
+        parts = [jax.tree.unflatten(treedef, values[first:end]) for treedef, first, end in structure]
+        return Transition(
+            observation=parts[0],
+            action=parts[1],
+            reward=parts[2],
+            terminated=table.terminated[episode] & last,
+            truncated=table.truncated[episode] & last,
+            next_observation=parts[3],
+            extras={} if parts[4] is None else parts[4],
+        )
+
+    return reads, make
+
+
+def read_column(columns: Sequence[Any], chunk: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Read rows `[B]` of a column: of each its chunk, and its place there."""
+    if len(columns) == 1:
+        return np.take(columns[0], index, axis=0)
+    out = np.empty((len(index), *columns[0].shape[1:]), columns[0].dtype)
+    for number in np.unique(chunk).tolist():
+        mine = chunk == number
+        out[mine] = columns[number][index[mine]]
+    return out
+
+
+def is_stored(store: Store) -> bool:
+    """Tell whether columns are in files, and what is not asked for stays there."""
+    return any(not isinstance(column, np.ndarray) for chunk in store.chunks for _, column in chunk.columns())
 
 
 def _reader(store: Store, chunk: np.ndarray) -> Callable[[str, np.ndarray], PyTree]:
@@ -125,7 +178,12 @@ def pieces(store: Store, part: str, leaf: int) -> Iterator[np.ndarray]:
     ends = np.append(begins[1:], len(first)) - 1
     columns = [jax.tree.leaves(getattr(chunk, part))[leaf] for chunk in store.chunks]
     for begin, end in zip(begins, ends):
-        yield columns[table.chunk[begin]][first[begin] : last[end]]
+        column = columns[table.chunk[begin]]
+        size = last[end] - first[begin]
+        if not isinstance(column, np.ndarray):  # it need not fit in memory
+            size = max(1, STORED_BYTES * len(column) // max(column.nbytes, 1))
+        for at in range(first[begin], last[end], size):
+            yield column[at : min(at + size, last[end])]
 
 
 def narrow_tree(tree: PyTree, narrow: bool) -> PyTree:

@@ -222,3 +222,27 @@ def test_episodes_of_blocks_come_in_order_of_their_first_steps(tmp_path: pathlib
     with Writer(tmp_path, num_envs=2) as writer:
         writer.extend(replay.Transition(actions, actions, None, ended, np.zeros((4, 2), bool), actions + 2))
     assert [t.actions.tolist() for t in Dataset.open(tmp_path)] == [[0, 2], [1, 3, 5, 7], [4, 6]]
+
+
+VIEWS = {
+    "n_step": lambda: replay.views.n_step(3, 0.9),
+    "frame_stack": lambda: replay.views.frame_stack(4),
+    "frame_stack of zeros": lambda: replay.views.frame_stack(3, axis=-1, fill="zero"),
+    "n_step over frame_stack": lambda: replay.views.compose(replay.views.frame_stack(2), replay.views.n_step(2, 0.9)),
+    "window": lambda: replay.views.window(2, 3),
+    "offsets": lambda: replay.views.offsets((-4, -1, 0, 2), fill="zero"),
+    "sequence": lambda: replay.views.sequence(3),
+    "sequence padded": lambda: replay.views.sequence(4, complete=False),
+    "sequence across ends": lambda: replay.views.sequence(4, across=True),
+    "with_episode": lambda: replay.views.with_episode(),
+    "select": lambda: replay.views.select("observation.state", "reward"),
+    "map": lambda: replay.views.map(lambda batch: batch.reward + 1.0),
+}
+
+
+@pytest.mark.parametrize("what", VIEWS)
+def test_batches_of_a_view_are_those_of_a_data_set_in_memory(both: tuple[Dataset, Dataset], what: str) -> None:
+    view = VIEWS[what]()
+    batches = [list(d.batches(jax.random.key(3), 16, view, epochs=2)) for d in both]
+    assert len(batches[0]) > 4
+    same_tree(batches[1], batches[0], what)
