@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from benchmarks import checkpoints, machine, picture, programs, results
+from benchmarks import stores as on_disk
 from benchmarks.workloads import PARTS
 
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -35,7 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="few rounds, for a first look")
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS / "latest.json", help="where the figures go")
     parser.add_argument("--cores", type=int, help="run on so many; on one, no thread waits for another (Linux)")
+    parser.add_argument("--gigabytes", type=float, default=4.0, help="of the store on disk that `stores` makes")
     args = parser.parse_args(arguments)
+    on_disk.SIZE["gigabytes"] = args.gigabytes
     unknown = set(args.parts) - PARTS.keys()
     if unknown:
         parser.error(f"unknown part {', '.join(sorted(unknown))}; there are: {', '.join(PARTS)}")

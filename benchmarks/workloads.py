@@ -34,6 +34,7 @@ from benchmarks.runs import BATCH
 from benchmarks.seeds import seeds
 from benchmarks.sizes import appends, batches, compilation
 from benchmarks.slices import slices_by_capacity, views
+from benchmarks.stores import stores
 from benchmarks.timing import interleave, subtract
 
 SMALL_STEPS = 2**20
@@ -178,4 +179,5 @@ PARTS: dict[str, Callable[[int], list[Result]]] = {
     "step": step,
     "capacity": capacity,
     "memory": memory,
+    "stores": stores,
 }

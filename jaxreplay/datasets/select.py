@@ -53,7 +53,8 @@ def indices(chosen: Any, count: int, what: str, most_axes: int = 1) -> np.ndarra
     outside = (array >= count) | (array < -count)
     if outside.any():
         raise IndexError(f"{what}: {array[outside][0]} is out of range, there are {count}")
-    return np.arange(count)[array]
+    array = array.astype(np.int64)
+    return np.where(array < 0, array + count, array)
 
 
 def keep(

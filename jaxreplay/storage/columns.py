@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,13 +37,15 @@ class Runs:
 
 def make_runs(segment: np.ndarray, start: np.ndarray, length: np.ndarray) -> Runs:
     """Make the runs of pieces `[P]` in their order; pieces that follow on in one segment are one."""
-    used = np.flatnonzero(length)
-    segment, start, length = segment[used], start[used], length[used]
-    goes_on = np.zeros(len(used), np.bool_)
-    goes_on[1:] = (segment[1:] == segment[:-1]) & (start[1:] == start[:-1] + length[:-1])
-    begins = np.flatnonzero(~goes_on)
-    total = np.concatenate([[0], np.cumsum(length)])
-    return Runs(np.append(total[begins], total[-1]), segment[begins], start[begins])
+    if not length.all():
+        used = np.flatnonzero(length)
+        segment, start, length = segment[used], start[used], length[used]
+    begins = np.ones(len(length), np.bool_)
+    begins[1:] = (segment[1:] != segment[:-1]) | (start[1:] != start[:-1] + length[:-1])
+    at = np.flatnonzero(begins)
+    total = np.cumsum(length)
+    first = np.concatenate([[0], total[at[1:] - 1], total[-1:]]) if len(at) else np.zeros(1, np.int64)
+    return Runs(first, segment[at], start[at])
 
 
 class Column:
@@ -54,6 +56,7 @@ class Column:
         self.opened, self.kind, self.runs = opened, kind, runs
         self.dtype, self.shape = kind.dtype, (len(runs), *kind.shape)
         self.ndim = len(self.shape)
+        self._joined: mapping.Joined | None = None  # of all segments, if they are few
 
     @property
     def nbytes(self) -> int:
@@ -99,14 +102,19 @@ class Column:
         if least == segment.max():
             return self.opened.read(self.kind, least, row)
         if self.kind.stored == "npy":
+            if self._joined is not None or self.opened.may_join:
+                self._joined = self._joined or self._join(range(len(self.opened.manifest.segments)))
+                return self._joined.gather(segment, row)
             used, which = np.unique(segment, return_inverse=True)
-            arrays = [self.opened.map(self.kind.name, int(s)) for s in used]
-            return mapping.gather_rows(arrays, which, row)
+            return self._join(used.tolist()).gather(which, row)
         out = np.empty((len(rows), *self.kind.shape), self.dtype)
         for s in np.unique(segment).tolist():
             mine = segment == s
             out[mine] = self.opened.read(self.kind, s, row[mine])
         return out
+
+    def _join(self, segments: Iterable[int]) -> mapping.Joined:
+        return mapping.Joined([self.opened.map(self.kind.name, segment) for segment in segments])
 
     def _read(self, first: int, last: int) -> np.ndarray:
         """Read consecutive rows, as a view of the file where they lie in one."""

@@ -1,9 +1,9 @@
 """Files mapped to memory, a bounded number of them at a time, and rows of several read by one gather."""
 
 import itertools
+import math
 import mmap
 import os
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,12 +27,12 @@ def most_mapped() -> int:
     return max(16, min(4096, soft // 4)) if soft > 0 else 4096
 
 
-def map_rows(path: pathlib.Path, kind: Kind, rows: int) -> np.ndarray:
+def map_rows(path: str, kind: Kind, rows: int) -> np.ndarray:
     """Map the first rows of a column's file: a read-only array `[rows, *shape]`, which can be kept.
 
     Nothing is read but the header. Raises ValueError naming the file where it has not so many rows of this column.
     """
-    at = str(path), rows
+    at = path, rows
     found = _MAPPED.get(at)
     if found is not None and found.dtype == kind.dtype and found.shape[1:] == kind.shape:
         return found
@@ -65,31 +65,36 @@ def map_rows(path: pathlib.Path, kind: Kind, rows: int) -> np.ndarray:
     return array
 
 
-def gather_rows(arrays: Sequence[np.ndarray], which: np.ndarray, row: np.ndarray) -> np.ndarray:
-    """Read rows `[B]` of several arrays `[N, ...]` of one dtype and shape: row `row[i]` of array `which[i]`.
+class Joined:
+    """Arrays `[N, ...]` of one dtype and shape, of which rows are read by one gather, each copied once.
 
-    Each row is copied once. NumPy gathers from one array alone, and gathering from each and putting the pieces in place
-    copies twice, which took 1.3 to 1.7 times as long for rows of 7 KB. So all arrays are looked at as one, over the
-    addresses from the first to the last of them, with a row at every byte; only addresses of rows are then read.
-    Raises IndexError for rows that an array does not have.
+    NumPy gathers from one array alone, and gathering from each and putting the pieces in place copies twice, which took
+    1.3 to 1.7 times as long for rows of 7 KB. So all arrays are looked at as one, over the addresses from the first to
+    the last of them, with a row at every byte; only addresses of rows are then read.
     """
-    first = arrays[0]
-    row_bytes = first[:1].nbytes if len(first) else 0
-    if len(arrays) == 1:
-        return np.take(first, row, axis=0)
-    lengths = np.array([len(array) for array in arrays])
-    if ((row < 0) | (row >= lengths[which])).any():
-        raise IndexError("a row that a file does not have")
-    if any(array.dtype != first.dtype or array.shape[1:] != first.shape[1:] for array in arrays):
-        raise ValueError("the arrays are of different kinds")
-    out_shape = (len(row), *first.shape[1:])
-    if not row_bytes or not len(row) or not all(array.flags.c_contiguous for array in arrays):
-        return np.array([arrays[a][r] for a, r in zip(which.tolist(), row.tolist())], first.dtype).reshape(out_shape)
-    begins = np.array([array.ctypes.data for array in arrays])
-    lowest = int(begins.min())
-    every = _Bytes(lowest, int((begins + lengths * row_bytes).max()) - lowest - row_bytes + 1, row_bytes)
-    rows = np.asarray(every)[begins[which] - lowest + row * row_bytes]
-    return rows.view(first.dtype).reshape(out_shape)
+
+    def __init__(self, arrays: Sequence[np.ndarray]) -> None:
+        self.arrays, first = list(arrays), arrays[0]
+        if any(array.dtype != first.dtype or array.shape[1:] != first.shape[1:] for array in arrays):
+            raise ValueError("the arrays are of different kinds")
+        self.dtype, self.shape = first.dtype, first.shape[1:]
+        self.row_bytes = first.dtype.itemsize * math.prod(self.shape)
+        self.lengths = np.array([len(array) for array in arrays])
+        if not all(array.flags.c_contiguous for array in arrays):
+            raise ValueError("the arrays are not contiguous")
+        begins = np.array([array.ctypes.data for array in arrays])
+        self.begins = begins - begins.min()
+        if self.row_bytes:
+            count = int((self.begins + self.lengths * self.row_bytes).max()) - self.row_bytes + 1
+            self.every = np.asarray(_Bytes(int(begins.min()), max(count, 0), self.row_bytes))
+
+    def gather(self, which: np.ndarray, row: np.ndarray) -> np.ndarray:
+        """Read rows `[B]`: row `row[i]` of array `which[i]`. Raises IndexError for rows that an array does not have."""
+        if ((row < 0) | (row >= self.lengths[which])).any():
+            raise IndexError("a row that a file does not have")
+        if not self.row_bytes or not len(row):
+            return np.empty((len(row), *self.shape), self.dtype)
+        return self.every[self.begins[which] + row * self.row_bytes].view(self.dtype).reshape(len(row), *self.shape)
 
 
 class _Bytes:

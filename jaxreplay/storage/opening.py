@@ -51,6 +51,7 @@ class Opened:
 
     def __init__(self, folder: pathlib.Path, text: bytes, found: Manifest) -> None:
         self.folder, self.text, self.manifest = folder.absolute(), text, found
+        self._asked: dict[tuple[str, int], tuple[str, Kind, int]] = {}
         self._check_files()
         with naming(self.folder / FILE):
             self._build()
@@ -74,8 +75,20 @@ class Opened:
 
     def map(self, name: str, segment: int) -> np.ndarray:
         """Map a file of the segment with this number in the manifest: `[rows, ...]`."""
-        found = self.manifest.segments[segment]
-        return mapping.map_rows(self.path(found, name), self.manifest.file_kind(name), found.files[name].rows)
+        at = self._asked.get((name, segment))
+        if at is None:
+            found = self.manifest.segments[segment]
+            at = self._asked[name, segment] = (
+                str(self.path(found, name)),
+                self.manifest.file_kind(name),
+                found.files[name].rows,
+            )
+        return mapping.map_rows(*at)
+
+    @functools.cached_property
+    def may_join(self) -> bool:
+        """Whether so few files are there that all can stay mapped."""
+        return len(self.manifest.segments) * len(self.manifest.names()) <= mapping.most_mapped() // 2
 
     def read(self, kind: Kind, segment: int, rows: np.ndarray) -> np.ndarray:
         """Read rows `[B]` of a column in one segment."""
@@ -132,55 +145,73 @@ class Opened:
         return data
 
     def _build(self) -> None:
-        """Make the table of episodes, and of where their rows lie, from the index of pieces."""
-        segments = self.manifest.segments
-        each = [self._read_checked(segment, "index") for segment in segments]
-        for about, pieces in zip(segments, each):
-            check_index(self.manifest, about, pieces)
-        pieces = np.concatenate([np.empty((0, 5), np.int64), *each])
-        segment = np.repeat(np.arange(len(segments)), [len(x) for x in each])
-        episode, steps, flags = (np.ascontiguousarray(x) for x in pieces.T[:3])
-        within = lambda counts: _offsets(counts, segment)  # noqa: E731
-        step_start, observation_start = within(steps), within(steps + (steps > 0))
-        self._texts = None
-        if pieces[:, 3:].any():
-            self._texts = [(within(sizes), np.ascontiguousarray(sizes)) for sizes in pieces.T[3:]]
-        del each, pieces
-        order = np.argsort(episode, kind="stable") if (np.diff(episode) < 0).any() else slice(None)
-        episode, steps, flags, segment = episode[order], steps[order], flags[order], segment[order]
-        first = np.flatnonzero(np.diff(episode, prepend=-1)) if len(episode) else np.empty(0, np.int64)
-        length = np.add.reduceat(steps, first) if len(first) else first
-        _check_ends(first, steps, flags)
-        flags_of = np.bitwise_or.reduceat(flags, first) if len(first) else first
-        rows = steps + 0  # of observations: those after the last step of each episode too
-        nth = np.repeat(np.arange(len(first)), np.diff(np.append(first, len(steps))))
-        last = np.zeros(len(first), np.int64)
-        used = np.flatnonzero(steps)
-        last[nth[used]] = used  # the last piece with steps wins
-        held = length > 0
-        rows[last[held]] += 1
-        self._step_runs = make_runs(segment, step_start[order], steps)
-        self._observation_runs = make_runs(segment, observation_start[order], rows)
-        self._pieces = order, segment, np.append(first, len(steps)), steps
-        self._held = np.flatnonzero(held)
-        length, flags_of = length[held], flags_of[held]
+        """Make the table of episodes, and of where their rows lie, from the index of pieces.
+
+        There may be millions of pieces: arrays are let go as soon as they have served.
+        """
+        found = self._read_pieces()
+        episode, steps, flags, segment = found
         self._compressed: dict[tuple[str, int], np.ndarray] = {}
-        count, step = len(length), np.cumsum(length) - length
+        order: Any = slice(None)
+        if (episode[1:] < episode[:-1]).any():
+            order = np.argsort(episode, kind="stable")
+            episode, steps, flags, segment = (x[order] for x in found)
+        begins = np.ones(len(episode), np.bool_)
+        begins[1:] = episode[1:] != episode[:-1]
+        del episode
+        first = np.flatnonzero(begins)
+        del begins
+        whole = len(first) == len(steps)  # each episode is one piece
+        length = steps if whole or not len(first) else np.add.reduceat(steps, first)
+        if not whole:
+            _check_ends(first, steps, flags)
+            flags = np.bitwise_or.reduceat(flags, first)
+        held = np.flatnonzero(length)
+        every = slice(None) if len(held) == len(length) else held
+        self._step_runs = make_runs(segment, _offsets(found[1], found[3])[order], steps)
+        starts = _offsets(found[1] + (found[1] > 0), found[3])[order]
+        self._observation_runs = make_runs(segment, starts, _observation_rows(first, steps, length))
+        del starts, found
+        self._pieces = (order, segment, np.append(first, len(steps)), steps) if self._texts else None
         infos, data = (
-            nothing(count) if self._texts is None or not self._texts[i][1].any() else Texts(read, self._held)
+            nothing(len(held)) if self._texts is None or not self._texts[i][1].any() else Texts(read, held)
             for i, read in enumerate((self.read_infos, self.read_episode_data))
         )
+        del held, first, segment
+        length, flags = length[every], flags[every]
+        step = np.cumsum(length) - length
         self.table = Table(
-            chunk=np.broadcast_to(np.int64(0), (count,)),
-            observation=step + np.arange(count),
+            chunk=np.broadcast_to(np.int64(0), (len(length),)),
+            observation=step + np.arange(len(length)),
             step=step,
             length=length,
-            terminated=(flags_of & TERMINATED) > 0,
-            truncated=(flags_of & TRUNCATED) > 0,
+            terminated=(flags & TERMINATED) > 0,
+            truncated=(flags & TRUNCATED) > 0,
             infos=infos,  # type: ignore[arg-type]
             episode_data=data,  # type: ignore[arg-type]
         )
         self._chunks = self._make_chunks()
+
+    def _read_pieces(self) -> tuple[np.ndarray, ...]:
+        """Read the index: of each piece its episode, steps, flags and segment, `[P]`; and where its texts are."""
+        segments = self.manifest.segments
+        counts = [segment.pieces for segment in segments]
+        episode, steps = (np.empty(sum(counts), np.int64) for _ in range(2))
+        flags, sizes = np.empty(sum(counts), np.uint8), None
+        last = 0
+        for about, count in zip(segments, counts):
+            pieces = self._read_checked(about, "index")
+            check_index(self.manifest, about, pieces)
+            rows = slice(last, last + count)
+            episode[rows], steps[rows], flags[rows] = pieces[:, 0], pieces[:, 1], pieces[:, 2]
+            if sizes is None and pieces[:, 3:].any():
+                sizes = np.zeros((2, sum(counts)), np.int64)
+            if sizes is not None:
+                sizes[:, rows] = pieces[:, 3:].T
+            last += count
+        segment = np.repeat(np.arange(len(segments), dtype=np.int32), counts)
+        self._texts = None if sizes is None else [(_offsets(size, segment), size) for size in sizes]
+        return episode, steps, flags, segment
 
     def _make_chunks(self) -> tuple[Chunk, ...]:
         structure = self.manifest.structure
@@ -208,8 +239,9 @@ class Opened:
 
     def _read_texts(self, episode: int, which: int) -> list[tuple[Any, int]]:
         """Read one of the two texts of each piece of an episode, None where it has none, and the piece's steps."""
-        order, segments, first, steps = self._pieces
         assert self._texts is not None
+        assert self._pieces is not None
+        order, segments, first, steps = self._pieces
         start, size = self._texts[which]
         name, found = manifest.TEXTS[which].name, []
         for piece in range(int(first[episode]), int(first[episode + 1])):
@@ -256,10 +288,24 @@ def _check_sum(sizes: np.ndarray, total: int) -> np.ndarray:
 
 def _offsets(counts: np.ndarray, segment: np.ndarray) -> np.ndarray:
     """Count what is before each piece in its own segment."""
-    before = np.cumsum(counts) - counts
-    first = np.searchsorted(segment, np.arange(int(segment[-1]) + 1 if len(segment) else 0))
-    first = np.minimum(first, max(len(counts) - 1, 0))
-    return before - before[first][segment] if len(counts) else before
+    before = np.cumsum(counts)
+    before -= counts
+    if len(counts):
+        first = np.searchsorted(segment, np.arange(int(segment[-1]) + 1))
+        before -= before[first[segment]]
+    return before
+
+
+def _observation_rows(first: np.ndarray, steps: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """Count the rows of observations of each piece: one more than its steps in the last one of an episode with any."""
+    if len(first) == len(steps):
+        return steps + (steps > 0)
+    used = np.flatnonzero(steps)
+    last = np.zeros(len(first), np.int64)
+    last[np.searchsorted(first, used, side="right") - 1] = used  # the last piece with steps wins
+    rows = steps.copy()
+    rows[last[length > 0]] += 1
+    return rows
 
 
 def _check_ends(first: np.ndarray, steps: np.ndarray, flags: np.ndarray) -> None:
