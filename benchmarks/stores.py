@@ -65,6 +65,8 @@ def _write(folder: pathlib.Path, count: int, rounds: int) -> Result:
         for i, episode in enumerate(_episodes(count)):
             frames[i * (EPISODE + 1) : (i + 1) * (EPISODE + 1)] = episode.observations
             writer.append(episode)
+    np.save(folder / "actions.npy", np.concatenate([episode.actions for episode in _episodes(count)]))
+    np.save(folder / "rewards.npy", np.concatenate([episode.rewards for episode in _episodes(count)]))
     del frames
     some = list(_episodes(min(count, 30)))
     number = iter(range(10**6))
@@ -111,8 +113,10 @@ def _read(folder: pathlib.Path, dataset: Dataset, frames: np.ndarray, rounds: in
         at = i % EPISODE
         return row(i)[:, None] - np.minimum(np.arange(3, -1, -1), at[:, None])
 
-    numpy = lambda i: (np.take(frames, row(i), axis=0), np.take(frames, row(i) + 1, axis=0))  # noqa: E731
-    stacks = lambda i: (np.take(frames, stack(i), axis=0), np.take(frames, stack(i) + 1, axis=0))  # noqa: E731
+    others = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("actions", "rewards")]
+    take = lambda x, i: np.take(x, i, axis=0)  # noqa: E731
+    both = lambda i, at: (take(frames, i), take(frames, i + 1), *(take(x, at) for x in others))  # noqa: E731
+    numpy, stacks = (lambda i: both(row(i), i)), (lambda i: both(stack(i), i))
     rows: dict[str, Any] = {"jaxreplay": repeat(lambda i: dataset[i]), "NumPy": repeat(numpy)}
     stacked: dict[str, Any] = {"jaxreplay": repeat(viewed.read), "NumPy": repeat(stacks)}
     if importlib.util.find_spec("h5py"):

@@ -133,7 +133,7 @@ def _view_jobs(viewed: Viewed, key: jax.Array, batch_size: int, epochs: int, dro
 
     def finish(rows: np.ndarray, make: Callable[[list[np.ndarray]], Any], values: list[np.ndarray]) -> Batch:
         data, mask = make(values)
-        return Batch(data, mask, jax.device_put(rows.astype(np.int32)))
+        return Batch(*jax.device_put((data, mask, rows.astype(np.int32))))
 
     for epoch in range(epochs):
         order_key, view_key = jax.random.split(jax.random.fold_in(key, epoch))

@@ -64,6 +64,7 @@ class Viewed:
         self.sizes = Sizes(store.num_episodes, self.num_slots)
         self.layout, self.plan = layout, plan(view, layout, self.num_slots)
         self.columns = _columns_of(layout)
+        self.made_of: tuple[Any, list[int | None]] | None = None  # how the batch is built, once that is known
         _find(self._span(np.zeros(1, np.int64), self._bits(None, 1)), self.view, self.layout, self.sizes)
 
     def _bits(self, key: Any, count: int) -> Any:
@@ -159,10 +160,16 @@ class Viewed:
             value = value[:, chosen[0] : chosen[0] + len(chosen)] if whole else value[:, list(chosen)]
             leaves[take.leaf] = arrange(value, source.stack, source.axis, source.single)
         step = narrow_tree(jax.tree.unflatten(self.layout.treedef, leaves), self.narrow)
-        return _batch(step, span, self.view), span.valid
+        if self.made_of is None:
+            self.made_of = _trace_batch(self.view, step, span)
+        treedef, made_of = self.made_of
+        computed = tuple(i for i, at in enumerate(made_of) if at is None)
+        own = iter(_compute(step, span, self.view, computed) if computed else ())
+        given = jax.tree.leaves(step)
+        return jax.tree.unflatten(treedef, [next(own) if at is None else given[at] for at in made_of]), span.valid
 
     def read(self, steps: np.ndarray, key: Any = None) -> tuple[PyTree, Any]:
-        """Read steps `[B]`, -1 for none: the view's batch and its mask."""
+        """Read steps `[B]`, -1 for none: the view's batch and its mask; NumPy arrays where nothing is computed."""
         reads, make = self.reads(steps, key)
         return make([read_column(*each) for each in reads])
 
@@ -206,6 +213,14 @@ def _find(span: Span, view: View, layout: Layout, sizes: Sizes) -> tuple[Span, l
     return span, [find_places(rings, span, one.places)[0] for one in of_view.gathers]
 
 
-@functools.partial(jax.jit, static_argnames="view")
-def _batch(step: PyTree, span: Span, view: View) -> PyTree:
-    return view.batch(step, span)
+def _trace_batch(view: View, step: PyTree, span: Span) -> tuple[Any, list[int | None]]:
+    """Say how the batch is built, and which leaf of what was read each of its leaves is, None if it is computed."""
+    program, batch = jax.make_jaxpr(view.batch, return_shape=True)(step, span)
+    came = {id(x): i for i, x in enumerate(program.jaxpr.invars[: len(jax.tree.leaves(step))])}
+    return jax.tree.structure(batch), [came.get(id(x)) for x in program.jaxpr.outvars]
+
+
+@functools.partial(jax.jit, static_argnames=("view", "computed"))
+def _compute(step: PyTree, span: Span, view: View, computed: tuple[int, ...]) -> list[jax.Array]:
+    leaves = jax.tree.leaves(view.batch(step, span))
+    return [leaves[i] for i in computed]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -14,7 +13,6 @@ from jaxreplay.storage import mapping
 from jaxreplay.storage.manifest import Kind
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class Runs:
     """Where rows lie that are numbered episode by episode: in runs of consecutive rows of one segment.
 
@@ -22,17 +20,31 @@ class Runs:
     segment of the manifest it is in, and where there.
     """
 
-    first: np.ndarray
-    segment: np.ndarray
-    start: np.ndarray
+    def __init__(self, first: np.ndarray, segment: np.ndarray, start: np.ndarray) -> None:
+        self.first, self.segment, self.start = first, segment, start
+        self.before = start - first[:-1]
+        self.last: tuple[Any, ...] = (None,)
 
     def __len__(self) -> int:
         return int(self.first[-1])
 
     def find(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Say in which segment each row is, and where there."""
-        run = np.searchsorted(self.first, rows, side="right") - 1
-        return self.segment[run], self.start[run] + (rows - self.first[run])
+        """Say in which segment each row is, and where there. Raises IndexError for what is no row.
+
+        Columns of one kind are asked for the same rows one after the other, so the last answer is kept.
+        """
+        asked, *answer = self.last
+        if asked is not rows:
+            if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
+                raise IndexError(f"a row is out of range, there are {len(self)}")
+            run = np.searchsorted(self.first, rows, side="right") - 1
+            answer = [self.segment[run], self.before[run] + rows]
+            self.last = (rows, *answer)
+        return answer[0], answer[1]
+
+    def fit(self, lengths: np.ndarray) -> bool:
+        """Tell whether no run goes beyond the rows that its segment has."""
+        return bool((self.start + np.diff(self.first) <= lengths[self.segment]).all())
 
 
 def make_runs(segment: np.ndarray, start: np.ndarray, length: np.ndarray) -> Runs:
@@ -89,22 +101,23 @@ class Column:
         rows = np.asarray(rows)
         if rows.dtype == np.bool_:
             rows = np.flatnonzero(rows)
-        flat = rows.reshape(-1).astype(np.int64, copy=False)
-        if flat.size and not 0 <= flat.min() <= flat.max() < len(self):
-            raise IndexError(f"{self.kind.name}: a row is out of range, there are {len(self)}")
+        flat = rows if rows.ndim == 1 and rows.dtype == np.int64 else rows.reshape(-1).astype(np.int64)
         return self._gather(flat).reshape(*rows.shape, *self.kind.shape)
 
     def _gather(self, rows: np.ndarray) -> np.ndarray:
         if not rows.size:
             return np.empty((0, *self.kind.shape), self.dtype)
         segment, row = self.runs.find(rows)
+        if self._joined is not None:
+            return self._joined.gather(segment, row, checked=True)
         least = int(segment.min())
         if least == segment.max():
             return self.opened.read(self.kind, least, row)
         if self.kind.stored == "npy":
-            if self._joined is not None or self.opened.may_join:
-                self._joined = self._joined or self._join(range(len(self.opened.manifest.segments)))
-                return self._joined.gather(segment, row)
+            if self.opened.may_join:
+                joined = self._join(range(len(self.opened.manifest.segments)))
+                if self.runs.fit(joined.lengths):
+                    self._joined = joined
             used, which = np.unique(segment, return_inverse=True)
             return self._join(used.tolist()).gather(which, row)
         out = np.empty((len(rows), *self.kind.shape), self.dtype)

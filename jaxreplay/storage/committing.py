@@ -95,7 +95,7 @@ class Committing:
             count, size, steps, most = 0, 0, 0, self.most_steps(0)
             for each in self.waiting:
                 size, steps = size + each.num_bytes, steps + each.num_steps
-                if count and (size > TOGETHER_BYTES or steps > most):
+                if count and (size > min(TOGETHER_BYTES, self.segment_bytes) or steps > most):
                     break
                 count += 1
             self._write(join(self.waiting[:count]), structure, next_episode)

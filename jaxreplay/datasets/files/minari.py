@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -35,13 +36,18 @@ def _data_folder(path: pathlib.Path) -> pathlib.Path | None:
 
 def read(path: pathlib.Path) -> tuple[Store, Report]:
     """Read a folder of a data set, or its main file, with Minari; see `jaxreplay.convert.from_minari`."""
+    return make_store(read_episodes(open_folder(path))), Report()
+
+
+def open_folder(path: pathlib.Path) -> Any:
+    """Open a folder of a data set, or its main file, as a `MinariDataset`."""
     folder = _data_folder(path if path.is_dir() else path.parent)
     assert folder is not None
     minari = need("minari", "Minari", "minari", f"{path}: reading it")
     if path.is_dir():
         inside.check_entry(folder, path)
     check_inside(folder)
-    return make_store(read_episodes(minari.MinariDataset(str(folder)))), Report()
+    return minari.MinariDataset(str(folder))
 
 
 def check_inside(folder: pathlib.Path) -> None:
@@ -54,16 +60,19 @@ def check_inside(folder: pathlib.Path) -> None:
 
 
 def read_episodes(dataset: Any, reward_dtype: Any = None) -> list[Trajectory]:
-    """Read all episodes; see `jaxreplay.convert.from_minari`. Raises ValueError naming the episode that cannot be."""
+    """Read all episodes, as `iterate_episodes` gives them."""
+    return list(iterate_episodes(dataset, reward_dtype))
+
+
+def iterate_episodes(dataset: Any, reward_dtype: Any = None) -> Iterator[Trajectory]:
+    """Read episodes one by one, see `jaxreplay.convert.from_minari`; ValueError names the one that cannot be."""
     indices = [int(i) for i in dataset.episode_indices]
     found = dataset.storage.get_episode_metadata(indices)
-    episodes = []
     for episode, attributes in zip(dataset.iterate_episodes(), found, strict=True):
         try:
-            episodes.append(_trajectory(episode, attributes, reward_dtype))
+            yield _trajectory(episode, attributes, reward_dtype)
         except (ValueError, TypeError) as error:
             raise type(error)(f"from_minari: episode {episode.id}: {error}") from error
-    return episodes
 
 
 def _trajectory(episode: Any, attributes: dict[str, Any], reward_dtype: Any) -> Trajectory:
