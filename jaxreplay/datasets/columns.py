@@ -33,17 +33,27 @@ def gather(store: Store, rows: np.ndarray) -> Transition:
     episode, at = place(store, rows)
     last = at == table.length[episode] - 1
     chunk, step, observation = table.chunk[episode], table.step[episode] + at, table.observation[episode] + at
+    after = observation + 1
     read = _reader(store, chunk)
     extras = read("extras", step)
+    own, following = _read_pairs(store, observation) or (read("observations", index) for index in (observation, after))
     return Transition(
-        observation=read("observations", observation),
+        observation=own,
         action=read("actions", step),
         reward=read("rewards", step),
         terminated=table.terminated[episode] & last,
         truncated=table.truncated[episode] & last,
-        next_observation=read("observations", observation + 1),
+        next_observation=following,
         extras={} if extras is None else extras,
     )
+
+
+def _read_pairs(store: Store, index: np.ndarray) -> list[PyTree] | None:
+    """Read observations and the ones after them at once, where the columns can."""
+    leaves, treedef = jax.tree.flatten(store.chunks[0].observations)
+    if len(store.chunks) > 1 or not all(hasattr(leaf, "take_pairs") for leaf in leaves):
+        return None
+    return [jax.tree.unflatten(treedef, each) for each in zip(*(leaf.take_pairs(index) for leaf in leaves))]
 
 
 def place(store: Store, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

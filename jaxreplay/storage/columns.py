@@ -104,20 +104,30 @@ class Column:
         flat = rows if rows.ndim == 1 and rows.dtype == np.int64 else rows.reshape(-1).astype(np.int64)
         return self._gather(flat).reshape(*rows.shape, *self.kind.shape)
 
+    def take_pairs(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Read rows `[B]` int64 and the ones after them, which mostly lie beside them: at once, where that is so."""
+        if self._joined is not None and self.kind.row_bytes and len(rows):
+            run = np.searchsorted(self.runs.first, rows, side="right") - 1
+            inside = rows.min() >= 0 and rows.max() < len(self) and (rows + 1 < self.runs.first[run + 1]).all()
+            if inside:
+                pairs = self._joined.gather_pairs(self.runs.segment[run], self.runs.before[run] + rows)
+                return pairs[:, 0], pairs[:, 1]
+        return self.take(rows), self.take(rows + 1)
+
     def _gather(self, rows: np.ndarray) -> np.ndarray:
         if not rows.size:
             return np.empty((0, *self.kind.shape), self.dtype)
         segment, row = self.runs.find(rows)
+        if self._joined is None and self.kind.stored == "npy" and self.opened.may_join:
+            joined = self._join(range(len(self.opened.manifest.segments)))
+            if self.runs.fit(joined.lengths):
+                self._joined = joined
         if self._joined is not None:
             return self._joined.gather(segment, row, checked=True)
         least = int(segment.min())
         if least == segment.max():
             return self.opened.read(self.kind, least, row)
         if self.kind.stored == "npy":
-            if self.opened.may_join:
-                joined = self._join(range(len(self.opened.manifest.segments)))
-                if self.runs.fit(joined.lengths):
-                    self._joined = joined
             used, which = np.unique(segment, return_inverse=True)
             return self._join(used.tolist()).gather(which, row)
         out = np.empty((len(rows), *self.kind.shape), self.dtype)

@@ -86,7 +86,9 @@ class Joined:
         self.begins = begins - begins.min()
         if self.row_bytes:
             count = int((self.begins + self.lengths * self.row_bytes).max()) - self.row_bytes + 1
-            self.every = np.asarray(_Bytes(int(begins.min()), max(count, 0), self.row_bytes))
+            lowest, size = int(begins.min()), self.row_bytes
+            self.every = np.asarray(_Bytes(lowest, max(count, 0), size))
+            self.pairs = np.asarray(_Bytes(lowest, max(count - size, 0), 2 * size))
 
     def gather(self, which: np.ndarray, row: np.ndarray, checked: bool = False) -> np.ndarray:
         """Read rows `[B]`: row `row[i]` of array `which[i]`. Raises IndexError for rows that an array does not have.
@@ -98,6 +100,11 @@ class Joined:
         if not self.row_bytes or not len(row):
             return np.empty((len(row), *self.shape), self.dtype)
         return self.every[self.begins[which] + row * self.row_bytes].view(self.dtype).reshape(len(row), *self.shape)
+
+    def gather_pairs(self, which: np.ndarray, row: np.ndarray) -> np.ndarray:
+        """Read rows and those after them, `[B, 2, ...]`, as `gather` does where it is known that all are there."""
+        pairs = self.pairs[self.begins[which] + row * self.row_bytes]
+        return pairs.view(self.dtype).reshape(len(row), 2, *self.shape)
 
 
 class _Bytes:
