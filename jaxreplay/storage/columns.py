@@ -119,9 +119,12 @@ class Column:
             return np.empty((0, *self.kind.shape), self.dtype)
         segment, row = self.runs.find(rows)
         if self._joined is None and self.kind.stored == "npy" and self.opened.may_join:
-            joined = self._join(range(len(self.opened.manifest.segments)))
-            if self.runs.fit(joined.lengths):
-                self._joined = joined
+            try:
+                joined = self._join(range(len(self.opened.manifest.segments)))
+                if self.runs.fit(joined.lengths):
+                    self._joined = joined
+            except ValueError:  # a file is gone; what is in others can be read
+                self.opened.may_join = False
         if self._joined is not None:
             return self._joined.gather(segment, row, checked=True)
         least = int(segment.min())
