@@ -291,11 +291,11 @@ class Dataset:
         """Go through all steps, in an order that the key decides for each epoch, as `Batch`es on the device.
 
         Without a view the data are `Transition`s, read on the host, with `prefetch` batches made ahead by a thread and
-        sent to the device: the data set may be larger than the device. With a view, the steps are those that the view
-        can start from; the same holds for a store, and of a data set in memory all is brought there, as by `to_buffer`
-        (of a store too for sequences that run on over ends, and views of episode data). The last batch of an epoch is
+        sent to the device: the data set may be larger than the device. With a view, the steps are those that it can
+        start from. Of a store they are read so too; a data set in memory is brought to the device whole, as by
+        `to_buffer`, and a store for sequences across ends and views of episode data. The last batch of an epoch is
         filled up with zeros, `mask` False; or left out, with `drop_remainder`. narrow: as in `to_buffer`.
-        workers: threads that read, or with `processes` spawned processes, for a store; the batches are the same.
+        workers: threads that read, or with `processes` spawned processes, of a store; the batches are the same.
         """
         options = key, batch_size, view, epochs, drop_remainder, prefetch, narrow, workers, processes
         return batches.make_batches(self._store, *options)

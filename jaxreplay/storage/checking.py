@@ -16,8 +16,9 @@ from jaxreplay.datasets.files.opening import naming
 from jaxreplay.datasets.workers import progress_bar
 from jaxreplay.storage import compressed, manifest, npy
 from jaxreplay.storage.committing import lock_store, remove_uncommitted, uncommitted
+from jaxreplay.storage.index import check_index
 from jaxreplay.storage.manifest import FILE, LOCK, Kind, Manifest, Part, Segment
-from jaxreplay.storage.opening import Opened, check_index, open_store
+from jaxreplay.storage.opening import Opened, open_store
 
 PIECE = 2**22
 

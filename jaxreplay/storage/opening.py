@@ -19,6 +19,7 @@ from jaxreplay.datasets.store import Chunk, Store, Table
 from jaxreplay.datasets.trajectory import PARTS, check_infos
 from jaxreplay.storage import compressed, manifest, mapping, npy
 from jaxreplay.storage.columns import Column, Texts, make_runs, nothing
+from jaxreplay.storage.index import check_ends, check_index, check_sum, observation_rows, offsets
 from jaxreplay.storage.manifest import FILE, TERMINATED, TRUNCATED, Kind, Manifest, Segment
 
 
@@ -110,7 +111,7 @@ class Opened:
             sizes = self._read_checked(self.manifest.segments[segment], name)
             total = self.manifest.segments[segment].files[kind.name].rows
             with naming(self.path(self.manifest.segments[segment], name)):
-                found = self._compressed[kind.name, segment] = _check_sum(sizes, total)
+                found = self._compressed[kind.name, segment] = check_sum(sizes, total)
         return found
 
     def _check_files(self) -> None:
@@ -164,13 +165,13 @@ class Opened:
         whole = len(first) == len(steps)  # each episode is one piece
         length = steps if whole or not len(first) else np.add.reduceat(steps, first)
         if not whole:
-            _check_ends(first, steps, flags)
+            check_ends(first, steps, flags)
             flags = np.bitwise_or.reduceat(flags, first)
         held = np.flatnonzero(length)
         every = slice(None) if len(held) == len(length) else held
-        self._step_runs = make_runs(segment, _offsets(found[1], found[3])[order], steps)
-        starts = _offsets(found[1] + (found[1] > 0), found[3])[order]
-        self._observation_runs = make_runs(segment, starts, _observation_rows(first, steps, length))
+        self._step_runs = make_runs(segment, offsets(found[1], found[3])[order], steps)
+        starts = offsets(found[1] + (found[1] > 0), found[3])[order]
+        self._observation_runs = make_runs(segment, starts, observation_rows(first, steps, length))
         del starts, found
         self._pieces = (order, segment, np.append(first, len(steps)), steps) if self._texts else None
         infos, data = (
@@ -210,7 +211,7 @@ class Opened:
                 sizes[:, rows] = pieces[:, 3:].T
             last += count
         segment = np.repeat(np.arange(len(segments), dtype=np.int32), counts)
-        self._texts = None if sizes is None else [(_offsets(size, segment), size) for size in sizes]
+        self._texts = None if sizes is None else [(offsets(size, segment), size) for size in sizes]
         return episode, steps, flags, segment
 
     def _make_chunks(self) -> tuple[Chunk, ...]:
@@ -254,65 +255,3 @@ class Opened:
                     value = values.build(json.loads(text), values.read_leaf)
             found.append((value, int(steps[piece])))
         return found
-
-
-def check_index(found: Manifest, segment: Segment, pieces: np.ndarray) -> None:
-    """Raise ValueError unless the pieces of a segment are just what its files have."""
-    episode, steps, flags, *texts = pieces.T
-    if (pieces < 0).any() or (flags > TERMINATED + TRUNCATED).any() or (episode >= found.next_episode).any():
-        raise ValueError(f"{segment.file('index')}: it has a piece that is none")
-    total = _total(steps)
-    if total != segment.steps:
-        raise ValueError(f"{segment.file('index')}: its pieces have {total} steps, the manifest {segment.steps}")
-    for name, sizes in zip(("infos", "episode_data"), texts):
-        if _total(sizes) != segment.files[name].rows:
-            raise ValueError(f"{segment.file(name)}: it has other bytes than the index says")
-    rows = total + int(np.count_nonzero(steps))
-    for kind in found.kinds.values():
-        name = kind.name if kind.stored == "npy" else kind.name + manifest.SIZES
-        expected = rows if kind.of_observations else total
-        if segment.files[name].rows != expected:
-            raise ValueError(f"{segment.file(name)}: expected {expected} rows, got {segment.files[name].rows}")
-
-
-def _total(counts: np.ndarray) -> int:
-    """Add up counts that are not negative, or say -1 where they are more than any file holds."""
-    return -1 if float(counts.sum(dtype=np.float64)) > manifest.MOST else int(counts.sum())
-
-
-def _check_sum(sizes: np.ndarray, total: int) -> np.ndarray:
-    if (sizes < 0).any() or _total(sizes) != total:
-        raise ValueError("the sizes of its rows do not add up to the bytes that there are")
-    return np.cumsum(sizes)
-
-
-def _offsets(counts: np.ndarray, segment: np.ndarray) -> np.ndarray:
-    """Count what is before each piece in its own segment."""
-    before = np.cumsum(counts)
-    before -= counts
-    if len(counts):
-        first = np.searchsorted(segment, np.arange(int(segment[-1]) + 1))
-        before -= before[first[segment]]
-    return before
-
-
-def _observation_rows(first: np.ndarray, steps: np.ndarray, length: np.ndarray) -> np.ndarray:
-    """Count the rows of observations of each piece: one more than its steps in the last one of an episode with any."""
-    if len(first) == len(steps):
-        return steps + (steps > 0)
-    used = np.flatnonzero(steps)
-    last = np.zeros(len(first), np.int64)
-    last[np.searchsorted(first, used, side="right") - 1] = used  # the last piece with steps wins
-    rows = steps.copy()
-    rows[last[length > 0]] += 1
-    return rows
-
-
-def _check_ends(first: np.ndarray, steps: np.ndarray, flags: np.ndarray) -> None:
-    """Raise ValueError where an episode goes on after a piece that ended it."""
-    if not len(first):
-        return
-    ended = np.cumsum(flags > 0) - (flags > 0)  # how many pieces before each ended an episode
-    begins = np.repeat(ended[first], np.diff(np.append(first, len(steps))))
-    if ((steps > 0) & (ended > begins)).any():
-        raise ValueError("an episode goes on after its end")
