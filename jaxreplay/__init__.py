@@ -11,6 +11,7 @@ from jaxreplay.buffer import append, clear, create, extend, put, remove
 from jaxreplay.closing import end_episodes
 from jaxreplay.in_place import check_in_place
 from jaxreplay.inspection import can_sample, capacity, newest, nth, rows, size, stats
+from jaxreplay.processes import local_step
 from jaxreplay.resizing import resize
 from jaxreplay.sampling import epoch, pop, sample, take
 from jaxreplay.sources.concat import concat
@@ -52,6 +53,7 @@ __all__ = [
     "example_transition",
     "extend",
     "importance_weights",
+    "local_step",
     "mixture",
     "newest",
     "nth",

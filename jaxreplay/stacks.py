@@ -134,6 +134,18 @@ def nearest(count: int, of: int) -> str:
     return f"{below} or {above}" if below else str(above)
 
 
+def lay_envs(buffer: Buffer, tree: PyTree) -> PyTree:
+    """Lay arrays `[E, ...]` in a program as a buffer's envs lie, so that each device computes for its own."""
+    if not is_sharded(buffer):
+        return tree
+    assert buffer.stack is not None
+    assert buffer.stack.sharding is not None
+    sharding = buffer.stack.sharding
+    to = NamedSharding(sharding.mesh, PartitionSpec(sharding.spec[0]))
+    lay = jax.sharding.reshard if AxisType.Explicit in sharding.mesh.axis_types else lax.with_sharding_constraint
+    return jax.tree.map(lambda x: lay(x, to), tree)
+
+
 def refuse_stack(what: str, whole: PyTree, way_out: str) -> None:
     """Raise TypeError for what only a single buffer can do."""
     for buffer in _buffers(whole):

@@ -7,14 +7,16 @@ from typing import Any
 
 import gymnasium
 import jax
-import jax.numpy as jnp
 import numpy as np
 from gymnasium.vector import VectorEnv
 
 from jaxreplay._core import trees
+from jaxreplay._core.clock import Clock
 from jaxreplay._episodes import episodes
 from jaxreplay.datasets.workers import progress_bar
+from jaxreplay.processes import own_part
 from jaxreplay.record.transitions.wrapper import RecordTransitions, autoreset_of
+from jaxreplay.state import Buffer
 from jaxreplay.storage.writer import Writer
 from jaxreplay.views import View, init_frames, push_frames
 
@@ -148,7 +150,7 @@ def collect_episodes(
         start, kept = recorder.standing, recording.buffer
         if isinstance(kept, Writer) and kept.max_steps is not None:
             raise ValueError("buffer: a writer with max_steps may drop episodes of the sample; give one without")
-        time = None if isinstance(kept, Writer) else int(kept.rings.clock.time)
+        began: Any = None if isinstance(kept, Writer) else _clock_of_envs(own_part(kept)).time
         del kept
         begun, counted = min(goal, by_env.size), np.arange(by_env.size) < goal
         recorder.record_only(counted.reshape(recorder.lead))
@@ -167,10 +169,18 @@ def collect_episodes(
     num_steps = done.num_steps - start.num_steps
     if isinstance(buffer, Writer):
         return buffer, CollectReport(goal, num_steps, tuple(by_env.tolist()), left_out, goal)
-    found, clock = episodes(buffer), buffer.rings.clock
-    age = (clock.time - found.start).astype(jnp.int32)  # times may overflow; distances do not
-    whole = found.mask & found.ended & (age <= clock.held) & (age <= clock.time - time)
+    part = own_part(buffer)
+    found, clock = jax.device_get(episodes(part)), _clock_of_envs(part)
+    age = clock.time - found.start  # times may overflow; distances do not
+    whole = found.mask & found.ended & (age <= clock.held) & (age <= clock.time - began)
     return buffer, CollectReport(goal, num_steps, tuple(by_env.tolist()), left_out, int(whole.sum()))
+
+
+def _clock_of_envs(buffer: Buffer) -> Clock:
+    """Read the clock of each env, `[E]`; `[1]` where all have one."""
+    clock = jax.tree.map(np.atleast_1d, jax.device_get(buffer.rings.clock))
+    each = 1 if buffer.stack is None else buffer.stack.num_envs
+    return jax.tree.map(lambda x: np.repeat(x, each), clock)
 
 
 def _find_recorder(env: Any, buffer: Any, leave_out: Sequence[str]) -> tuple[Any, RecordTransitions]:

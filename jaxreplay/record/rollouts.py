@@ -14,6 +14,7 @@ from flax import struct
 from jaxreplay._core import trees
 from jaxreplay.buffer import extend
 from jaxreplay.closing import end_episodes
+from jaxreplay.stacks import lay_envs
 from jaxreplay.state import Buffer, check_buffer
 from jaxreplay.types import PyTree, Transition
 from jaxreplay.views import Frames, View, init_frames, push_frames
@@ -74,7 +75,7 @@ def rollout(
     if not isinstance(step := buffer.rings.layout.one_step(), Transition):
         raise ValueError(f"buffer: expected one of Transition steps, got {type(step).__name__}")
     trees.check_key(key)
-    num_steps, num_envs = trees.check_count("num_steps", num_steps), buffer.rings.num_envs
+    num_steps, num_envs = trees.check_count("num_steps", num_steps), buffer.num_envs
     if num_steps % num_envs:
         below, above = num_steps // num_envs * num_envs, -(-num_steps // num_envs) * num_envs
         raise ValueError(
@@ -114,9 +115,9 @@ def _rollout(
 ) -> tuple[Buffer, RolloutState]:
     is_static = lambda x: isinstance(x, _Static)  # noqa: E731
     act = jax.tree.map(lambda x: x.value if is_static(x) else x, policy, is_leaf=is_static)
-    functional, lead = _as_functional(env, params), () if buffer.single else (buffer.rings.num_envs,)
+    functional, lead = _as_functional(env, params), () if buffer.single else (buffer.num_envs,)
     over = (lambda f: f) if buffer.single else jax.vmap
-    keys_of = lambda key: jax.random.split(key, lead) if lead else key  # noqa: E731
+    keys_of = lambda key: lay_envs(buffer, jax.random.split(key, lead)) if lead else key  # noqa: E731
     reset_key, key = jax.random.split(key)
     example = buffer.rings.layout.one_step()
 
@@ -131,7 +132,8 @@ def _rollout(
         buffer = end_episodes(buffer)
         env_state, observation = over(functional.reset)(keys_of(reset_key))
         begun = None if frames is None else init_frames(frames, example.observation, lead[0] if lead else None)
-        state = show(RolloutState(env_state, observation, jnp.zeros(lead, jnp.int32)), begun)
+        begun, elapsed = lay_envs(buffer, (begun, jnp.zeros(lead, jnp.int32)))
+        state = show(RolloutState(env_state, observation, elapsed), begun)
 
     def one(step_key: jax.Array, again_key: jax.Array, state: RolloutState, action: PyTree) -> Any:
         """Step one env, and begin the next episode where this one ended."""
@@ -153,10 +155,11 @@ def _rollout(
     def body(state: RolloutState, key: jax.Array) -> tuple[RolloutState, Transition]:
         act_key, step_key, again_key = jax.random.split(key, 3)
         action = act(state.observation if state.frames is None else state.frames.stacked, act_key)
+        action, state = lay_envs(buffer, (action, state))
         after, steps = over(one)(keys_of(step_key), keys_of(again_key), state.replace(frames=None), action)
         return show(after, state.frames), steps
 
-    state, steps = jax.lax.scan(body, state, jax.random.split(key, length))
+    state, steps = jax.lax.scan(body, lay_envs(buffer, state), jax.random.split(key, length))
     return extend(buffer, steps), state
 
 

@@ -112,7 +112,7 @@ def assert_recorded(buffer: replay.Buffer, logs: Any, done: Drive) -> None:
 
 
 def assert_episodes(buffer: replay.Buffer, logs: Any, expected: dict[Any, Step]) -> None:
-    found = replay.episodes(buffer)
+    found = jax.device_get(replay.episodes(buffer))
     if found.mask.ndim == 1:
         found = jax.tree.map(lambda x: x[:, None], found)
     for env, log in enumerate(logs):

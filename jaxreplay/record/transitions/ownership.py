@@ -23,26 +23,37 @@ from jaxreplay._core.rings import Rings
 from jaxreplay._episodes import set_episode_data
 from jaxreplay.buffer import extend
 from jaxreplay.closing import end_episodes
+from jaxreplay.inspection import stats
+from jaxreplay.processes import over_mesh, own_part, whole_of
+from jaxreplay.stacks import BUFFER, is_sharded, on_parts
 from jaxreplay.state import Buffer, check_buffer
-from jaxreplay.types import PyTree
+from jaxreplay.types import PyTree, Rows
 
 WARN_BYTES = 2**31  # copied in all before the user is told
 
 
 def _set_data(buffer: Buffer, env: jax.Array, behind: jax.Array, data: PyTree) -> Buffer:
     """Set data of the episodes that are `behind` `[B]` before the newest of their `env` `[B]` (-1: of none)."""
+    if buffer.stack is not None:
+        one = lambda part, of, behind, data: _set_data(part, of.env, behind, data)  # noqa: E731
+        return on_parts(one, buffer, (Rows(env, env), behind, data), (None,) * 3, BUFFER, each=True)
     number = buffer.rings.envs.number[jnp.maximum(env, 0)] - behind
     number += jnp.where(number < 0, number_limit(buffer.rings.num_records), 0)
     return set_episode_data(buffer, env, data, number)
 
 
 EXTEND, CLOSE, SET_DATA = (jax.jit(write, donate_argnums=0) for write in (extend, end_episodes, _set_data))
+ENVS_AXIS: dict[Any, int] = {EXTEND: 1, CLOSE: 0}  # of their arguments; those of SET_DATA have none
 
 
 @jax.jit
 def _still_open(new: Any, new_time: jax.Array, old: Any, old_time: jax.Array) -> jax.Array:
-    """Tell which open episodes of a buffer are those that another had, and not of another stream; `[E]` bool."""
-    return new.open & old.open & (new.number == old.number) & (new.start == old.start) & (new_time == old_time)
+    """Tell which open episodes of a buffer are those that another had, and not of another stream; `[E]` bool.
+
+    Of stacks of buffers everything has an axis more, of the buffers.
+    """
+    same_time = jnp.expand_dims(new_time == old_time, -1)
+    return new.open & old.open & (new.number == old.number) & (new.start == old.start) & same_time
 
 
 @jax.jit
@@ -56,6 +67,8 @@ def count_lost(stored: Rings) -> jax.Array:
 
 
 class Keeper:
+    """Keeps a buffer. Of one over the devices of several processes each writes its part, when it likes."""
+
     def __init__(self, buffer: Buffer) -> None:
         self._own, self._copied, self._losing = _anew(buffer), 0, False
 
@@ -67,10 +80,11 @@ class Keeper:
         stored = self._own.rings
         if stored.num_records >= stored.num_slots:  # an episode has at least a row
             return
-        lost, before = int(count_lost(stored)), self._losing
+        part, before = own_part(self._own), self._losing
+        lost = int(count_lost(part.rings) if part.stack is None else stats(part).lost)
         self._losing = lost > 0
         if lost and not before:
-            most = stored.num_slots * stored.num_envs
+            most = stored.num_slots * self._own.num_envs
             warnings.warn(
                 f"{lost} recorded rows can no longer be read: the buffer keeps the records of {stored.num_records} "
                 "episodes an env, and so short ones came that it holds steps of more; create it with as many as come, "
@@ -81,18 +95,24 @@ class Keeper:
     def check(self, buffer: Any) -> None:
         check_buffer("buffer", buffer)
         ours, theirs = self._own.rings, buffer.rings
-        if (theirs.layout, theirs.num_envs, buffer.single) != (ours.layout, ours.num_envs, self._own.single):
+        sizes = (buffer.num_envs, buffer.single), (self._own.num_envs, self._own.single)
+        if theirs.layout != ours.layout or sizes[0] != sizes[1]:
             raise ValueError("buffer: expected one created with the same example and num_envs as that which was read")
+        if buffer.stack != self._own.stack:
+            raise ValueError(
+                "buffer: expected one created with the same num_buffers and sharding as that which was read"
+            )
         if (buffer.episode_data is None) != (self._own.episode_data is None):
             raise ValueError("buffer: expected one created with the same episode_data as that which was read")
 
     def adopt(self, buffer: Buffer) -> None:
         """Keep this buffer, which `check` let pass; its open episodes go on if the buffer kept so far has them too."""
-        ours, theirs = self._own.rings, buffer.rings
-        before = (ours.envs, ours.clock.time)
-        if not _is_donated(before):  # if it is, this one was made of it, in place
-            still = _still_open(theirs.envs, theirs.clock.time, *before)
-            buffer = buffer.replace(rings=theirs.replace(envs=theirs.envs.replace(open=still)))
+        if not _is_donated((self._own.rings.envs, self._own.rings.clock.time)):  # if it is, this one was made of it
+            ours, part = own_part(self._own).rings, own_part(buffer)
+            theirs = part.rings
+            still = _still_open(theirs.envs, theirs.clock.time, ours.envs, ours.clock.time)
+            part = part.replace(rings=theirs.replace(envs=theirs.envs.replace(open=still)))
+            buffer = whole_of(part, buffer)
         self._own = _anew(buffer)
 
     def extend(self, steps: PyTree, mask: Any) -> None:
@@ -114,16 +134,29 @@ class Keeper:
                 "the buffer that was handed out was donated to a jitted function, and is gone; give the recorder what "
                 "came of it, env.buffer = ..., before the next step"
             )
-        if _most_references(self._own) > ALONE:
-            before, self._copied = self._copied, self._copied + sum(leaf.nbytes for leaf in self._own.rings.arrays)
+        held, part = _most_references(self._own) > ALONE, own_part(self._own)
+        if held:
+            before, self._copied = self._copied, self._copied + sum(leaf.nbytes for leaf in part.rings.arrays)
             if before <= WARN_BYTES < self._copied:
                 warnings.warn(
                     f"{self._copied / 2**30:.1f} GiB were copied because a buffer read from `.buffer` was still held "
                     "when steps were written; drop it (`del buffer`), or write `replay.sample(env.buffer, ...)`",
                     stacklevel=2,
                 )
-            self._own = jax.tree.map(lambda leaf: leaf.copy(), self._own)
-        self._own = program(self._own, *arguments)
+        with _mesh_of(part) if part.stack != self._own.stack else contextlib.nullcontext():
+            if held:
+                part = jax.tree.map(lambda leaf: leaf.copy(), part)
+            if is_sharded(part) and program in ENVS_AXIS:
+                arguments = over_mesh(part, arguments, ENVS_AXIS[program])
+            self._own = whole_of(program(part, *arguments), self._own)
+
+
+def _mesh_of(part: Buffer) -> Any:
+    """Make the mesh of a process's part the current one, if another one is."""
+    assert part.stack is not None
+    assert part.stack.sharding is not None
+    mesh: Any = part.stack.sharding.mesh
+    return jax.set_mesh(mesh)
 
 
 def _anew(buffer: Buffer) -> Buffer:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxreplay.processes import envs_here, own_part
 from jaxreplay.record.transitions.disk import StoreKeeper
 from jaxreplay.record.transitions.ownership import Keeper, uninterrupted
 from jaxreplay.record.transitions.staging import Staging
@@ -70,7 +71,8 @@ class Recorder:
         self.num_slots = buffer.rings.num_slots
         self.staging = Staging(buffer, self.lead, block, leave_out)
         self.every = np.ones(self.lead, np.bool_)
-        running, totals = np.array(buffer.rings.envs.open).reshape(self.lead), begin_totals(buffer, num_envs or 1)
+        part = own_part(buffer)
+        running, totals = np.array(part.rings.envs.open).reshape(self.lead), begin_totals(part, num_envs or 1)
         self.standing = Standing(0, 0, 0, ~self.every, running, self.every, totals)
         self.only: np.ndarray | None = None  # envs whose steps are recorded; None for all
         self.under_way = False  # a step or reset that was begun; if it does not end, where the envs are is not known
@@ -232,7 +234,7 @@ class Recorder:
         """Count the slices that may be recorded into a buffer; waits for the device where that has a bound."""
         if self.on_full != "raise" or self.on_disk:
             return math.inf
-        return buffer.rings.num_slots - int(buffer.rings.clock.held)
+        return buffer.rings.num_slots - int(np.max(own_part(buffer).rings.clock.held))
 
     def _awaited(self) -> np.ndarray:
         awaited = self.every if self.under_way else self.standing.awaited
@@ -242,15 +244,18 @@ class Recorder:
 def _check_buffer(buffer: Any, num_envs: int | None) -> None:
     """Raise unless the buffer holds `Transition` steps of so many envs."""
     check_buffer("buffer", buffer)
-    stored, example = buffer.rings, buffer.rings.layout.one_step()
+    held, example = envs_here(buffer), buffer.rings.layout.one_step()
     if not isinstance(example, Transition):
         raise ValueError(
             f"buffer: expected one of Transition steps, got {type(example).__name__}; "
             "create it with replay.create(replay.example_transition(env), ...)"
         )
-    if stored.num_envs != (num_envs or 1):
+    if held != (num_envs or 1):
         wanted = "None (or 1)" if num_envs is None else num_envs
-        raise ValueError(f"buffer: it was created with num_envs={stored.num_envs}, and the environment needs {wanted}")
+        here = "" if held == buffer.num_envs else f", of which {held} lie with this process"
+        raise ValueError(
+            f"buffer: it was created with num_envs={buffer.num_envs}{here}, and the environment needs {wanted}"
+        )
     for name in ("reward", "terminated", "truncated"):
         leaf, kind = getattr(example, name), "" if name == "reward" else " bool"
         if getattr(leaf, "shape", None) != () or (kind and leaf.dtype != np.bool_):

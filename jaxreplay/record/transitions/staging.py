@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxreplay._core import trees
+from jaxreplay.processes import envs_here
 from jaxreplay.state import Buffer
 from jaxreplay.types import PyTree
 
@@ -29,7 +30,7 @@ class Staging:
     def __init__(self, buffer: Buffer, lead: tuple[int, ...], block: int | None, leave_out: Sequence[str]) -> None:
         layout = buffer.rings.layout
         self.layout, self.lead = layout, lead
-        self.stored_lead = () if buffer.single else (buffer.rings.num_envs,)
+        self.stored_lead = () if buffer.single else (envs_here(buffer),)
         if block is None:
             slice_bytes = max(1, sum(leaf.num_bytes for leaf in layout.leaves) * (lead[0] if lead else 1))
             block = 2 ** max(0, min(LONGEST_BLOCK, BLOCK_BYTES // slice_bytes).bit_length() - 1)
