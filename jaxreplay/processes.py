@@ -47,11 +47,11 @@ def local_step(step: PyTree, buffer: Buffer, mask: Any = None) -> Any:
     hint = f"({'Of a block [L, E_p, ...]' if block else 'Of a step [E_p, ...]'}, this process has {envs_here(buffer)} "
     hint += f"of the {buffer.num_envs} envs.)"
     for leaf, value in zip(layout.leaves, leaves, strict=True):
-        trees.check_leaf(leaf.path, value, (*lead, *leaf.shape), leaf.dtype, hint)
         _check_own(leaf.path, value)
+        trees.check_leaf(leaf.path, value, (*lead, *leaf.shape), leaf.dtype, hint)
     if mask is not None:
-        trees.check_leaf("mask", mask, lead, np.dtype(bool), hint)
         _check_own("mask", mask)
+        trees.check_leaf("mask", mask, lead, np.dtype(bool), hint)
     made = jax.tree.unflatten(layout.treedef, leaves), mask
     if is_sharded(buffer):
         made = over_mesh(buffer, made, 1 if block else 0)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxreplay as replay
 from jaxreplay.demo import cartpole
@@ -39,6 +40,7 @@ class Settings:
     prioritized: bool = False
     priority_exponent: float = 0.6
     importance_exponent: float = 0.4
+    devices: int = 1
 
     @property
     def num_updates(self) -> int:
@@ -98,6 +100,24 @@ def optimizer(settings: Settings) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule))
 
 
+def over_devices(settings: Settings, *axes: str | None) -> NamedSharding | None:
+    """Say how arrays with these axes lie over the devices, `data` being split; None for a single device."""
+    if settings.devices == 1:
+        return None
+    devices = jax.devices()[: settings.devices]
+    mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+    return NamedSharding(mesh, PartitionSpec(*axes))
+
+
+def shardings(settings: Settings) -> State | None:
+    """Say how a state with an axis of seeds lies: envs and the buffer are split, all else is on every device."""
+    if settings.devices == 1:
+        return None
+    split, everywhere = over_devices(settings, None, "data"), over_devices(settings)
+    everything = State(*[everywhere] * len(dataclasses.fields(State)))  # pyright: ignore[reportArgumentType]
+    return everything.replace(buffer=split, envs=split)
+
+
 def start(settings: Settings, key: jax.Array) -> State:
     """Make the state that training begins with."""
     key, env_key, network_key = jax.random.split(key, 3)
@@ -109,7 +129,9 @@ def start(settings: Settings, key: jax.Array) -> State:
         params=params,
         target=jax.tree.map(jnp.copy, params),
         optimizer=optimizer(settings).init(params),
-        buffer=replay.create(example, settings.capacity, settings.num_envs, sampler=sampler),
+        buffer=replay.create(
+            example, settings.capacity, settings.num_envs, sampler=sampler, sharding=over_devices(settings, "data")
+        ),
         envs=cartpole.reset(env_key, settings.num_envs),
         key=key,
         updates=jnp.zeros((), jnp.int32),

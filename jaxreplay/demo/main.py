@@ -1,6 +1,7 @@
 """The command line: train with a progress bar, report the last policy's return, and save what was learnt."""
 
 import argparse
+import contextlib
 import csv
 import functools
 import pathlib
@@ -48,15 +49,21 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--num-envs", type=int, default=defaults.num_envs, help="CartPoles stepped together")
     parser.add_argument("--prioritized", action="store_true", help="draw by priorities")
     parser.add_argument("--checkpoint", type=pathlib.Path, help="save the run there as it goes, and go on from there")
+    parser.add_argument("--devices", type=int, default=1, help="split envs, buffer and batches over so many devices")
     parser.add_argument("--out", type=pathlib.Path, default="runs/cartpole", help="output folder")
     args = parser.parse_args(argv)
-    for name in ("num_seeds", "steps", "num_envs"):
+    for name in ("num_seeds", "steps", "num_envs", "devices"):
         if getattr(args, name) < 1:
             parser.error(f"--{name.replace('_', '-')}: expected at least 1, got {getattr(args, name)}")
     if args.steps < CHUNKS * args.num_envs:
         parser.error(f"--steps: expected at least {CHUNKS} of each env ({CHUNKS * args.num_envs}), got {args.steps}")
     if args.num_envs > 4096:
         parser.error(f"--num-envs: expected at most 4096, got {args.num_envs}")
+    for name, count in (("--num-envs", args.num_envs), ("a batch", defaults.batch_size)):
+        if count % args.devices:
+            parser.error(f"--devices: {args.devices} does not divide {name}, {count}")
+    if args.devices > 1 and (found := count_devices(args.devices)) < args.devices:
+        parser.error(f"--devices: there are {found}, got {args.devices}")
     try:
         args.out.mkdir(parents=True, exist_ok=True)
         (args.out / ".written").touch()
@@ -66,11 +73,24 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
+def count_devices(wanted: int) -> int:
+    """Count JAX's devices; where these are CPUs, make as many as wanted, unless JAX has begun to use them."""
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", wanted)
+    return jax.device_count()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, report and save; return the exit status."""
     args = parse(argv)
     capacity = dqn.Settings.capacity // args.num_envs * args.num_envs
-    settings = dqn.Settings(steps=args.steps, num_envs=args.num_envs, capacity=capacity, prioritized=args.prioritized)
+    settings = dqn.Settings(
+        steps=args.steps,
+        num_envs=args.num_envs,
+        capacity=capacity,
+        prioritized=args.prioritized,
+        devices=args.devices,
+    )
     seeds = range(args.seed, args.seed + args.num_seeds)
     began = time.perf_counter()
     try:
@@ -115,7 +135,7 @@ def train(
         return state, Record(seed, state.updates * settings.num_envs, metrics.loss, mean_length, score)
 
     seed_array = jnp.array(seeds)
-    run = jax.jit(jax.vmap(chunk), donate_argnums=0)
+    run = jax.jit(jax.vmap(chunk), donate_argnums=0, out_shardings=(dqn.shardings(settings), None))
     progress = begin(settings, seeds, folder)
     steps = length * settings.num_envs * len(seeds)  # of a chunk
     with tqdm(total=CHUNKS * steps, initial=progress.done * steps, unit="step", unit_scale=True) as bar:
@@ -137,14 +157,27 @@ def train(
 
 def begin(settings: dqn.Settings, seeds: Sequence[int], folder: pathlib.Path | None) -> resuming.Progress:
     """Go on from a checkpoint, or start anew where there is none."""
-    make = functools.partial(resuming.start, settings)
+    lie = dqn.shardings(settings)
+    make = jax.jit(functools.partial(resuming.start, settings), out_shardings=lie)
     dtypes = Record(*[np.int32] * 2, *[np.float32] * 3)._asdict()
     tests = {name: np.zeros((CHUNKS, len(seeds)), dtype) for name, dtype in dtypes.items()}
     if folder is not None:
-        fresh = resuming.Progress(jax.eval_shape(make, jnp.array(seeds)), tests)
+        shapes = jax.eval_shape(make, jnp.array(seeds))
+        fresh = resuming.Progress(shapes if lie is None else _laid(shapes, lie), tests)
         if found := resuming.resume(folder, settings, seeds, fresh):
             return found
-    return resuming.Progress(jax.jit(make)(jnp.array(seeds)), tests)
+    return resuming.Progress(make(jnp.array(seeds)), tests)
+
+
+def _laid(shapes: PyTree, shardings: PyTree) -> PyTree:
+    """Say of shapes how they lie over devices."""
+    lay = lambda x, lie: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=lie)  # noqa: E731
+    return jax.tree.map(
+        lambda lie, part: jax.tree.map(lambda x: lay(x, lie), part),
+        shardings,
+        shapes,
+        is_leaf=lambda x: isinstance(x, jax.sharding.Sharding),
+    )
 
 
 def save_curve(path: pathlib.Path, history: Sequence[Record]) -> None:
