@@ -53,10 +53,14 @@ def from_state(buffer: Buffer, state: dict[str, Any]) -> Buffer:
 
 def facts(buffer: Buffer) -> dict[str, dict[str, Any]]:
     """Tell all that decides what the arrays mean, by the words of `create`."""
-    stored, batch = buffer.rings, buffer.rings.clock.time.ndim
-    num_slots, num_envs = stored.memory.sizes(stored.arrays)[batch:]
+    stored, stack = buffer.rings, buffer.stack
+    *batch, num_slots, num_envs = stored.memory.sizes(stored.arrays)
+    count = 1 if stack is None else batch.pop()
+    num_envs *= count
     options = {
-        "batch of buffers": list(stored.clock.time.shape),
+        "batch of buffers": batch,
+        "num_buffers": count if stack is not None and stack.own_clocks else 1,
+        "devices": count if stack is not None and not stack.own_clocks else 1,
         "capacity": num_slots * num_envs,
         "num_envs": num_envs,
         "platform's layout": type(stored.memory).__name__,

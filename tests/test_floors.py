@@ -33,7 +33,7 @@ FLOORS = [  # from the ground; a module is on the floor of the longest name that
     ["sources"],
     ["inspection", "sampling", "_priorities", "resizing", "in_place", "spaces", "processes"],
     ["_episodes"],
-    ["closing"],
+    ["closing", "restacking"],
     [""],
     ["datasets"],
     ["plot"],

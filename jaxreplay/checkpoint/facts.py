@@ -12,7 +12,7 @@ from jaxreplay._core import trees
 from jaxreplay.state import Buffer
 from jaxreplay.types import PyTree
 
-SIZES = ("capacity", "max_episodes", "platform's layout")  # what loading can change
+SIZES = ("capacity", "max_episodes", "platform's layout", "devices")  # what loading can change
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 

@@ -14,6 +14,8 @@ from jaxreplay.checkpoint import facts
 from jaxreplay.checkpoint.manifest import Manifest
 from jaxreplay.checkpoint.pieces import committed_sharding
 from jaxreplay.datasets.files.opening import naming
+from jaxreplay.restacking import restack, stack_of_devices
+from jaxreplay.stacks import is_read_as_one
 from jaxreplay.state import Buffer
 from jaxreplay.types import PyTree
 
@@ -48,6 +50,13 @@ def _of_sizes(path: pathlib.Path, saved: Manifest, name: str, like: Buffer) -> B
         sizes.append(count // num_envs)
     platform = {"Plain": "cpu", "Tiled": "tpu"}.get(str(options.get("platform's layout")))
     num_slots, num_records = sizes
+    devices = options.get("devices")
+    if type(devices) is not int or devices < 1 or num_envs % devices:
+        raise ValueError(f"{path}: {name}: devices: expected a number that divides {num_envs}, got {devices!r}")
+    own_clocks = like.stack is not None and like.stack.own_clocks
+    stack = like.stack if own_clocks else stack_of_devices(devices, num_envs)
+    lead = () if stack is None else (stack.num_buffers,)
+    num_envs //= 1 if stack is None else stack.num_buffers
     layout = like.rings.layout
     if platform is None or not num_slots or bool(num_records) != bool(like.rings.num_records):
         raise ValueError(f"{path}: {name}: expected sizes of a buffer, got {options}")
@@ -58,14 +67,20 @@ def _of_sizes(path: pathlib.Path, saved: Manifest, name: str, like: Buffer) -> B
         data = None if kept is None else make_data(kept.layout.one_step(), num_records, num_envs)
         made_for = getattr(like.sampler, "made_for", None)
         sampler = made_for(memory, num_slots) if made_for else like.sampler
+        if is_read_as_one(stack) and stack is like.stack and made_for:
+            sampler = made_for(memory, num_slots, True)
         rings = make_rings(layout, num_slots, num_envs, memory, data)
-        return like.replace(rings=rings, sampler_state=sampler.init(num_slots, num_envs), sampler=sampler)
+        state = sampler.init(num_slots, num_envs)
+        return like.replace(rings=rings, sampler_state=state, sampler=sampler, stack=None)
 
     time = like.rings.clock.time
-    batch, where = time.shape, committed_sharding(time)  # which has the axes of the batch alone
-    lead = lambda x: jax.ShapeDtypeStruct((*batch, *x.shape), x.dtype, sharding=where)  # noqa: E731
+    batch = (*time.shape[: time.ndim - (like.stack is not None)], *lead)
+    where = committed_sharding(time)  # which has the axes of the batch alone
+    if like.stack is not None and where is not None and (not lead or lead[0] % like.stack.num_devices):
+        where = None  # it cannot be split over these devices as it was saved
+    shape = lambda x: jax.ShapeDtypeStruct((*batch, *x.shape), x.dtype, sharding=where)  # noqa: E731
     with naming(f"{path}: {name}"):
-        return jax.tree.map(lead, jax.eval_shape(make))
+        return jax.tree.map(shape, jax.eval_shape(make)).replace(stack=stack)
 
 
 def fit(read: PyTree, like: PyTree) -> PyTree:
@@ -74,9 +89,16 @@ def fit(read: PyTree, like: PyTree) -> PyTree:
     def one(buffer: Any, mine: Any) -> Any:
         if not facts.is_buffer(mine) or (_shapes(buffer) == _shapes(mine)):
             return buffer
+        if _count(buffer) != _count(mine):
+            buffer = restack(buffer, mine)
         return jax.tree.map(_put_like, resizing.resize_like(buffer, mine), mine)
 
     return jax.tree.map(one, read, like, is_leaf=facts.is_buffer)
+
+
+def _count(buffer: Buffer) -> int:
+    """Count the buffers of a stack."""
+    return 1 if buffer.stack is None else buffer.stack.num_buffers
 
 
 def _shapes(buffer: Buffer) -> Any:

@@ -175,6 +175,25 @@ class Prioritized:
             kept = fresh.kept.at[to].set(jnp.minimum(kept, _most(rings)), mode="drop", wrap_negative_indices=False)
         return fresh.replace(tree=tree, kept=kept, largest=state.largest)
 
+    def to_weights(self, state: Priorities, rings: Rings) -> tuple[tuple[jax.Array, ...], jax.Array]:
+        """Read the weights of all slots, `[T, E]`: in the tree, and kept, if rows wait for a view; and `largest`."""
+        slot, env = jnp.indices((rings.num_slots, rings.num_envs), jnp.int32)
+        held = lookup.find_readable(rings, Rows(time=time_of_slot(rings.clock, slot, rings.num_slots), env=env))[-1]
+        index = leaf_index(state.tree, rings, slot, env, held)
+        kept = () if state.kept is None else (state.kept,)
+        kept = tuple(x.at[index].get(mode="fill", fill_value=0, wrap_negative_indices=False) for x in kept)
+        return (sum_tree.get_leaves(state.tree, index), *kept), state.largest
+
+    def from_weights(self, rings: Rings, weights: tuple[jax.Array, ...], largest: jax.Array) -> Priorities:
+        """Make the state of which `to_weights` gave the weights."""
+        fresh, (in_tree, *kept) = self._empty(rings), weights
+        slot, env = jnp.indices((rings.num_slots, rings.num_envs), jnp.int32)
+        index = leaf_index(fresh.tree, rings, slot, env, slot >= 0).ravel()
+        tree = sum_tree.set_leaves(fresh.tree, index, in_tree.ravel())
+        if fresh.kept is not None:
+            fresh = fresh.replace(kept=fresh.kept.at[index].set(kept[0].ravel(), unique_indices=True))
+        return fresh.replace(tree=tree, largest=largest)
+
     def on_close(self, state: Priorities, rings: Rings) -> Priorities:
         """Take note that open episodes were closed without a write: rows may have waited for that."""
         if state.kept is None:

@@ -117,6 +117,44 @@ def a_second_save_writes_the_members_that_changed() -> None:
 
 
 @case
+def a_buffer_split_over_four_devices_loads_on_any_number_of_them() -> None:
+    example = jax.tree.map(lambda x: x[0, 0], steps(1))
+
+    def make(devices: int, sampler: Any) -> replay.Buffer:
+        lie = {} if devices == 1 else {"sharding": sharding(devices)}
+        return replay.create(example, 16 * 8, 8, sampler=sampler, max_episodes=8 * 4, **lie)
+
+    view = replay.views.n_step(2, 0.9, complete=True)
+    for sampler in (replay.samplers.uniform(), replay.samplers.prioritized(view=view)):
+        block = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *[steps(21)] * 4)
+        saved, more = replay.extend(make(4, sampler), block), jax.tree.map(lambda x: x[:3], block)
+        rows, _ = replay.rows(saved)
+        if "Prioritized" in type(sampler).__name__:
+            saved = replay.set_priorities(saved, rows, jnp.arange(1.0, 1 + rows.time.shape[0], dtype=jnp.float32))
+        with tempfile.TemporaryDirectory() as folder:
+            replay.checkpoint.save(folder, saved)
+            for devices in (1, 2, 4, 8):
+                like = make(devices, sampler)
+                loaded = replay.checkpoint.load(folder, jax.eval_shape(lambda: like) if devices == 1 else like)  # noqa: B023
+                for x, y in zip(jax.tree.leaves(loaded), jax.tree.leaves(like), strict=True):
+                    assert x.shape == y.shape
+                    assert x.sharding.is_equivalent_to(y.sharding, x.ndim)
+                for left, right in ((saved, loaded), (replay.extend(saved, more), replay.extend(loaded, more))):
+                    every, held = on_host(replay.rows(left))
+                    got = replay.take(right, every)
+                    assert_same(held, on_host(got.mask))
+                    assert_same(on_host(replay.take(left, every).data), on_host(got.data))
+                    assert int(replay.size(left)) == int(replay.size(right))
+                    assert_same(on_host(replay.episodes(left)), on_host(replay.episodes(right)))
+                    if (
+                        "Prioritized" in type(sampler).__name__ and left is saved
+                    ):  # later each device has its own largest
+                        assert_same(on_host(replay.priorities(left, every)), on_host(replay.priorities(right, every)))
+                batch = replay.sample(loaded, jax.random.key(0), 64, view)
+                assert bool(jnp.all(batch.mask))
+
+
+@case
 def another_capacity_loads_onto_the_devices_of_like() -> None:
     with tempfile.TemporaryDirectory() as folder:
         replay.checkpoint.save(folder, jax.device_put(stack(), sharding(4)))
