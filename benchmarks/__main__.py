@@ -2,7 +2,8 @@
 
 `python -m benchmarks compare OLD.json NEW.json` shows what changed between two runs, and
 `python -m benchmarks plot FILE.json` draws the picture of one anew. `python -m benchmarks programs` compiles the
-programs for CPUs, TPUs and GPUs, without a device, and says what they would do. `python -m benchmarks checkpoints`
+programs for CPUs, TPUs and GPUs, without a device, and says what they would do; `python -m benchmarks scaling` does so
+for more and more devices with a fixed share each, and runs on the devices of a CPU. `python -m benchmarks checkpoints`
 saves and loads a large ring.
 """
 
@@ -13,7 +14,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from benchmarks import checkpoints, machine, picture, programs, results
+from benchmarks import checkpoints, machine, picture, programs, results, scaling
 from benchmarks import stores as on_disk
 from benchmarks.workloads import PARTS
 
@@ -29,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return plot(arguments[1:])
     if arguments[:1] == ["programs"]:
         return programs.main(arguments[1:])
+    if arguments[:1] == ["scaling"]:
+        return scaling.main(arguments[1:])
     if arguments[:1] == ["checkpoints"]:
         return checkpoints.main(arguments[1:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Time jaxreplay against its peers.")

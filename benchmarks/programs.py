@@ -85,7 +85,11 @@ def compile_for(program: Program, sharding: Any) -> Facts:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
     arguments = jax.tree.map(placed, program.arguments)
-    lowered = jax.jit(program.function, donate_argnums=(0,) if program.donate else ()).lower(*arguments)
+    return read(jax.jit(program.function, donate_argnums=(0,) if program.donate else ()).lower(*arguments))
+
+
+def read(lowered: Any) -> Facts:
+    """Compile a program that was lowered, and read it."""
     start = time.perf_counter()
     compiled = lowered.compile()
     seconds = time.perf_counter() - start
