@@ -2,7 +2,8 @@
 
 A block that stands in a comment, `<!--python ... -->`, runs as the others do and is not shown: it makes what a reader
 has already, or checks what the page says. A comment `<!--needs gymnasium-->` names libraries that the next blocks need.
-Where a call of `print` ends with a comment, that is what it must print; `...` stands for anything.
+Where a call of `print` ends with a comment, that is what it must print; `...` stands for anything. A page with the
+comment `<!--its own process-->` runs in one, as it sets up JAX.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ import contextlib
 import dataclasses
 import importlib
 import io
+import os
 import pathlib
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -37,6 +41,23 @@ class Page:
     def shown(self) -> list[str]:
         """The blocks that a reader sees."""
         return [match["shown"] for match in BLOCK.finditer(self.path.read_text()) if match["shown"]]
+
+    def run_in_its_own_process(self) -> None:
+        """Run every block where JAX was not used before; raises AssertionError with what it wrote where one fails."""
+        command = "import pathlib, sys; from tests.docs.pages import Page; Page(pathlib.Path(sys.argv[1])).run()"
+        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+        done = subprocess.run(
+            [sys.executable, "-c", command, str(self.path)],
+            env=os.environ | {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+    @property
+    def needs_its_own_process(self) -> bool:
+        return "<!--its own process-->" in self.path.read_text()
 
     def run(self, library: Callable[[str], object] = importlib.import_module) -> None:
         """Run every block; raises AssertionError for another output. `library` is called with what the next need."""
