@@ -1,56 +1,44 @@
-"""Columns of pictures, each row of which is compressed by itself: as PNG, without loss, or JPEG, with loss."""
+"""Columns of which each row is compressed by itself, so that any row is read without those beside it."""
 
-import io
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxreplay.datasets.files.opening import need
+from jaxreplay.storage import pictures, zarr3
 from jaxreplay.storage.manifest import Kind
 
 MOST_RATIO = 2**12  # times as many bytes as it takes may a row have: more is a file that was made up
-FAST = 3  # of zlib's levels 0 to 9: higher ones take several times as long for a few percent
-QUALITY = 95
+
+_COMPRESS: dict[str, Callable[[Kind, np.ndarray], list[np.ndarray]]] = {
+    "png": pictures.compress_rows,
+    "jpeg": pictures.compress_rows,
+    "zarr3": zarr3.compress_rows,
+}
+_READ: dict[str, Callable[[Kind, Sequence[Any]], np.ndarray]] = {
+    "png": pictures.read_rows,
+    "jpeg": pictures.read_rows,
+    "zarr3": zarr3.read_rows,
+}
 
 
 def check(kind: Kind) -> None:
-    """Raise ValueError unless the rows of a column are pictures that its format holds."""
-    channels = kind.shape[2:] or (1,)
-    wanted = "uint8 [H, W] or [H, W, C] with C of 1 or 3" + (
-        ", or of 4, or uint16 [H, W]" if kind.stored == "png" else ""
-    )
-    fits = len(kind.shape) in (2, 3) and min(kind.shape) > 0 and max(kind.shape[:2]) <= 2**16 - 1
-    if kind.dtype == np.uint16 and kind.stored == "png":
-        fits &= len(kind.shape) == 2
-    else:
-        fits &= kind.dtype == np.uint8 and channels in ((1,), (3,), *([(4,)] if kind.stored == "png" else []))
-    if not fits:
-        raise ValueError(f"{kind.name}: {kind.stored} holds {wanted}; it is {kind.dtype}{list(kind.shape)}")
+    """Raise ValueError unless a column is stored in a way that holds its rows."""
+    (zarr3 if kind.stored == "zarr3" else pictures).check(kind)
 
 
 def compress_rows(kind: Kind, rows: np.ndarray) -> list[np.ndarray]:
     """Compress rows `[B, ...]`, each to an array of bytes."""
-    image = need("PIL.Image", "Pillow", "lerobot", f"{kind.name} as {kind.stored}: writing it")
-    options: Any = {"compress_level": FAST} if kind.stored == "png" else {"quality": QUALITY, "subsampling": 0}
-    out = []
-    for row in rows:
-        file = io.BytesIO()
-        image.fromarray(row[..., 0] if row.shape[2:] == (1,) else row).save(file, kind.stored, **options)
-        out.append(np.frombuffer(file.getvalue(), np.uint8))
-    return out
+    return _COMPRESS[kind.stored](kind, rows)
 
 
 def read_rows(kind: Kind, blobs: np.ndarray, ends: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Read rows `[B]`: `[B, ...]`. blobs: the bytes of all rows. ends: where each ends. ValueError for damaged ones."""
-    image = need("PIL.Image", "Pillow", "lerobot", f"{kind.name} as {kind.stored}: reading it")
     check(kind)
+    if not len(rows):
+        return np.empty((0, *kind.shape), kind.dtype)
     begins = np.where(rows > 0, ends[rows - 1], 0)
     if kind.row_bytes > MOST_RATIO * int((ends[rows] - begins).min()):
-        raise ValueError("a row is too short for a picture of this size")
-    out = np.empty((len(rows), *kind.shape), kind.dtype)
-    for i, (begin, end) in enumerate(zip(begins.tolist(), ends[rows].tolist())):
-        with image.open(io.BytesIO(blobs[begin:end].tobytes()), formats=[kind.stored.upper()]) as picture:
-            if picture.size != (kind.shape[1], kind.shape[0]):
-                raise ValueError(f"a picture is of size {picture.size}")
-            out[i] = np.asarray(picture).reshape(kind.shape)
-    return out
+        raise ValueError("a row is too short for one of this size")
+    chosen = [blobs[begin:end].tobytes() for begin, end in zip(begins.tolist(), ends[rows].tolist())]
+    return _READ[kind.stored](kind, chosen)

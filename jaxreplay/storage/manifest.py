@@ -43,7 +43,7 @@ MOST_ROW_BYTES = 2**40
 class Kind:
     """What each row of a column is: its dtype and shape, and how it is stored.
 
-    stored: "npy", as rows of an array; "png" or "jpeg", each row compressed by itself; "zarr3", in compressed blocks.
+    stored: "npy", as rows of an array; "png", "jpeg" or "zarr3", each row compressed by itself.
     key: of PRNG keys, whose words are the rows, the name of their implementation.
     """
 
@@ -162,7 +162,7 @@ def _dump_kind(kind: Kind) -> dict[str, Any]:
 
 
 LOSSY = ("jpeg",)
-STORED = ("npy", "png", "jpeg")
+STORED = ("npy", "png", "jpeg", "zarr3")
 
 
 def _dump_segment(manifest: Manifest, segment: Segment) -> str:

@@ -19,6 +19,7 @@ from jaxreplay.datasets import Dataset
 from jaxreplay.storage import Writer, manifest
 from jaxreplay.storage.checking import repair, verify
 from tests.datasets.episodes import all_same
+from tests.extras import library
 from tests.storage.kills import episode
 
 COUNT = 5
@@ -26,8 +27,11 @@ COUNT = 5
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    folder = tmp_path_factory.mktemp("whole")
-    with Writer(folder, segment_bytes=2500, compress={"observation.frame": "png"}) as writer:
+    return make(tmp_path_factory.mktemp("whole"), "png")
+
+
+def make(folder: pathlib.Path, stored: str) -> pathlib.Path:
+    with Writer(folder, segment_bytes=2500, compress={"observation.frame": stored}) as writer:
         for i in range(COUNT):
             writer.append(episode(i))
             if i % 2 == 1:
@@ -228,13 +232,13 @@ def test_repair_keeps_the_longest_good_prefix_and_removes_leftovers(
     assert Dataset.open(folder, verify=True).num_episodes == done.episodes + 1
 
 
-def fuzz(whole: pathlib.Path, to: pathlib.Path, count: int, seed: int) -> None:
-    """Change, cut, swap and lengthen files at random, digests made right or not, and read all."""
+def fuzz(whole: pathlib.Path, to: pathlib.Path, count: int, seed: int, only: str = "") -> None:
+    """Change, cut, swap and lengthen files at random, digests made right or not, and read all. only: in their names."""
     dice = random.Random(seed)
     original = {path.name: path.read_bytes() for path in whole.iterdir()}
     copy(whole, to)
     for _ in range(count):
-        name = dice.choice(sorted(original))
+        name = dice.choice([name for name in sorted(original) if only in name])
         data = bytearray(original[name])
         for _ in range(dice.choice((1, 1, 3))):
             at = dice.randrange(len(data) + 1) if data else 0
@@ -273,6 +277,11 @@ def fuzz(whole: pathlib.Path, to: pathlib.Path, count: int, seed: int) -> None:
 
 def test_hostile_stores_raise_value_errors_alone(whole: pathlib.Path, tmp_path: pathlib.Path) -> None:
     fuzz(whole, tmp_path / "store", 300, 0)
+
+
+def test_hostile_stores_of_zarr3_raise_value_errors_alone(tmp_path: pathlib.Path) -> None:
+    library("tensorstore")
+    fuzz(make(tmp_path / "whole", "zarr3"), tmp_path / "store", 150, 1, only="observations.frame")
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import pickle
+import sys
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,7 @@ from jaxreplay.datasets import Dataset, Trajectory, flatten, pad, segment, stati
 from jaxreplay.storage import Writer
 from jaxreplay.storage.checking import verify
 from tests.datasets.episodes import all_same, same, same_tree, trajectories
+from tests.extras import library
 
 
 def write(folder: Any, episodes: Any, **options: Any) -> Dataset:
@@ -172,6 +174,43 @@ def test_png_is_without_loss(tmp_path: pathlib.Path, dtype: str, shape: tuple[in
     same_tree(opened[[12, 0, 5]], Dataset(episodes)[[12, 0, 5]], "rows")
     assert verify(tmp_path) == []
     assert Dataset.open(tmp_path, verify=True).equals(Dataset(episodes))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "bool", "bfloat16", "int16", "float32", "complex128"])
+@pytest.mark.parametrize("shape", [(6, 5, 3), ()], ids=["arrays", "scalars"])
+def test_zarr3_is_without_loss_for_any_numbers(tmp_path: pathlib.Path, dtype: str, shape: tuple[int, ...]) -> None:
+    library("tensorstore")
+    rng = np.random.default_rng(0)
+    kind = np.dtype(getattr(ml_dtypes, dtype, dtype))
+    episodes = [
+        Trajectory({"x": (3 * rng.random((n + 1, *shape))).astype(kind), "y": np.ones(n + 1)}, actions=np.zeros(n))
+        for n in (3, 9, 1)
+    ]
+    opened = write(tmp_path, episodes, segment_bytes=400, compress={"observation.x": "zarr3"})
+    all_same(opened, episodes)
+    same_tree(opened[[12, 0, 5]], Dataset(episodes)[[12, 0, 5]], "rows")
+    same_tree(opened[:0], Dataset(episodes)[:0], "no rows")
+    assert verify(tmp_path) == []
+    assert pickle.loads(pickle.dumps(Dataset.open(tmp_path, verify=True))).equals(Dataset(episodes))
+
+
+def test_rows_without_bytes_are_refused_for_zarr3(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ValueError, match=r"observations: zarr3 holds rows of 1 byte"):
+        write(tmp_path, [Trajectory(np.zeros((3, 0)), actions=np.zeros(2))], compress={"observation": "zarr3"})
+
+
+@pytest.mark.parametrize(("stored", "module"), [("png", "PIL.Image"), ("zarr3", "tensorstore")])
+def test_a_missing_library_is_named_with_its_extra(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, stored: str, module: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    extra = {"png": "lerobot", "zarr3": "tensorstore"}[stored]
+    with pytest.raises(
+        ModuleNotFoundError, match=rf"observations as {stored}: writing it needs .*jaxreplay\[{extra}\]"
+    ):
+        write(
+            tmp_path, [Trajectory(np.zeros((3, 4, 4), np.uint8), actions=np.zeros(2))], compress={"observation": stored}
+        )
 
 
 def test_loss_is_asked_for_and_said(tmp_path: pathlib.Path) -> None:
