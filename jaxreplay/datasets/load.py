@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 from jaxreplay._core import trees
-from jaxreplay.datasets.files import atomic, formats, inside
+from jaxreplay.datasets.files import atomic, formats, inside, opening
 from jaxreplay.datasets.report import Report
 from jaxreplay.datasets.store import Store, check_same, concat
 from jaxreplay.datasets.workers import run_in_order, with_progress
@@ -89,6 +89,8 @@ def _files_of(path: pathlib.Path, root: pathlib.Path, ignored: list[str]) -> lis
         raise FileNotFoundError(f"{path}: there is no such file or folder")
     if not path.is_dir() or formats.is_folder_format(path):
         return [(path, None)]
+    if opening.holds_keys(path / "manifest.json", {"crc32", "store"}):
+        raise ValueError(f"{path}: this is a store of storage.Writer; read it with Dataset.open")
     atomic.remove_leftovers(path)
     before, files = len(ignored), list[Listed]()
     for inner in sorted(path.iterdir()):

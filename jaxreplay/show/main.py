@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m jaxreplay show", description="Write one HTML page that shows a data set or a recording."
     )
-    parser.add_argument("path", type=pathlib.Path, help="a file or folder that Dataset.load or load_actions reads")
+    parser.add_argument("path", type=pathlib.Path, help="what Dataset.load, Dataset.open or load_actions reads")
     parser.add_argument("--out", type=pathlib.Path, help="the page to write (default: NAME.html in this folder)")
     parser.add_argument("--open", action="store_true", help="open it in a browser")
     parser.add_argument("--episodes", type=int, default=40, help="hold so many with curves and frames (%(default)s)")

@@ -18,6 +18,7 @@ from jaxreplay.datasets.files import archive
 from jaxreplay.datasets.trajectory import PARTS
 from jaxreplay.record.actions.files import KIND, load_actions
 from jaxreplay.record.actions.record import ActionRecord, VectorActionRecord
+from jaxreplay.storage.converting import is_store
 
 Facts = Sequence[tuple[str, str]]
 
@@ -159,6 +160,7 @@ def _of_env(action: Any, env: int) -> Any:
 
 READERS: tuple[tuple[Callable[[pathlib.Path], bool], Callable[[pathlib.Path], Recording]], ...] = (
     (is_actions, of_actions),
+    (is_store, lambda path: of_dataset(Dataset.open(path), "store")),
     (lambda path: True, lambda path: of_dataset(Dataset.load(path))),
 )
 """`(is it this?, read it)`, tried in order: a new kind of file is one more line before the last."""

@@ -18,6 +18,7 @@ from PIL import Image
 from jaxreplay.datasets import Dataset, Trajectory
 from jaxreplay.show import page, recording
 from jaxreplay.show.main import main
+from jaxreplay.storage import Writer
 from tests.show.recordings import HOSTILE, data_set, saved
 
 
@@ -112,6 +113,16 @@ def test_what_is_too_much_is_bounded_and_the_page_says_so(monkeypatch: pytest.Mo
 def test_a_data_set_of_no_episodes_and_one_without_rewards_have_a_page() -> None:
     assert held(page_of(Dataset()))["length"] == []
     assert held(page_of(Dataset([Trajectory(np.zeros(3), np.zeros(2))])))["returns"] is None
+
+
+def test_a_store_is_shown_as_the_data_set_that_it_holds(tmp_path: pathlib.Path) -> None:
+    with Writer(tmp_path / "store", segment_bytes=2000) as writer:
+        writer.extend(data_set())
+    found = recording.read(tmp_path / "store")
+    assert found.kind == "store"
+    shown, expected = held(page.make_page(HOSTILE, found, 3)), held(page_of(data_set(), 3))
+    assert {**shown, "facts": None} == {**expected, "facts": None}
+    assert shown["facts"][1:] == expected["facts"][1:]
 
 
 def test_an_episode_that_is_not_held_is_not_read() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import pickle
+import re
 import sys
 import tempfile
 from collections.abc import Callable
@@ -21,6 +22,7 @@ import jaxreplay as replay
 from jaxreplay.datasets import Dataset, Trajectory, flatten, pad, segment, statistics
 from jaxreplay.storage import Writer
 from jaxreplay.storage.checking import verify
+from jaxreplay.storage.columns import Column
 from tests.datasets.episodes import all_same, same, same_tree, trajectories
 from tests.extras import library
 
@@ -122,6 +124,30 @@ def alike(a: Any, b: Any) -> None:
             alike(x, y)
     else:
         same_tree(a, b, "what was read")
+
+
+def test_a_store_shows_itself_as_a_data_set_in_memory_and_reads_one_step_of_what_is_observed(
+    both: tuple[Dataset, Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, getitem = list[int](), Column.__getitem__
+
+    def counted(column: Column, chosen: Any) -> np.ndarray:
+        found = getitem(column, chosen)
+        read.append(len(found) * column.kind.of_observations)
+        return found
+
+    monkeypatch.setattr(Column, "__getitem__", counted)
+    shown = both[1]._repr_html_()
+    assert sum(read) == 2
+    plain = Dataset(list(both[1]))._repr_html_()
+    assert re.sub(r"<tr><th[^>]*>report.*?</tr>", "", shown) == re.sub(r"<tr><th[^>]*>report.*?</tr>", "", plain)
+
+
+def test_load_says_how_a_store_is_read(tmp_path: pathlib.Path) -> None:
+    write(tmp_path / "store", [Trajectory(np.arange(3.0), actions=np.arange(2))])
+    for path in (tmp_path, tmp_path / "store"):
+        with pytest.raises(ValueError, match=r"store: this is a store of storage.Writer; read it with Dataset.open"):
+            Dataset.load(path)
 
 
 def test_what_is_read_of_a_store_cannot_be_written_to(both: tuple[Dataset, Dataset]) -> None:
