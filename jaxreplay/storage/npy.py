@@ -1,4 +1,12 @@
-"""NumPy's own files, of which rows are added at the end: their header keeps its length, whatever it says."""
+"""NumPy's own files, of which rows are added at the end: their header keeps its length, whatever it says.
+
+Arrow IPC files, memory-mapped as well, were measured beside them, in ms for 256 random rows in the page cache on two
+shared cores of an AMD EPYC (pyarrow 26, NumPy 2.4). Theirs are of one batch of all rows, and of batches of 1,000 rows,
+as they are where rows are added; and the list of batches is at the end of the file, which has none before it is closed.
+
+- 20,000 frames of 84x84 bytes: `.npy` 0.21 and 0.27, Arrow 0.31 and 17.
+- 200,000 steps of four small columns: `.npy` 0.04 and 0.16, Arrow 0.08 and 0.86.
+"""
 
 import re
 from typing import Any
