@@ -7,10 +7,10 @@ import re
 import types
 
 import jaxreplay
-from jaxreplay import checkpoint, convert, datasets, plot, record, samplers, views
+from jaxreplay import checkpoint, convert, datasets, plot, record, samplers, storage, views
 from tests.docs.pages import ROOT
 
-MODULES = [jaxreplay, views, samplers, record, datasets, convert, plot, checkpoint]
+MODULES = [jaxreplay, views, samplers, record, datasets, storage, convert, plot, checkpoint]
 
 
 def public() -> set[str]:
