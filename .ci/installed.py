@@ -16,14 +16,23 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxreplay as replay
-from jaxreplay import convert, datasets, record
+from jaxreplay import convert, datasets, record, storage
 
-EXTRAS = {  # of each converter: the library that it imports when it is called, the extra that brings it, and a call
+
+def write_store(source: datasets.Dataset) -> None:
+    """Write a compressed store and read it."""
+    with storage.Writer("compressed", compress={"observation": "zarr3"}) as writer:
+        writer.extend(source)
+    assert datasets.Dataset.open("compressed", verify=True).equals(source)
+
+
+EXTRAS = {  # the library that is imported at a call, the extra that brings it, and the call
     "torch": ("torch", lambda source: convert.to_torch_dataset(source)),
     "grain": ("grain", lambda source: convert.to_grain_source(source)),
     "minari": ("minari", lambda source: convert.to_minari(source, "cartpole/test-v0", path="minari")),
     "datasets": ("huggingface", lambda source: convert.to_hugging_face(source)),
     "imitation": ("imitation", lambda source: convert.to_imitation(source)),
+    "tensorstore": ("tensorstore", write_store),
 }
 
 
