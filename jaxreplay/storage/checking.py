@@ -49,7 +49,7 @@ def verify(path: Any, *, progress: bool | None = False) -> list[str]:
     wrong += [f"{folder / name}: it is no file of a store" for name in _foreign(folder, about)]
     if not wrong:
         try:
-            _check_pictures(Opened(folder, manifest.dump(about), about))
+            _check_compressed(Opened(folder, manifest.dump(about), about))
         except ValueError as error:
             wrong.append(str(error))
     return wrong
@@ -85,16 +85,16 @@ def _check_file(path: pathlib.Path, kind: Kind, part: Part) -> Iterator[int]:
 
 
 def check(opened: Opened) -> None:
-    """Raise ValueError naming the first file that does not match its digest, or a picture that cannot be read."""
+    """Raise ValueError naming the first file that does not match its digest, or has a row that cannot be read."""
     for segment in opened.manifest.segments:
         for kind, part in opened.manifest.files_of(segment):
             for _ in _check_file(opened.folder / segment.file(kind.name), kind, part):
                 pass
-    _check_pictures(opened)
+    _check_compressed(opened)
 
 
-def _check_pictures(opened: Opened) -> None:
-    """Raise ValueError unless the first picture of each file can be read."""
+def _check_compressed(opened: Opened) -> None:
+    """Raise ValueError unless the first compressed row of each file can be read."""
     for number, segment in enumerate(opened.manifest.segments):
         for kind in opened.manifest.kinds.values():
             if kind.stored != "npy":

@@ -15,6 +15,7 @@ from jaxreplay.storage.manifest import Kind
 
 MOST_ROW_BYTES = 2**30
 BLOCK = 2**15  # bytes that are compressed together, so that no row is compressed more than `MOST_RATIO` times
+AT_ONCE = 2**25  # bytes of rows in one shard, which is copied while it is made
 KEY = "c/0/0"
 BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
 ZSTD = {"name": "blosc", "configuration": {"cname": "zstd", "clevel": 5, "shuffle": "shuffle", "blocksize": BLOCK}}
@@ -31,8 +32,11 @@ def check(kind: Kind) -> None:
 
 def compress_rows(kind: Kind, rows: np.ndarray) -> list[np.ndarray]:
     """Compress rows `[B, ...]`, each to an array of bytes."""
-    if not len(rows):
-        return []
+    count = max(1, AT_ONCE // kind.row_bytes)
+    return [each for i in range(0, len(rows), count) for each in _compress(kind, rows[i : i + count])]
+
+
+def _compress(kind: Kind, rows: np.ndarray) -> list[np.ndarray]:
     words = np.ascontiguousarray(rows).reshape(len(rows), -1).view(_word(kind))
     shard = _open(kind, len(rows), "writing")
     shard.write(words).result()
