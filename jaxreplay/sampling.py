@@ -71,7 +71,7 @@ def _explain_nothing(source: Source, view: View, name: str) -> None:
 
 @functools.partial(jax.jit, static_argnames=("batch_size", "view"), inline=True)
 def _sample(source: Source, key: jax.Array, batch_size: int, view: View) -> Sample:
-    if is_sharded(source):
+    if any(buffer.stack for buffer in source.buffers) and is_sharded(source):
         share = check_divides("batch_size", batch_size, source)
         batch = on_parts(lambda part, key: part.sample(key, share, view), source, (key,), (KEY,), 0)
         return batch.replace(probability=batch.probability / num_parts(source))

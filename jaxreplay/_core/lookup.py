@@ -193,11 +193,12 @@ def nth_rows(rings: Rings, nth: jax.Array, env: jax.Array, count: jax.Array | No
     newest whose ordinal is at most the oldest's plus n.
     """
     target = (rings.envs.recorded - (counts(rings) if count is None else count))[env] + nth
-    clock = rings.clock.of(env)
 
     def is_newer(age_: jax.Array) -> jax.Array:
+        clock = rings.clock.of(env)
         slot = slot_of_age(clock, jnp.maximum(age_, 1), rings.num_slots)
         return (age_ < clock.held) & (own_word(rings, slot, env, 1) - target > 0)
 
     ages = 1 + bisect(rings.num_slots, is_newer, target, unroll=rings.memory.at_once)
-    return Rows(time=clock.time - ages, env=env)
+    now = rings.clock.time[env] if rings.clock.time.ndim else rings.clock.time
+    return Rows(time=now - ages, env=env)

@@ -48,7 +48,7 @@ class Whole(Source):
         return view.starts(self.buffer.as_one, rows)
 
     def sample(self, key: jax.Array, batch_size: int, view: View) -> Sample:
-        buffer, rings = self.buffer, self.buffer.as_one
+        buffer, rings = self.buffer, self.buffer.rings if self.buffer.stack is None else self.buffer.as_one
         span, probability = buffer.sampler.draw(buffer.sampler_state, rings, key, batch_size, view)
         return read(rings, span, probability, view, key)
 
