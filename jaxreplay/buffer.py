@@ -82,7 +82,7 @@ def create(
     1000
     """
     stack = _check_stack(num_envs, num_buffers, sharding)
-    platform = _check_platform(platform, sharding)
+    platform = _check_platform(_platform_of(sharding) if platform is None and sharding is not None else platform)
     envs = 1 if num_envs is None else trees.check_count("num_envs", num_envs)
     envs = envs if stack is None else stack.num_buffers * stack.num_envs
     num_slots = slots_of(capacity, envs)
@@ -158,11 +158,14 @@ def _check_stack(num_envs: Any, num_buffers: Any, sharding: Any) -> Stack | None
     return Stack(count, envs // count, num_envs is None, sharding, num_buffers is not None)
 
 
-def _check_platform(platform: str | None, sharding: NamedSharding | None) -> str:
-    """Return a kind of device, by default that of the mesh, or JAX's default; raise ValueError for an unknown one."""
-    if platform is None and sharding is not None:
-        devices: Any = sharding.mesh.devices
-        return devices.flat[0].platform
+def _platform_of(sharding: NamedSharding) -> str:
+    """Return the kind of the devices of a mesh."""
+    devices: Any = sharding.mesh.devices
+    return devices.flat[0].platform
+
+
+def _check_platform(platform: str | None) -> str:
+    """Return a kind of device, by default that of JAX's default device; raise ValueError for an unknown one."""
     if platform is None:
         device: Any = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
         return jax.default_backend() if device is None else getattr(device, "platform", device)

@@ -1,5 +1,6 @@
 """What all tests share: cheap compilation, a cache of it, strict promotion, and reproducible hypothesis profiles."""
 
+import contextlib
 import gc
 import os
 import pathlib
@@ -15,7 +16,9 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 # Compiling takes most of the time, for programs that run for microseconds. What LLVM leaves out here changes no law.
 # Whoever sets the variable, as `.ci/oldest` does, decides for all tests.
 CHEAP = "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ
-jax.config.update("jax_disable_most_optimizations", CHEAP or jax.config.jax_disable_most_optimizations)
+if CHEAP:
+    jax.config.update("jax_disable_most_optimizations", True)
+cheap = [CHEAP]  # how programs are compiled now, last
 OPTIMIZED = (  # modules that read compiled programs, or run them for long
     *("benchmarks", "demo", "record/test_rollout", "samplers/test_sum_tree", "samplers/test_uniform"),
     *("test_check_in_place", "test_closing", "test_in_place", "test_order", "test_programs", "test_readme"),
@@ -41,16 +44,31 @@ def _few_programs() -> Iterator[None]:
         gc.collect()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _optimized_modules(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compile as users do where programs are read or run for long, also in what the tests of a module share."""
+    with _optimized(CHEAP and request.node.nodeid.removeprefix("tests/").startswith(OPTIMIZED)):
+        yield
+
+
 @pytest.fixture(autouse=True)
-def _optimizations(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Compile as users do where programs are read or run for long."""
-    marked = any(request.node.get_closest_marker(name) for name in ("compiler", "optimized", "slow"))
-    if CHEAP and (marked or request.node.nodeid.removeprefix("tests/").startswith(OPTIMIZED)):
-        jax.config.update("jax_disable_most_optimizations", False)
+def _optimized_tests(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compile as users do where a test asks for it."""
+    with _optimized(CHEAP and any(request.node.get_closest_marker(name) for name in ("compiler", "optimized", "slow"))):
         yield
-        jax.config.update("jax_disable_most_optimizations", True)
-    else:
+
+
+@contextlib.contextmanager
+def _optimized(wanted: bool) -> Iterator[None]:
+    """Compile as users do for a while, if that is wanted and not so already."""
+    if not (wanted and cheap[-1]):
         yield
+        return
+    cheap.append(False)
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    cheap.pop()
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(autouse=True)

@@ -25,8 +25,9 @@ def short_repr(value: Any) -> str:
     return f"{type(value).__name__}({', '.join(_field(f.name, getattr(value, f.name)) for f in _fields(value))})"
 
 
-def _fields(value: Any) -> tuple[Any, ...]:
-    return dataclasses.fields(value)
+def _fields(value: Any) -> list[Any]:
+    """List the fields to show: not those that are at None by default, as the `axis` of rows on one device."""
+    return [f for f in dataclasses.fields(value) if f.default is not None or getattr(value, f.name) is not None]
 
 
 def _field(name: str, value: Any) -> str:
