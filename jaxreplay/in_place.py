@@ -11,6 +11,7 @@ import jax
 from jax.sharding import NamedSharding
 
 from jaxreplay.buffer import Buffer
+from jaxreplay.joining import apart, together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,6 +165,7 @@ def _part_bytes(tree: Any, whole: bool = False) -> list[int]:
 
 def _double(buffer: Buffer) -> Buffer:
     """Give an abstract buffer twice the slots and records; their axis follows those of vmap."""
+    stack, buffer = buffer.stack, apart(buffer)
     rings, lead = buffer.rings, buffer.rings.clock.time.shape
     slots, num_envs = rings.memory.sizes(rings.arrays)[len(lead) :]
     memory, axis = rings.memory.resized(2 * slots, 2 * rings.num_records), len(lead)
@@ -173,4 +175,4 @@ def _double(buffer: Buffer) -> Buffer:
     longer = lambda x: (*x.shape[:axis], 2 * x.shape[axis], *x.shape[axis + 1 :])  # noqa: E731
     data = jax.tree.map(lambda x: shape(x, longer(x)), rings.episode_data)
     rings = rings.replace(arrays=arrays, memory=memory, episode_data=data)
-    return buffer.replace(rings=rings, sampler_state=state)
+    return together(buffer.replace(rings=rings, sampler_state=state), stack)

@@ -39,7 +39,7 @@ def _size(source: Source) -> jax.Array:
 
 def capacity(source: Buffer | Source) -> int:
     """Return how many steps the buffer keeps, over all envs; of a source, its buffers together."""
-    return sum(buffer.rings.num_slots * buffer.num_envs for buffer in as_source("capacity", source).buffers)
+    return sum(buffer.num_slots * buffer.num_envs for buffer in as_source("capacity", source).buffers)
 
 
 def can_sample(source: Buffer | Source, n: int = 1, view: View = transition()) -> jax.Array:  # noqa: B008
@@ -81,8 +81,8 @@ def _rows(source: Source) -> tuple[Rows | SourceRows, jax.Array]:
 
 def _rows_of_all(source: Source) -> tuple[Rows | SourceRows, jax.Array]:
     """List the rows of all devices, in the order of one buffer's: by time, then env."""
-    lengths = [buffer.rings.num_slots * buffer.stack.envs_per_device for buffer in source.buffers if buffer.stack]
-    ends, slots = np.cumsum(lengths), [buffer.rings.num_slots for buffer in source.buffers]
+    lengths = [buffer.num_slots * buffer.stack.envs_per_device for buffer in source.buffers if buffer.stack]
+    ends, slots = np.cumsum(lengths), [buffer.num_slots for buffer in source.buffers]
 
     def list_rows(part: Source) -> tuple[Any, ...]:
         every = part.every_row()

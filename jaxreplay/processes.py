@@ -96,7 +96,7 @@ def own_part(buffer: Buffer) -> Buffer:
     mesh: Any = stack.sharding.mesh
     sharding = NamedSharding(mesh.local_mesh, PartitionSpec(stack.sharding.spec[0]))
     num_buffers = envs_here(buffer) // stack.num_envs
-    part = jax.tree.map(lambda x: _of_shards(x, (num_buffers, *x.shape[1:]), sharding), buffer)
+    part = jax.tree.map(lambda x: _of_shards(x, _times(x.shape, num_buffers, stack.num_buffers), sharding), buffer)
     return part.replace(stack=dataclasses.replace(stack, num_buffers=num_buffers, sharding=sharding))
 
 
@@ -107,14 +107,21 @@ def whole_of(part: Buffer, like: Buffer) -> Buffer:
     stack = like.stack
     assert stack is not None
     assert stack.sharding is not None
+    assert part.stack is not None
+    here = part.stack.num_buffers
     sharding = NamedSharding(stack.sharding.mesh, PartitionSpec(stack.sharding.spec[0]))
-    whole = jax.tree.map(lambda x: _of_shards(x, (stack.num_buffers, *x.shape[1:]), sharding), part)
+    whole = jax.tree.map(lambda x: _of_shards(x, _times(x.shape, stack.num_buffers, here), sharding), part)
     return whole.replace(stack=stack)
 
 
 def _is_elsewhere(buffer: Buffer) -> bool:
     """Tell whether a part of a buffer lies with other processes."""
     return any(isinstance(x, jax.Array) and not x.is_fully_addressable for x in jax.tree.leaves(buffer))
+
+
+def _times(shape: tuple[int, ...], count: int, of: int) -> tuple[int, ...]:
+    """Return the shape of an array of `count` buffers, given that of one of `of` buffers."""
+    return (shape[0] // of * count, *shape[1:])
 
 
 def _of_shards(x: jax.Array, shape: tuple[int, ...], sharding: NamedSharding) -> jax.Array:

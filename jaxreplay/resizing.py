@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxreplay._core import lookup, resizing, trees
 from jaxreplay._core.memory import Memory
 from jaxreplay.buffer import default_records, slots_of
+from jaxreplay.joining import apart, together
 from jaxreplay.samplers import Sampler
 from jaxreplay.stacks import BUFFER, is_read_as_one, on_parts
 from jaxreplay.state import Buffer, check_buffer
@@ -62,12 +63,11 @@ def resize_like(buffer: Buffer, like: Buffer) -> Buffer:
 
     like: made as the buffer was, but for sizes and platform; its arrays may be shapes.
     """
-    stored, batch = like.rings, like.rings.clock.time.ndim
-    num_slots = stored.memory.sizes(stored.arrays)[batch]
+    stored, batch, num_slots = like.rings, like.rings.clock.time.ndim, like.num_slots
     resized = functools.partial(_resize, num_slots=num_slots, memory=stored.memory, sampler=like.sampler)
     for _ in range(batch):
         resized = jax.vmap(resized)
-    return jax.jit(resized)(buffer.replace(stack=None)).replace(stack=like.stack)
+    return jax.jit(lambda whole: together(resized(apart(whole)), like.stack))(buffer)
 
 
 @functools.partial(jax.jit, static_argnames=("num_slots", "memory", "sampler"), inline=True)

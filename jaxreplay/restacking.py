@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxreplay._core.plain import Plain
+from jaxreplay.joining import apart, together
 from jaxreplay.resizing import resize_like
 from jaxreplay.state import Buffer, Stack
 from jaxreplay.types import PyTree
@@ -48,13 +49,13 @@ def _restack(buffer: Buffer, like: Buffer) -> Buffer:
     regrouped = plain.replace(rings=rings, sampler_state=state)
     there = _members(like)
     made = resize_like(regrouped, there)
-    return jax.tree.map(lambda x: x[0], made) if like.stack is None else made.replace(stack=like.stack)
+    return jax.tree.map(lambda x: x[0], made) if like.stack is None else together(made, like.stack)
 
 
 def _members(buffer: Buffer) -> Buffer:
     """See a buffer as a batch of buffers, of a single one if it is no stack."""
     if buffer.stack is not None:
-        return buffer.replace(stack=None)
+        return apart(buffer)
     lead = lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else x[None]  # noqa: E731
     return jax.tree.map(lead, buffer)
 

@@ -54,11 +54,10 @@ def from_state(buffer: Buffer, state: dict[str, Any]) -> Buffer:
 def facts(buffer: Buffer) -> dict[str, dict[str, Any]]:
     """Tell all that decides what the arrays mean, by the words of `create`."""
     stored, stack = buffer.rings, buffer.stack
-    *batch, num_slots, num_envs = stored.memory.sizes(stored.arrays)
-    count = 1 if stack is None else batch.pop()
+    batch, count, num_slots, num_envs = buffer.sizes
     num_envs *= count
     options = {
-        "batch of buffers": batch,
+        "batch of buffers": list(batch),
         "num_buffers": count if stack is not None and stack.own_clocks else 1,
         "devices": count if stack is not None and not stack.own_clocks else 1,
         "capacity": num_slots * num_envs,

@@ -127,8 +127,8 @@ def pop(buffer: Buffer, n: int, complete: bool = False) -> tuple[Buffer, Sample]
     """
     check_buffer("pop", buffer)
     n = trees.check_count("n", n)
-    if n > buffer.rings.num_slots:
-        raise ValueError(f"n: {n} slices were asked for, and the ring holds at most {buffer.rings.num_slots}")
+    if n > buffer.num_slots:
+        raise ValueError(f"n: {n} slices were asked for, and the ring holds at most {buffer.num_slots}")
     if (complete := trees.check_flag("complete", complete)) and not buffer.rings.num_records:
         raise ValueError("pop: complete=True: this buffer holds independent items; create it with episode_end")
     return _pop(buffer, n, complete)

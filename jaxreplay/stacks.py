@@ -2,6 +2,7 @@
 
 A stack is A buffers with a leading axis in front of every array. Its envs count over all of them: env `e` is env
 `e % E` of buffer `e // E`. Over a mesh the axis is split, so that each device has a stack of its own, or one buffer.
+Where each has one because only `sharding` was asked for, their arrays are joined instead; see `joining`.
 """
 
 import functools
@@ -14,6 +15,7 @@ from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxreplay._core.rings import MAX_INDEX
+from jaxreplay.joining import join_part, part_of
 from jaxreplay.state import Buffer, Stack
 from jaxreplay.types import PyTree, Rows, SourceRows
 
@@ -58,6 +60,8 @@ def make_stack(make: Callable[[], Buffer], stack: Stack) -> Buffer:
 
     def part() -> Buffer:
         count, one = stack.num_buffers // stack.num_devices, make()
+        if stack.joined:
+            return join_part(one, stack)
         return jax.tree.map(lambda x: jnp.broadcast_to(x[None], (count, *x.shape)), one).replace(stack=stack)
 
     _check_reads_stacks(jax.eval_shape(make), stack)
@@ -206,6 +210,8 @@ def _parts(whole: PyTree) -> PyTree:
     def part(x: Any) -> Any:
         if not _is_buffer(x) or x.stack is None:
             return x
+        if x.stack.joined:
+            return part_of(x)
         count = x.rings.envs.number.shape[0]
         if count == 1:
             return jax.tree.map(lambda x: x[0], x).replace(stack=None)
@@ -220,6 +226,8 @@ def _restacked(out: Any, stack: Stack) -> Any:
     def restack(x: Any) -> Any:
         if not _is_buffer(x):
             return x
+        if stack.joined:
+            return join_part(x, stack)
         if x.rings.envs.number.ndim == 1:
             x = jax.tree.map(lambda x: x[None], x)
         return x.replace(stack=stack)

@@ -39,6 +39,11 @@ class Stack:
         return math.prod(shape[name] for name in (names if isinstance(names, tuple) else (names,)))
 
     @property
+    def joined(self) -> bool:
+        """Whether they lie one a device, their arrays joined along the first axis, not stacked; see `joining`."""
+        return not self.own_clocks
+
+    @property
     def envs_per_device(self) -> int:
         return self.num_buffers * self.num_envs // self.num_devices
 
@@ -64,9 +69,25 @@ class Buffer(struct.PyTreeNode):
     def num_envs(self) -> int:
         """E, over all buffers of a stack. Raises ValueError for a batch of buffers, which only vmap can take apart."""
         shape = self.rings.envs.number.shape
-        if batch := shape[: len(shape) - (1 if self.stack is None else 2)]:
+        if batch := shape[: len(shape) - (1 if self.stack is None or self.stack.joined else 2)]:
             raise ValueError(f"a batch of buffers {batch} came where one is expected; use jax.vmap over them")
         return math.prod(shape)
+
+    @property
+    def num_slots(self) -> int:
+        """T, of each buffer of a stack."""
+        return self.sizes[2]
+
+    @property
+    def sizes(self) -> tuple[tuple[int, ...], int, int, int]:
+        """The axes of a batch of buffers, how many buffers each is made of, and T and E of one of those."""
+        rings, stack = self.rings, self.stack
+        if stack is not None and stack.joined:
+            *batch, num_slots, num_envs = rings.memory.sizes(rings.arrays, stack.num_buffers)
+            return tuple(batch), stack.num_buffers, num_slots, num_envs
+        *batch, num_slots, num_envs = rings.memory.sizes(rings.arrays)
+        count = batch.pop() if stack is not None and batch else 1
+        return tuple(batch), count, num_slots, num_envs
 
     @property
     def as_one(self) -> Rings:
@@ -94,17 +115,16 @@ class Buffer(struct.PyTreeNode):
 
 def _sizes(buffer: Buffer) -> dict[str, Any]:
     """Read sizes off the shapes of the arrays: those of each buffer, if they are a batch."""
-    found = sizes_of(buffer.rings)
+    found = sizes_of(buffer)
     if found is None:
         return {}
-    *batch, num_slots, num_envs = found
-    if buffer.stack is not None and batch:
-        num_buffers = batch.pop()
-        return {**_stack_sizes(buffer, num_buffers, num_slots), **({"batch": tuple(batch)} if batch else {})}
+    batch, num_buffers, num_slots, num_envs = found
+    if buffer.stack is not None:
+        return {**_stack_sizes(buffer, num_buffers, num_slots), **({"batch": batch} if batch else {})}
     sizes = {"capacity": num_slots * num_envs, "num_envs": None if buffer.single else num_envs}
     if buffer.rings.num_records:
         sizes["max_episodes"] = buffer.rings.num_records * num_envs
-    return {"batch": tuple(batch), **sizes} if batch else sizes
+    return {"batch": batch, **sizes} if batch else sizes
 
 
 def _stack_sizes(buffer: Buffer, num_buffers: int, num_slots: int) -> dict[str, Any]:

@@ -28,6 +28,7 @@ FLOORS = [  # from the ground; a module is on the floor of the longest name that
     ["samplers"],
     ["_display.buffers"],
     ["ends", "state"],
+    ["joining"],
     ["stacks"],
     ["buffer", "restoring"],
     ["sources"],

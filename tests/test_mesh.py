@@ -16,7 +16,8 @@ from jax.sharding import PartitionSpec as P
 from scipy import stats
 
 import jaxreplay as replay
-from jaxreplay import samplers, views
+from jaxreplay import joining, samplers, views
+from jaxreplay.convert.reading import read_table
 from tests.devices import Cases
 
 SLOTS = 8
@@ -238,6 +239,44 @@ def a_step_writes_in_place_on_every_device(sampler: str) -> None:
     assert replay.check_in_place(step, replay.resize(pair.whole, 4096 * pair.num_envs), jax.random.key(0))
 
 
+PROGRAMS = [(does, kind, n) for does in ("append", "append; sample") for kind in ("episodes", "items") for n in (1, 2)]
+
+
+@case(*PROGRAMS, ("append; sample", "episodes, prioritized", 2))
+def a_scan_copies_no_ring(what: tuple[str, str, int]) -> None:
+    """Temporary memory is the same at any capacity, and what is held is what came in, also for seeds under vmap."""
+    does, kind, seeds = what
+    mesh, num_envs, lead = mesh_of("four devices"), 8, (2,) * (seeds > 1)
+    block = {"x": np.zeros((3, num_envs, 5), np.float32)} if kind == "items" else steps(1, 3, num_envs)
+    create = functools.partial(
+        replay.create,
+        jax.tree.map(lambda x: x[0, 0], block),
+        num_envs=num_envs,
+        sharding=NamedSharding(mesh, P("data")),
+        sampler=SAMPLERS["prioritized" if "prioritized" in kind else "uniform"],
+    )
+
+    def run(buffer: replay.Buffer, key: Any) -> Any:
+        def step(buffer: replay.Buffer, step: Any) -> Any:
+            buffer = replay.append(buffer, step)
+            return buffer, replay.sample(buffer, key, 16).data if "sample" in does else None
+
+        return jax.lax.scan(step, buffer, block)
+
+    temporary = []
+    for slots in (5_000, 20_000):
+        made = jax.eval_shape(functools.partial(create, capacity=slots * num_envs))
+        laid = NamedSharding(mesh, P(*[None] * len(lead), "data"))
+        buffer = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype, sharding=laid), made)  # noqa: B023
+        keys = jax.random.split(jax.random.key(0), lead)
+        compiled = jax.jit(jax.vmap(run) if lead else run, donate_argnums=0).lower(buffer, keys).compile()
+        analysis = compiled.memory_analysis()
+        held = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(buffer)) // mesh.size
+        assert analysis.alias_size_in_bytes >= held
+        temporary.append(analysis.temp_size_in_bytes)
+    assert temporary[1] - temporary[0] < 1024, temporary
+
+
 @case()
 def a_number_over_all_costs_one_reduction_of_scalars() -> None:
     pair = filled("four devices")
@@ -256,10 +295,41 @@ def it_is_born_split(name: str) -> None:
     )
     for x in jax.tree.leaves(create()):
         assert x.sharding.is_equivalent_to(NamedSharding(mesh, P("data")), x.ndim)
-        assert all(shard.data.shape[0] == 1 for shard in x.addressable_shards)
+        assert all(shard.data.nbytes * mesh.shape["data"] == x.nbytes for shard in x.addressable_shards)
     analysis = jax.jit(create).lower().compile().memory_analysis()
     part = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(jax.eval_shape(create))) // mesh.shape["data"]
     assert analysis.temp_size_in_bytes + analysis.output_size_in_bytes < 1.1 * part + 4096
+
+
+@case("uniform", "prioritized")
+def a_device_holds_the_arrays_of_a_buffer_by_itself(sampler: str) -> None:
+    """But for scalars, which have an axis of the devices; apart, the buffers of a share are there one by one."""
+    pair = filled("four devices", sampler)
+    assert (replay.capacity(pair.whole), pair.whole.num_slots) == (SLOTS * pair.num_envs, SLOTS)
+    for i, shards in enumerate(zip(*(x.addressable_shards for x in jax.tree.leaves(pair.whole)), strict=True)):
+        for shard, own in zip(shards, jax.tree.leaves(pair.parts[i]), strict=True):
+            np.testing.assert_array_equal(shard.data, own if own.ndim else own[None])
+    members = joining.apart(pair.whole)
+    for i, part in enumerate(pair.parts):
+        jax.tree.map(lambda x, own: np.testing.assert_array_equal(x[i], own), jax.device_get(members), part)  # noqa: B023
+    jax.tree.map(np.testing.assert_array_equal, joining.together(members, pair.whole.stack), pair.whole)
+
+
+@case()
+def a_data_set_of_it_is_that_of_one_buffer() -> None:
+    sharding = NamedSharding(mesh_of("four devices"), P("data"))
+    made = [replay.create(one_step(), SLOTS * 8, 8, sharding=split) for split in (sharding, None)]
+    got, expected = (replay.convert.to_numpy(replay.extend(buffer, steps(1, SLOTS + 3, 8))) for buffer in made)
+    jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+
+@case()
+def what_reads_a_single_buffer_refuses_it() -> None:
+    whole = filled("four devices").whole
+    with pytest.raises(TypeError, match="conversion: not for a buffer that is split over a mesh"):
+        read_table(whole, views.transition())
+    with pytest.raises(ValueError, match="n: 9 slices were asked for, and the ring holds at most 8"):
+        replay.pop(whole, SLOTS + 1)
 
 
 @case(*list(MESHES)[:2])

@@ -28,10 +28,13 @@ class Plain:
     num_records: int
     at_once: bool  # rather than in loops whose end only the data decide
 
-    def sizes(self, arrays: Arrays) -> tuple[int, ...]:
-        """Return T and E; before them the axes of a batch of buffers, if it is one."""
+    def sizes(self, arrays: Arrays, joined: int = 1) -> tuple[int, ...]:
+        """Return T and E; before them the axes of a batch of buffers, if it is one.
+
+        joined: of how many buffers the arrays are, one after the other along the axis of slots.
+        """
         *batch, slots, num_envs, _ = arrays[0].shape
-        return (*batch, slots - 1 - self.num_records, num_envs)
+        return (*batch, slots // joined - 1 - self.num_records, num_envs)
 
     def resized(self, num_slots: int, num_records: int) -> Plain:
         """Return how rings of other sizes lie."""

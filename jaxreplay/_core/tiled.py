@@ -36,7 +36,7 @@ class Tiled:
     num_words: int
     at_once: ClassVar[bool] = True
 
-    def sizes(self, arrays: Arrays) -> tuple[int, ...]:
+    def sizes(self, arrays: Arrays, joined: int = 1) -> tuple[int, ...]:
         return (*arrays[0].shape[:-2], self.num_slots, self.num_envs)
 
     def resized(self, num_slots: int, num_records: int) -> Tiled:

@@ -68,11 +68,10 @@ def _spread(rings: Rings, count: int) -> Rows:
     return Rows(time=rings.clock.time - jnp.asarray(ages), env=jnp.asarray(env))
 
 
-def sizes_of(rings: Any) -> tuple[int, ...] | None:
-    """Read T and E off shapes, before them the axes of a batch of buffers; None where JAX put others in their place."""
+def sizes_of(buffer: Any) -> tuple[tuple[int, ...], int, int, int] | None:
+    """Read sizes off shapes, see `Buffer.sizes`; None where JAX put others in the place of arrays."""
     try:
-        sizes = rings.memory.sizes(rings.arrays)
-        return sizes if len(sizes) > 1 else None
+        return buffer.sizes
     except (AttributeError, TypeError, ValueError, IndexError):
         return None
 
@@ -88,18 +87,21 @@ def is_split(buffer: Any, axes: int) -> bool:
 
 def buffer_panel(buffer: Any) -> Panel:
     """Show what a buffer is made for, and where its values can be read, how full it is, of what."""
-    rings, sizes = buffer.rings, sizes_of(buffer.rings)
+    rings, sizes = buffer.rings, sizes_of(buffer)
     if sizes is None:
         return Panel("Buffer", [("holds", "other things in the place of its arrays")])
-    *batch, num_slots, num_envs = sizes
+    batch, count, num_slots, each = sizes
+    joined = buffer.stack is not None and buffer.stack.joined
+    batch, num_envs = (batch, count * each) if joined or buffer.stack is None else ((*batch, count), each)
     facts = [("batch", f"{' x '.join(map(str, batch))} buffers, each of:")] if batch else []
     shape = "a single stream" if buffer.single else f"{num_slots:,} slots x {num_envs:,} envs"
     facts.append(("capacity", f"{num_slots * num_envs:,} steps: {shape}"))
     figures, why = None, why_unreadable(buffer)
     if not why and not isinstance(rings.arrays[0], jax.Array):
         why = "on the host, as NumPy arrays"
-    if not why and is_split(buffer, len(batch)):
-        why = f"{_each(fetch(rings.clock.held) * num_envs)} steps are held; what is split over devices is not read"
+    if not why and (joined or is_split(buffer, len(batch))):
+        held = fetch(rings.clock.held) * each
+        why = f"{_each(held.sum(-1) if joined else held)} steps are held; what is split over devices is not read"
     if not why:
         limit = max(1, SAMPLED // math.prod(batch)) if batch else SAMPLED
         figures = fetch(read_figures(rings, buffer.sampler_state, buffer.sampler, len(batch), limit))

@@ -14,6 +14,7 @@ from jaxreplay.checkpoint import facts
 from jaxreplay.checkpoint.manifest import Manifest
 from jaxreplay.checkpoint.pieces import committed_sharding
 from jaxreplay.datasets.files.opening import naming
+from jaxreplay.joining import together
 from jaxreplay.restacking import restack, stack_of_devices
 from jaxreplay.stacks import is_read_as_one
 from jaxreplay.state import Buffer
@@ -80,7 +81,7 @@ def _of_sizes(path: pathlib.Path, saved: Manifest, name: str, like: Buffer) -> B
         where = None  # it cannot be split over these devices as it was saved
     shape = lambda x: jax.ShapeDtypeStruct((*batch, *x.shape), x.dtype, sharding=where)  # noqa: E731
     with naming(f"{path}: {name}"):
-        return jax.tree.map(shape, jax.eval_shape(make)).replace(stack=stack)
+        return together(jax.tree.map(shape, jax.eval_shape(make)), stack)
 
 
 def fit(read: PyTree, like: PyTree) -> PyTree:

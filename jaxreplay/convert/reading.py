@@ -25,6 +25,7 @@ from jaxreplay._core.rings import Rings, Span
 from jaxreplay.sources.base import VIEW, Source
 from jaxreplay.sources.subset import Subset
 from jaxreplay.sources.whole import as_source
+from jaxreplay.stacks import refuse_stack
 from jaxreplay.types import PyTree, Rows
 from jaxreplay.views import View
 from jaxreplay.views.base import plan
@@ -103,6 +104,7 @@ def read_table(source: replay.Buffer | Subset, view: View, key: Any = None) -> T
     if not trees.is_concrete(source):
         raise TypeError("a buffer is converted outside jit: its rows are read to the host")
     whole = as_source("read_table", source)
+    refuse_stack("conversion", whole, "read it by replay.take, with the rows that replay.rows lists")
     stored = whole.buffers[0].rings
     every, usable = jax.tree.map(np.asarray, _usable_rows(whole, view))
     rows = jax.tree.map(lambda x: x[usable], every)

@@ -131,17 +131,18 @@ def _stack_episode_data(store: Store, narrow: bool, required: bool) -> Any:
 def read_buffer(buffer: Buffer, what: str = "from_buffer") -> tuple[Store, Report]:
     """Read all rows that can be read, as episodes; see `Dataset.from_buffer`. what: the function that was called."""
     _check_steps(buffer, what)
-    stats = contents.stats(buffer)
-    oldest = np.asarray(stats.time - stats.held // buffer.rings.num_envs)
+    stats, clock = contents.stats(buffer), buffer.rings.clock
+    oldest = np.asarray(clock.time - clock.held).reshape(-1)  # of each buffer of a stack
+    oldest = np.repeat(oldest, buffer.num_envs // len(oldest))
 
-    def since_oldest(time: np.ndarray) -> np.ndarray:
+    def since_oldest(time: np.ndarray, env: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):
-            return (time - oldest).astype(np.int64)  # negative for a step that was overwritten
+            return (time - oldest[env]).astype(np.int64)  # negative for a step that was overwritten
 
     found = episodes(buffer)  # each begins at a place, a number that orders rows by env, then time
     held, start = (np.asarray(x).reshape(len(x), -1) for x in (found.mask, found.start))
     at = np.flatnonzero(held)
-    begin = since_oldest(start.ravel()[at])
+    begin = since_oldest(start.ravel()[at], at % held.shape[1])
     overwritten = int(np.maximum(-begin, 0).sum())
     missing = Report(dropped_rows=int(stats.lost + stats.removed) + overwritten)
     rows, mask = contents.rows(buffer)
@@ -150,7 +151,7 @@ def read_buffer(buffer: Buffer, what: str = "from_buffer") -> tuple[Store, Repor
         return Store((), consecutive([], [], [])), missing
     order = np.argsort(env, kind="stable")
     time, env = time[order], env[order]
-    since = since_oldest(time)
+    since = since_oldest(time, env)
     begin += (at % held.shape[1]) * (2 * FAR)
     order = np.argsort(begin)
     record = np.searchsorted(begin[order], env.astype(np.int64) * (2 * FAR) + since, side="right") - 1

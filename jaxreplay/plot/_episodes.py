@@ -15,6 +15,7 @@ from jaxreplay.buffer import Buffer
 from jaxreplay.datasets import select as choosing
 from jaxreplay.datasets.dataset import Dataset
 from jaxreplay.plot import _axes
+from jaxreplay.stacks import refuse_stack
 from jaxreplay.state import check_buffer
 from jaxreplay.types import Rows
 
@@ -37,6 +38,7 @@ def episodes(source: Dataset | Buffer, ax: Any = None, *, reward: str = "reward"
         label = "episode of the data set"
     else:
         check_buffer("episodes", source)
+        refuse_stack("episodes", source, "see replay.episodes")
         values = _of_buffer(source, reward)
         label = "first step of the episode [slices since the buffer was made]"
     at, length, returns, ended = values

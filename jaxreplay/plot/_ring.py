@@ -14,6 +14,7 @@ from jaxreplay._core.rings import Rings
 from jaxreplay._display.pictures import evenly
 from jaxreplay.buffer import Buffer
 from jaxreplay.plot import _axes
+from jaxreplay.stacks import refuse_stack
 from jaxreplay.state import check_buffer
 
 EMPTY = -1  # the codes of rows; from 0 on, which colour an episode has
@@ -31,6 +32,7 @@ def ring(buffer: Buffer, ax: Any = None, *, max_slots: int = 1200, max_envs: int
     Returns the axes. Raises TypeError for what is no buffer, ValueError for a batch of buffers.
     """
     check_buffer("ring", buffer)
+    refuse_stack("ring", buffer, "read it by replay.take, with the rows that replay.rows lists")
     rings = buffer.rings
     slots, envs = evenly(rings.num_slots, max_slots), evenly(rings.num_envs, max_envs)
     codes = row_codes(rings, slots, envs)

@@ -16,6 +16,7 @@ from jaxreplay.buffer import Buffer
 from jaxreplay.plot import _axes
 from jaxreplay.plot._ring import EMPTY, KINDS, NUM_COLOURS, row_codes
 from jaxreplay.sources.base import draw_bits
+from jaxreplay.stacks import refuse_stack
 from jaxreplay.state import check_buffer
 from jaxreplay.types import Rows
 from jaxreplay.views import View
@@ -45,6 +46,7 @@ def view(buffer: Buffer, row: Rows | tuple[int, int], view: View, ax: Any = None
     Raises ValueError where the view cannot start from the row.
     """
     check_buffer("view", buffer)
+    refuse_stack("view", buffer, "read it by replay.take, with the rows that replay.rows lists")
     check_view(view)
     rings = buffer.rings
     time, env = (row.time, row.env) if isinstance(row, Rows) else row

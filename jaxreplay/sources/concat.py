@@ -35,7 +35,7 @@ def concat(sources: Sequence[Buffer | Subset | Concat]) -> Concat:
             parts.append(source)
         else:
             raise TypeError(f"concat: source {i} is a mixture, whose rows have no common probability; mix last")
-    rows = sum(part.buffer.rings.num_slots * part.buffer.num_envs for part in parts)
+    rows = sum(part.buffer.num_slots * part.buffer.num_envs for part in parts)
     if rows > MAX_INDEX:
         raise ValueError(f"concat: {rows} rows in all do not fit in 31-bit numbers")
     return Concat(tuple(parts))

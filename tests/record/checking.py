@@ -99,7 +99,7 @@ def step_of(data: replay.Transition) -> Step:
 
 def assert_recorded(buffer: replay.Buffer, logs: Any, done: Drive) -> None:
     """The buffer holds the newest steps that happened: none missing, doubled or shifted."""
-    num_slots = buffer.rings.num_slots
+    num_slots = buffer.num_slots
     expected, recorded = expected_rows(logs, done.stepped, num_slots), recorded_rows(buffer)
     assert recorded.keys() == expected.keys()
     for at, step in expected.items():

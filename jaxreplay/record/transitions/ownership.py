@@ -50,9 +50,11 @@ ENVS_AXIS: dict[Any, int] = {EXTEND: 1, CLOSE: 0}  # of their arguments; those o
 def _still_open(new: Any, new_time: jax.Array, old: Any, old_time: jax.Array) -> jax.Array:
     """Tell which open episodes of a buffer are those that another had, and not of another stream; `[E]` bool.
 
-    Of stacks of buffers everything has an axis more, of the buffers.
+    Of stacks of buffers everything has an axis more, of the buffers; of joined ones `[n * E]`, and their clocks `[n]`.
     """
     same_time = jnp.expand_dims(new_time == old_time, -1)
+    if same_time.ndim > new.open.ndim:
+        same_time = jnp.repeat(same_time[:, 0], new.open.shape[0] // same_time.shape[0])
     return new.open & old.open & (new.number == old.number) & (new.start == old.start) & same_time
 
 
@@ -77,14 +79,14 @@ class Keeper:
 
     def warn_of_losses(self) -> None:
         """Warn where rows became unreadable because their episode's record was overwritten; once, until none are."""
-        stored = self._own.rings
-        if stored.num_records >= stored.num_slots:  # an episode has at least a row
+        stored, num_slots = self._own.rings, self._own.num_slots
+        if stored.num_records >= num_slots:  # an episode has at least a row
             return
         part, before = own_part(self._own), self._losing
         lost = int(count_lost(part.rings) if part.stack is None else stats(part).lost)
         self._losing = lost > 0
         if lost and not before:
-            most = stored.num_slots * self._own.num_envs
+            most = num_slots * self._own.num_envs
             warnings.warn(
                 f"{lost} recorded rows can no longer be read: the buffer keeps the records of {stored.num_records} "
                 "episodes an env, and so short ones came that it holds steps of more; create it with as many as come, "

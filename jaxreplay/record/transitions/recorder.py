@@ -68,7 +68,7 @@ class Recorder:
         self.autoreset, self.on_full, self.on_cut, self.agents = autoreset, on_full, on_cut, agents
         self.lead: tuple[int, ...] = () if num_envs is None else (num_envs,)
         self.on_disk = keeper is not None
-        self.num_slots = buffer.rings.num_slots
+        self.num_slots = buffer.num_slots
         self.staging = Staging(buffer, self.lead, block, leave_out)
         self.every = np.ones(self.lead, np.bool_)
         part = own_part(buffer)
@@ -219,7 +219,7 @@ class Recorder:
                 f"{free}; make room in it (replay.pop), or record with on_full='overwrite'"
             )
         self.keeper.adopt(buffer)
-        self.num_slots, self.full_time = buffer.rings.num_slots, written + free
+        self.num_slots, self.full_time = buffer.num_slots, written + free
 
     def flush(self) -> None:
         """Write what is staged, and what is known of episodes."""
@@ -234,7 +234,7 @@ class Recorder:
         """Count the slices that may be recorded into a buffer; waits for the device where that has a bound."""
         if self.on_full != "raise" or self.on_disk:
             return math.inf
-        return buffer.rings.num_slots - int(np.max(own_part(buffer).rings.clock.held))
+        return buffer.num_slots - int(np.max(own_part(buffer).rings.clock.held))
 
     def _awaited(self) -> np.ndarray:
         awaited = self.every if self.under_way else self.standing.awaited
