@@ -193,7 +193,7 @@ def test_made_up_facts_of_a_buffer_raise_value_error_alone(tmp_path: pathlib.Pat
     replay.checkpoint.save(tmp_path, {"buffer": make()})
     like = {"buffer": jax.eval_shape(make)}
     options = content_of(tmp_path)["buffers"]["buffer"]["options"]
-    assert len(options) == 9
+    assert len(options) == 11
     for name in options:
         content = content_of(tmp_path)
         del content["buffers"]["buffer"]["options"][name]
