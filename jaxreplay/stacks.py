@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from jaxreplay._core.layout import from_bits, to_bits
 from jaxreplay._core.rings import MAX_INDEX
 from jaxreplay.joining import join_part, part_of
 from jaxreplay.state import Buffer, Stack
@@ -171,7 +172,8 @@ def from_owner(whole: PyTree, rows: Rows | SourceRows, each: PyTree) -> PyTree:
     size = _size_of(rows, [x.stack.envs_per_device for x in _buffers(whole)])
     owner = gathered(whole, jnp.clip(rows.env // size, 0, num_parts(whole) - 1))
     index = jnp.indices(owner.shape, jnp.int32, sparse=True)
-    return jax.tree.map(lambda x: x[(owner, *index)], gathered(whole, each))
+    bits = gathered(whole, jax.tree.map(to_bits, each))  # which the compiler may add up with zeros to move them
+    return jax.tree.map(lambda x, like: from_bits(x[(owner, *index)], like.dtype), bits, each)
 
 
 def _on_each(function: Callable[..., Any], part: Buffer, *args: Any, axes: Sequence[Any], out: Any) -> Any:

@@ -13,6 +13,8 @@ from typing import Any
 
 import jax
 
+import tests.conftest  # noqa: F401  (the settings of all tests, also where no pytest has read them)
+
 
 class Cases:
     """The cases of a test module, by name. `python -m module` runs them, and prints the error of each as JSON."""
@@ -43,8 +45,6 @@ class Cases:
         return json.loads(done.stdout.splitlines()[-1])
 
     def main(self) -> None:
-        import tests.conftest  # noqa: F401  (JAX's settings of all tests)
-
         assert jax.device_count() == self.devices
         found = {}
         for name, function in self.named.items():

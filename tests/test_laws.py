@@ -126,6 +126,7 @@ def check_episodes(buffer: replay.Buffer, model: Model) -> None:
     if buffer.single:
         found = jax.tree.map(lambda x: x[:, None], found)
     finals = from_steps(found.final_observation)
+    found = jax.device_get(found.replace(final_observation=None))
     total = 0
     for env, mine in enumerate(model.episodes):
         for k in range(model.num_records):

@@ -207,6 +207,23 @@ def from_raw(raw: jax.Array, dtype: Any) -> jax.Array:
     return raw.astype(dtype)
 
 
+def to_bits(value: jax.Array) -> jax.Array:
+    """Give a leaf as integers of its bits: `to_raw`, and what that leaves as floats as words, `[..., n]` if several."""
+    raw = to_raw(value)
+    if jnp.iscomplexobj(raw):
+        raw = jnp.stack([raw.real, raw.imag], axis=-1)
+    return raw if jnp.issubdtype(raw.dtype, jnp.integer) else lax.bitcast_convert_type(raw, jnp.uint32)
+
+
+def from_bits(raw: jax.Array, dtype: Any) -> jax.Array:
+    """Undo `to_bits`."""
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        parts = lax.bitcast_convert_type(raw, jnp.finfo(dtype).dtype)
+        return lax.complex(parts[..., 0], parts[..., 1])
+    is_wide_float = jnp.issubdtype(dtype, jnp.floating) and _form(dtype) == "plain"
+    return lax.bitcast_convert_type(raw, dtype) if is_wide_float else from_raw(raw, dtype)
+
+
 def to_words(leaf: Leaf, value: jax.Array) -> jax.Array:
     """Pack a leaf `[..., *shape]` into `[..., num_words]` uint32, bit for bit."""
     raw = to_raw(value)
