@@ -180,15 +180,16 @@ def rows_and_priorities_anywhere_are_found_on_their_device(name: str) -> None:
     assert int(replay.size(replay.remove(changed, turned))) == int(replay.size(changed)) - len(last)
 
 
-@case("uniform", "prioritized")
-def probabilities_are_true_where_devices_hold_different_numbers_of_rows(sampler: str) -> None:
-    pair = Pair("four devices", sampler=SAMPLERS[sampler])
+@case(("four devices", "uniform"), ("four devices", "prioritized"), (EXPLICIT, "uniform"))
+def probabilities_are_true_where_devices_hold_different_numbers_of_rows(names: tuple[str, str]) -> None:
+    name, sampler = names
+    pair = Pair(name, sampler=SAMPLERS[sampler])
     mask = np.arange(SLOTS)[:, None] < 1 + 2 * (np.arange(pair.num_envs) // pair.share)[None]
     pair.change(replay.extend, steps(1, SLOTS, pair.num_envs), mask, axis=1)
     rows, held = replay.rows(pair.whole)
     if sampler == "prioritized":
         pair.whole = replay.set_priorities(pair.whole, rows, 1 + np.arange(rows.time.shape[0], dtype=np.float32) % 3)
-    draws = 400_000  # false alarms: 1e-6
+    draws = 400_000 // pair.devices * pair.devices  # false alarms: 1e-6
     batch = jax.jit(replay.sample, static_argnums=2)(pair.whole, jax.random.key(5), draws)
     index = lambda time, env: np.asarray(time) * pair.num_envs + np.asarray(env)  # noqa: E731
     count = np.bincount(index(batch.rows.time, batch.rows.env), minlength=SLOTS * pair.num_envs)
@@ -205,7 +206,12 @@ def probabilities_are_true_where_devices_hold_different_numbers_of_rows(sampler:
     )
 
 
-@case(("four devices", "distinct"), ("four devices", "prioritized"), ("two of four devices", "uniform"))
+@case(
+    ("four devices", "distinct"),
+    ("four devices", "prioritized"),
+    (EXPLICIT, "prioritized"),
+    ("two of four devices", "uniform"),
+)
 def no_device_asks_another(names: tuple[str, str]) -> None:
     pair = Pair(names[0], sampler=SAMPLERS[names[1]])
     envs, batch = pair.num_envs, 4 * pair.devices
@@ -226,14 +232,15 @@ def no_device_asks_another(names: tuple[str, str]) -> None:
     assert not COLLECTIVE.findall(compiled.as_text())
 
 
-@case("distinct", "prioritized")
-def a_step_writes_in_place_on_every_device(sampler: str) -> None:
-    pair = Pair("four devices", sampler=SAMPLERS[sampler])
+@case(("four devices", "distinct"), ("four devices", "prioritized"), (EXPLICIT, "uniform"))
+def a_step_writes_in_place_on_every_device(names: tuple[str, str]) -> None:
+    name, sampler = names
+    pair = Pair(name, sampler=SAMPLERS[sampler])
     block = jax.device_put(steps(1, 1, pair.num_envs), NamedSharding(pair.mesh, P(None, "data")))
 
     def step(buffer: replay.Buffer, key: Any) -> Any:
         buffer = replay.append(buffer, jax.tree.map(lambda x: x[0], block))
-        out = replay.sample(buffer, key, 8)
+        out = replay.sample(buffer, key, 2 * pair.devices)
         return (replay.set_priorities(buffer, out.rows, out.data.reward) if sampler == "prioritized" else buffer), out
 
     assert replay.check_in_place(step, replay.resize(pair.whole, 4096 * pair.num_envs), jax.random.key(0))
