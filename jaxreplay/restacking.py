@@ -93,6 +93,6 @@ def _regroup(counts: tuple[int, int], axis: int, x: jax.Array) -> jax.Array:
     return jnp.moveaxis(split, axis, 0)
 
 
-def stack_of_devices(count: int, num_envs: int) -> Stack | None:
-    """Say how a buffer is split over `count` devices; None for one."""
-    return None if count == 1 else Stack(count, num_envs // count, False, own_clocks=False)
+def stack_of_devices(count: int | None, num_envs: int) -> Stack | None:
+    """Say how a buffer is split over a mesh of `count` devices; None for no mesh."""
+    return None if count is None else Stack(count, num_envs // count, False, own_clocks=False)

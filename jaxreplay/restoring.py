@@ -59,7 +59,7 @@ def facts(buffer: Buffer) -> dict[str, dict[str, Any]]:
     options = {
         "batch of buffers": list(batch),
         "num_buffers": count if stack is not None and stack.own_clocks else 1,
-        "devices": count if stack is not None and not stack.own_clocks else 1,
+        "devices": count if stack is not None and not stack.own_clocks else None,
         "capacity": num_slots * num_envs,
         "num_envs": num_envs,
         "platform's layout": type(stored.memory).__name__,

@@ -4,6 +4,7 @@ import pathlib
 from typing import Any
 
 import jax
+from jax.sharding import Mesh, NamedSharding
 
 from jaxreplay import resizing
 from jaxreplay._core import trees
@@ -52,7 +53,7 @@ def _of_sizes(path: pathlib.Path, saved: Manifest, name: str, like: Buffer) -> B
     platform = {"Plain": "cpu", "Tiled": "tpu"}.get(str(options.get("platform's layout")))
     num_slots, num_records = sizes
     devices = options.get("devices")
-    if type(devices) is not int or devices < 1 or num_envs % devices:
+    if devices is not None and (type(devices) is not int or devices < 1 or num_envs % devices):
         raise ValueError(f"{path}: {name}: devices: expected a number that divides {num_envs}, got {devices!r}")
     own_clocks = like.stack is not None and like.stack.own_clocks
     stack = like.stack if own_clocks else stack_of_devices(devices, num_envs)
@@ -76,7 +77,7 @@ def _of_sizes(path: pathlib.Path, saved: Manifest, name: str, like: Buffer) -> B
 
     time = like.rings.clock.time
     batch = (*time.shape[: time.ndim - (like.stack is not None)], *lead)
-    where = committed_sharding(time)  # which has the axes of the batch alone
+    where = _automatic(committed_sharding(time))  # which has the axes of the batch alone
     if like.stack is not None and where is not None and (not lead or lead[0] % like.stack.num_devices):
         where = None  # it cannot be split over these devices as it was saved
     shape = lambda x: jax.ShapeDtypeStruct((*batch, *x.shape), x.dtype, sharding=where)  # noqa: E731
@@ -97,9 +98,17 @@ def fit(read: PyTree, like: PyTree) -> PyTree:
     return jax.tree.map(one, read, like, is_leaf=facts.is_buffer)
 
 
-def _count(buffer: Buffer) -> int:
-    """Count the buffers of a stack."""
-    return 1 if buffer.stack is None else buffer.stack.num_buffers
+def _count(buffer: Buffer) -> int | None:
+    """Count the buffers of a stack; None if it is none."""
+    return None if buffer.stack is None else buffer.stack.num_buffers
+
+
+def _automatic(where: Any) -> Any:
+    """Give the same places on a mesh that leaves it to the compiler how arrays lie while they are copied."""
+    if not isinstance(where, NamedSharding):
+        return where
+    mesh: Any = where.mesh
+    return NamedSharding(Mesh(mesh.devices, mesh.axis_names), where.spec)
 
 
 def _shapes(buffer: Buffer) -> Any:

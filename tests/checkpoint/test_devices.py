@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxreplay as replay
 import tests.conftest  # noqa: F401  (JAX's settings of all tests, also by itself)
@@ -29,6 +29,7 @@ from tests.test_shard_map import one_step, steps
 
 library("xxhash")
 DEVICES, MEMBERS = 8, 8
+AUTO, EXPLICIT = AxisType.Auto, AxisType.Explicit
 cases: dict[str, Callable[[], None]] = {}
 
 
@@ -38,8 +39,8 @@ def case(function: Callable[[], None]) -> Callable[[], None]:
 
 
 @functools.cache
-def sharding(devices: int, spec: tuple[Any, ...] = ("data",)) -> NamedSharding:
-    mesh = jax.make_mesh((devices,), ("data",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:devices])
+def sharding(devices: int, spec: tuple[Any, ...] = ("data",), kind: AxisType = AUTO) -> NamedSharding:
+    mesh = jax.make_mesh((devices,), ("data",), (kind,), devices=jax.devices()[:devices])
     return NamedSharding(mesh, PartitionSpec(*spec))
 
 
@@ -152,6 +153,30 @@ def a_buffer_split_over_four_devices_loads_on_any_number_of_them() -> None:
                         assert_same(on_host(replay.priorities(left, every)), on_host(replay.priorities(right, every)))
                 batch = replay.sample(loaded, jax.random.key(0), 64, view)
                 assert bool(jnp.all(batch.mask))
+
+
+@case
+def a_mesh_of_explicit_axes_and_a_mesh_of_one_device_are_as_any() -> None:
+    """Loaded from and to each: as many devices or others, and another capacity."""
+    example, block = (jax.tree.map(lambda x: x[0, 0], steps(1)), jax.tree.map(lambda x: x[:, [0, 1] * 4], steps(21)))
+    one, two, four = (sharding(n, ("data",), kind) for n, kind in ((1, AUTO), (2, EXPLICIT), (4, EXPLICIT)))
+    sampler = replay.samplers.prioritized()
+
+    def make(where: NamedSharding | None, slots: int = 16) -> replay.Buffer:
+        return replay.create(example, slots * 8, 8, sampler=sampler, max_episodes=32, sharding=where)
+
+    plain = replay.extend(make(None), block)
+    rows, _ = replay.rows(plain)
+    held = replay.take(plain, rows)
+    for where in (one, four):
+        saved = replay.extend(make(where), block)
+        with tempfile.TemporaryDirectory() as folder:
+            replay.checkpoint.save(folder, saved)
+            for like in (make(None), make(one), make(two), make(four), make(four, 20)):
+                loaded = replay.checkpoint.load(folder, like)
+                assert_same(on_host(replay.take(loaded, rows).data), on_host(held.data))
+                assert [x.sharding for x in jax.tree.leaves(loaded)] == [x.sharding for x in jax.tree.leaves(like)]
+                replay.append(loaded, jax.tree.map(lambda x: x[0], block))
 
 
 @case
