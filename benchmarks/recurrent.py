@@ -122,25 +122,24 @@ def _update_scan(contestant: Any, state: Any, length: int) -> Run:
     """Write a block and draw, again and again in one compiled loop, in place."""
     block = block_of(1)
 
-    def cycle(carry: tuple[Any, jax.Array], x: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
+    def cycle(carry: tuple[Any, jax.Array], key: jax.Array, once: jax.Array) -> tuple[Any, None]:
         state, total = carry
-        key, once = x
         drawn, rows = contestant.draw(state, key)
         total += runs.peek(drawn, once)
         return (contestant.update(state, rows, jax.random.uniform(key, (BATCH,)) + 1e-3), total), None
 
-    def body(carry: tuple[Any, jax.Array], key: jax.Array) -> tuple[Any, None]:
-        state = contestant.add(carry[0], block)
-        xs = (jax.random.split(key, DRAWS), jnp.ones(DRAWS, jnp.int32))
-        return lax.scan(cycle, (state, carry[1]), xs)[0], None
+    def run(state: Any, keys: jax.Array, once: jax.Array) -> tuple[Any, jax.Array]:
+        def body(carry: tuple[Any, jax.Array], key: jax.Array) -> tuple[Any, None]:
+            state = contestant.add(carry[0], block)
+            keys = jax.random.split(key, DRAWS)
+            return lax.scan(lambda carry, key: cycle(carry, key, once), (state, carry[1]), keys)[0], None
 
-    def run(state: Any, keys: jax.Array) -> tuple[Any, jax.Array]:
         return lax.scan(body, (state, jnp.float32(0)), keys)[0]
 
     compiled, held, keys = jax.jit(run, donate_argnums=0), [state], jax.random.split(jax.random.key(1), length)
 
     def once() -> Any:
-        held[0], total = compiled(held[0], keys)
+        held[0], total = compiled(held[0], keys, jnp.int32(1))  # which the compiler does not know
         return total
 
     return once
