@@ -18,7 +18,7 @@ from jaxreplay._core.records import make_data
 from jaxreplay._core.rings import as_one, make_rings
 from jaxreplay._core.write import write
 from jaxreplay.samplers import Sampler, uniform
-from jaxreplay.stacks import BUFFER, is_read_as_one, is_sharded, make_stack, nearest, on_parts, rows_axis
+from jaxreplay.stacks import BUFFER, is_sharded, make_stack, nearest, on_parts, rows_axis, sampler_for
 from jaxreplay.state import Buffer, Stack, check_buffer
 from jaxreplay.types import PyTree, Rows, SourceRows, Transition
 
@@ -106,9 +106,7 @@ def create(
         raise ValueError("max_episodes and episode_data need episode_end: without it, rows are independent items")
     envs = stack.num_envs if stack else envs
     memory = make_memory(platform, layout, num_slots, envs, num_records)
-    if made_for := getattr(sampler, "made_for", None):
-        stacked = is_read_as_one(stack)
-        sampler = made_for(memory, num_slots, stacked) if stacked else made_for(memory, num_slots)
+    sampler = sampler_for(sampler, memory, num_slots, stack)
 
     def make() -> Buffer:
         return Buffer(

@@ -11,7 +11,7 @@ from jaxreplay._core.memory import Memory
 from jaxreplay.buffer import default_records, slots_of
 from jaxreplay.joining import apart, together
 from jaxreplay.samplers import Sampler
-from jaxreplay.stacks import BUFFER, is_read_as_one, on_parts
+from jaxreplay.stacks import BUFFER, on_parts, sampler_for
 from jaxreplay.state import Buffer, check_buffer
 from jaxreplay.types import Rows
 
@@ -51,11 +51,8 @@ def resize(buffer: Buffer, capacity: int, max_episodes: int | None = None) -> Bu
 
 
 def _resize_to(buffer: Buffer, num_slots: int, num_records: int) -> Buffer:
-    memory, sampler = buffer.rings.memory.resized(num_slots, num_records), buffer.sampler
-    if made_for := getattr(sampler, "made_for", None):
-        stacked = is_read_as_one(buffer.stack)
-        sampler = made_for(memory, num_slots, stacked) if stacked else made_for(memory, num_slots)
-    return _resize(buffer, num_slots, memory, sampler)
+    memory = buffer.rings.memory.resized(num_slots, num_records)
+    return _resize(buffer, num_slots, memory, sampler_for(buffer.sampler, memory, num_slots, buffer.stack))
 
 
 def resize_like(buffer: Buffer, like: Buffer) -> Buffer:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxreplay._core.plain import Plain
 from jaxreplay.joining import apart, together
 from jaxreplay.resizing import resize_like
+from jaxreplay.stacks import sampler_for
 from jaxreplay.state import Buffer, Stack
 from jaxreplay.types import PyTree
 
@@ -64,9 +65,7 @@ def _lying(batch: Buffer, memory: Plain) -> Buffer:
     """Describe a batch of buffers like this one that lies in another way."""
     rings = batch.rings
     count, num_slots, num_envs = rings.memory.sizes(rings.arrays)
-    sampler: Any = batch.sampler
-    made_for = getattr(sampler, "made_for", None)
-    sampler = made_for(memory, num_slots) if made_for else sampler
+    sampler = sampler_for(batch.sampler, memory, num_slots, None)
 
     def make() -> tuple[Any, Any]:
         return memory.allocate(rings.layout, num_slots, num_envs), sampler.init(num_slots, num_envs)

@@ -15,8 +15,10 @@ from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxreplay._core.layout import from_bits, to_bits
+from jaxreplay._core.memory import Memory
 from jaxreplay._core.rings import MAX_INDEX
 from jaxreplay.joining import join_part, part_of
+from jaxreplay.samplers import Sampler
 from jaxreplay.state import Buffer, Stack
 from jaxreplay.types import PyTree, Rows, SourceRows
 
@@ -70,6 +72,14 @@ def make_stack(make: Callable[[], Buffer], stack: Stack) -> Buffer:
         return jax.jit(part)()
     spec = PartitionSpec(stack.sharding.spec[0])
     return jax.jit(jax.shard_map(part, mesh=stack.sharding.mesh, in_specs=(), out_specs=spec))()
+
+
+def sampler_for(sampler: Any, memory: Memory, num_slots: int, stack: Stack | None) -> Sampler:
+    """Return a sampler as it is for buffers that lie so, and are read one by one or as one."""
+    made_for: Any = getattr(sampler, "made_for", None)
+    if made_for is None:
+        return sampler
+    return made_for(memory, num_slots, True) if is_read_as_one(stack) else made_for(memory, num_slots)
 
 
 def _check_reads_stacks(one: Buffer, stack: Stack) -> None:

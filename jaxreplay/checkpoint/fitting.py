@@ -17,7 +17,7 @@ from jaxreplay.checkpoint.pieces import committed_sharding
 from jaxreplay.datasets.files.opening import naming
 from jaxreplay.joining import together
 from jaxreplay.restacking import restack, stack_of_devices
-from jaxreplay.stacks import is_read_as_one
+from jaxreplay.stacks import sampler_for
 from jaxreplay.state import Buffer
 from jaxreplay.types import PyTree
 
@@ -67,10 +67,7 @@ def _of_sizes(path: pathlib.Path, saved: Manifest, name: str, like: Buffer) -> B
         memory = make_memory(platform, layout, num_slots, num_envs, num_records)
         kept = like.episode_data
         data = None if kept is None else make_data(kept.layout.one_step(), num_records, num_envs)
-        made_for = getattr(like.sampler, "made_for", None)
-        sampler = made_for(memory, num_slots) if made_for else like.sampler
-        if is_read_as_one(stack) and stack is like.stack and made_for:
-            sampler = made_for(memory, num_slots, True)
+        sampler = sampler_for(like.sampler, memory, num_slots, stack if own_clocks else None)
         rings = make_rings(layout, num_slots, num_envs, memory, data)
         state = sampler.init(num_slots, num_envs)
         return like.replace(rings=rings, sampler_state=state, sampler=sampler, stack=None)
