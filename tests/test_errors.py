@@ -141,6 +141,12 @@ def test_an_example_of_64_bits_while_they_are_off() -> None:
         replay.create({"x": np.zeros(2)}, 8)
 
 
+@pytest.mark.parametrize("dtype", [">f4", np.longdouble, [("a", "f4")]], ids=str)
+def test_an_example_of_a_dtype_that_jax_has_not(dtype: Any) -> None:
+    with expect(TypeError, "obs.speed: the example has dtype", "convert it"):
+        replay.create({"obs": {"speed": np.zeros(2, dtype)}}, 4)
+
+
 def test_a_next_of_that_does_not_fit() -> None:
     example = {"obs": jnp.zeros(2), "next": jnp.zeros(3), "done": jnp.bool_(False)}
     with expect(ValueError, "next: expected float32[2] like obs", "got float32[3]"):

@@ -156,6 +156,10 @@ def _check_dtype(path: str, dtype: Any) -> None:
             f"{path}: the example has dtype {dtype}, and JAX's 64-bit types are switched off. Nothing is cast "
             f"silently: give the example as {jax.dtypes.canonicalize_dtype(dtype)}, or set jax_enable_x64."
         )
+    try:
+        jax.eval_shape(lambda: jnp.zeros((), dtype))
+    except TypeError:  # of another byte order, structured, or longer than 64 bits
+        raise TypeError(f"{path}: the example has dtype {dtype}, which JAX has not; convert it first") from None
 
 
 def _is_packable(leaf: Leaf) -> bool:

@@ -42,7 +42,7 @@ def shape_dtype(path: str, leaf: Any) -> tuple[tuple[int, ...], Any]:
         if is_key_dtype(leaf.dtype):
             return tuple(leaf.shape), leaf.dtype
         dtype = np.dtype(leaf.dtype)
-        if dtype.kind in "OUSMm":
+        if dtype.kind in "OUSMmT":
             raise TypeError(f"{path}: expected an array of numbers, got dtype {dtype}")
         return tuple(leaf.shape), dtype
     if isinstance(leaf, bool | int | float | complex):
