@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
@@ -323,6 +324,15 @@ buffer = jax.jit(lambda b, s: jax.lax.scan(lambda b, x: (replay.append(b, x), No
 def test_64_bit_leaves_are_kept_when_they_are_switched_on() -> None:
     done = subprocess.run([sys.executable, "-c", WIDE], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_floats_of_four_bits_come_back_bit_for_bit() -> None:
+    values = np.arange(16).astype(np.uint8).view(ml_dtypes.float4_e2m1fn)
+    example = {"small": jax.ShapeDtypeStruct((3,), values.dtype), "large": jax.ShapeDtypeStruct((300,), values.dtype)}
+    steps = {"small": np.resize(values, (7, 3)), "large": np.resize(values, (7, 300))}
+    buffer = replay.extend(replay.create(example, 5), steps)
+    for name, came in replay.take(buffer, replay.rows(buffer)[0]).data.items():
+        assert np.asarray(came).tobytes() == steps[name][2:].tobytes()
 
 
 def test_importing_the_core_imports_none_of_the_extras() -> None:

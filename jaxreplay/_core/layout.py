@@ -177,11 +177,13 @@ def _form(dtype: Any) -> str:
         return "bool"
     if jnp.issubdtype(dtype, jnp.integer):
         return "nibbles" if jnp.iinfo(dtype).bits < 8 else "plain"
-    return "bits" if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits in (8, 16) else "plain"
+    if not jnp.issubdtype(dtype, jnp.floating):
+        return "plain"
+    return {4: "bits of nibbles", 8: "bits", 16: "bits"}.get(jnp.finfo(dtype).bits, "plain")
 
 
 def to_raw(value: jax.Array) -> jax.Array:
-    """Give a leaf in the form it is stored in: keys as their words, bool and 4-bit integers as bytes, else unchanged.
+    """Give a leaf in the form it is stored in: keys as their words, bool and 4-bit numbers as bytes, else unchanged.
 
     Floats of at most 16 bits are stored as the integers of their bits: some compilers compute with them in 32 bits even
     to move them, which loses the payload of a NaN.
@@ -196,6 +198,8 @@ def to_raw(value: jax.Array) -> jax.Array:
             return value.astype(jnp.uint8 if jnp.issubdtype(dtype, jnp.unsignedinteger) else jnp.int8)
         case "bits":
             return lax.bitcast_convert_type(value, np.dtype(f"uint{8 * dtype.itemsize}"))
+        case "bits of nibbles":
+            return lax.bitcast_convert_type(value, jnp.uint4).astype(jnp.uint8)
     return value
 
 
@@ -208,6 +212,8 @@ def from_raw(raw: jax.Array, dtype: Any) -> jax.Array:
             return raw != 0
         case "bits":
             return lax.bitcast_convert_type(raw, dtype)
+        case "bits of nibbles":
+            return lax.bitcast_convert_type(raw.astype(jnp.uint4), dtype)
     return raw.astype(dtype)
 
 
