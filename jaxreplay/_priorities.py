@@ -98,10 +98,24 @@ def importance_weights(sample: Sample, beta: Any) -> jax.Array:
 
     `(N p)**-beta` over the largest of the batch, with N rows and probabilities p (Schaul et al. 2016, section 3.4); N
     cancels. beta: from 0, no correction, to 1, the full one; a number, which may be traced. Weights are 0 where the
-    sample's mask is False, and all 1 for uniform draws.
+    sample's mask is False or the probability 0, and all 1 for uniform draws. Raises TypeError for what is no sample or
+    no number, and ValueError for a sample of episodes, whose rows have no probability of their own.
     """
-    p = jnp.where(sample.mask, sample.probability, jnp.inf)
-    return jnp.where(sample.mask, (jnp.min(p) / p) ** beta, 0.0)
+    if not isinstance(sample, Sample):
+        raise TypeError(f"sample: expected what replay.sample or replay.take gives, got {type(sample).__name__}")
+    if sample.probability.shape != sample.mask.shape:
+        raise ValueError("sample: its probabilities are those of episodes, not of rows; draw rows with replay.sample")
+    shape, dtype = trees.shape_dtype("beta", beta)
+    if shape or not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
+        raise TypeError(f"beta: expected a number, got {trees.describe(shape, dtype)}")
+    return _importance_weights(sample.probability, sample.mask, beta)
+
+
+@functools.partial(jax.jit, inline=True)
+def _importance_weights(probability: jax.Array, mask: jax.Array, beta: Any) -> jax.Array:
+    drawn = mask & (probability > 0)
+    p = jnp.where(drawn, probability, 1.0)
+    return jnp.where(drawn, (jnp.min(p, initial=1.0) / p) ** jnp.asarray(beta, jnp.float32), 0.0)
 
 
 def sequence_priorities(errors: jax.Array, mask: jax.Array | None = None, mix: float = 0.9) -> jax.Array:

@@ -509,6 +509,27 @@ def test_importance_weights_are_those_of_the_paper() -> None:
     assert bool(jnp.isfinite(replay.importance_weights(masked, 0.4)).all())
 
 
+@pytest.mark.parametrize("beta", [1, 0.4, np.float16(0.4), jnp.bfloat16(0.4), jnp.int32(1)], ids=repr)
+def test_weights_are_finite_floats_of_32_bits_for_any_beta_and_any_rows(beta: Any) -> None:
+    buffer = set_priorities(buffer_of(8), rows_of(0), jnp.zeros(1))
+    with jax.debug_nans(True):
+        for times in ((0, 1, 99), (99,), ()):  # never drawn, drawn and not there; none that is there; no row
+            weights = replay.importance_weights(replay.take(buffer, rows_of(*times)), beta)
+            assert weights.dtype == jnp.float32
+            assert weights.tolist() == [float(time == 1) for time in times]
+
+
+def test_weights_of_what_has_none() -> None:
+    buffer = buffer_of(8)
+    batch = replay.sample(buffer, KEY, 4)
+    with pytest.raises(TypeError, match=r"sample: expected what replay.sample .* got Buffer"):
+        replay.importance_weights(buffer, 0.5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"beta: expected a number, got float32\[4\]"):
+        replay.importance_weights(batch, jnp.ones(4))
+    with pytest.raises(ValueError, match="those of episodes"):
+        replay.importance_weights(batch.replace(mask=jnp.ones((4, 3), bool)), 0.5)
+
+
 def test_sequence_priorities_mix_the_largest_and_the_mean() -> None:
     errors = jnp.array([[1.0, -3.0, 2.0], [4.0, 0.0, 100.0], [5.0, 5.0, 5.0]])
     mask = jnp.array([[True, True, True], [True, True, False], [False, False, False]])
