@@ -163,6 +163,19 @@ def test_a_next_of_that_does_not_fit() -> None:
         replay.create(example | {"next": jnp.zeros(2)}, 8, next_of={"next": "obs", "obs": "next"}, episode_end="done")
 
 
+@pytest.mark.parametrize("next_of", [["next", "obs"], "next", {"next": 3}], ids=str)
+def test_a_next_of_that_is_no_mapping_of_paths(next_of: Any) -> None:
+    example = {"obs": jnp.zeros(2), "next": jnp.zeros(2), "done": jnp.bool_(False)}
+    with expect(TypeError, "next_of: expected paths by path", "got"):
+        replay.create(example, 8, next_of=next_of, episode_end="done")
+
+
+def test_a_leaf_that_would_be_the_next_value_of_two() -> None:
+    example = {"obs": {"a": 0, "b": 0}, "next": {"a": 0, "b": 0}, "done": False}
+    with expect(ValueError, "next_of: next.a", "two parts"):
+        replay.create(example, 8, next_of={"next": "obs", "next.a": "obs.b"}, episode_end="done")
+
+
 def test_a_next_of_the_wrong_way_round() -> None:
     example = {"obs": jnp.zeros(2), "next_obs": jnp.zeros(2), "done": jnp.bool_(False)}
     with expect(ValueError, "the later value is the key", "Swap them: {'next_obs': 'obs'}"):

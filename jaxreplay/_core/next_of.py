@@ -8,6 +8,8 @@ from jaxreplay._core.trees import is_below
 
 def resolve_next_of(named: list[tuple[str, Any]], next_of: Mapping[str, str]) -> dict[int, int]:
     """Map the index of each leaf that follows from another to that other's index."""
+    if not isinstance(next_of, Mapping) or not all(isinstance(x, str) for x in (*next_of, *next_of.values())):
+        raise TypeError(f"next_of: expected paths by path, the later first, as {{'next_obs': 'obs'}}, got {next_of!r}")
     index = {path: i for i, (path, _) in enumerate(named)}
 
     def below(part: str) -> dict[str, int]:
@@ -24,6 +26,8 @@ def resolve_next_of(named: list[tuple[str, Any]], next_of: Mapping[str, str]) ->
                 f"next_of: {part!r} must have the structure of {source!r}, whose next value it is; "
                 f"got leaves {sorted(part + p for p in targets)}, expected {sorted(part + p for p in origins)}"
             )
+        if twice := [named[i][0] for i in targets.values() if i in sources]:
+            raise ValueError(f"next_of: {', '.join(twice)} is said to be the next value of two parts; name one")
         sources |= {i: origins[path] for path, i in targets.items()}
     chained = [named[i][0] for i in sources.values() if i in sources]
     if chained:
