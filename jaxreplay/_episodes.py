@@ -92,14 +92,20 @@ def set_episode_data(buffer: Buffer, env: Any, data: PyTree, number: Any = None)
     Raises ValueError or TypeError for data that do not fit.
     """
     _need_data("set_episode_data", buffer)
-    _, dtype = trees.shape_dtype("env", env)
-    if not jnp.issubdtype(dtype, jnp.integer):
-        raise TypeError(f"env: expected int32, got {dtype}")
-    env = jnp.asarray(env).astype(jnp.int32)
+    env = _none_unless_fits("env", env)
     values = layout.check_part(buffer.episode_data.layout, data, env.shape, "set_episode_data", "the shape of env")
     if number is not None:
-        number = jnp.broadcast_to(jnp.asarray(number, jnp.int32), env.shape)
+        number = _none_unless_fits("number", number)
+        if number.shape not in ((), env.shape):
+            raise ValueError(f"number: expected the shape of env {list(env.shape)}, got {list(number.shape)}")
+        number = jnp.broadcast_to(number, env.shape)
     return _set_episode_data(buffer, Rows(time=env, env=env), values, number)
+
+
+def _none_unless_fits(name: str, value: Any) -> jax.Array:
+    """Return int32, and -1, which no env and no episode has, where int32 cannot hold the value."""
+    narrow, fits = trees.to_int32(name, value)
+    return jnp.asarray(narrow) if fits is None else jnp.where(fits, narrow, np.int32(-1))
 
 
 @functools.partial(jax.jit, inline=True)

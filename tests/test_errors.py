@@ -268,6 +268,36 @@ def test_negative_stale_and_out_of_range_rows_read_as_nothing_and_change_nothing
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("big", [2**32, np.int64(2**32), np.uint32(2**32 - 1)], ids=repr)
+def test_numbers_of_more_than_32_bits_name_no_row_no_env_no_episode_and_no_member(big: Any) -> None:
+    example = {"x": jnp.int32(0), "done": jnp.bool_(False)}
+    buffer = replay.create(example, 4, episode_end="done", episode_data={"goal": jnp.int32(0)})
+    buffer = replay.append(buffer, {"x": 7, "done": False})
+    assert not replay.take(buffer, replay.Rows(time=big, env=0)).mask
+    assert not replay.take(buffer, replay.nth(buffer, big)).mask
+    for env, number in ((big, None), (0, big)):
+        changed = replay.set_episode_data(buffer, env, {"goal": 1}, number)
+        assert not replay.episode_data(changed)["goal"].any()
+    stack = replay.create({"x": jnp.int32(0)}, 4, num_buffers=2)
+    assert int(replay.size(replay.append(stack, {"x": 7}, member=big))) == 0
+
+
+def test_an_int_of_more_than_32_bits_in_a_step() -> None:
+    buffer = replay.create({"n": {"x": jnp.int32(0)}}, 4)
+    with expect(ValueError, "n.x: 2147483648 does not fit in int32"):
+        replay.append(buffer, {"n": {"x": 2**31}})
+
+
+def test_numbers_of_episodes_are_whole_and_one_for_each_env() -> None:
+    example = {"x": jnp.int32(0), "done": jnp.bool_(False)}
+    buffer = replay.create(example, 6, 3, episode_end="done", episode_data={"goal": jnp.int32(0)})
+    data = {"goal": jnp.zeros(3, jnp.int32)}
+    with expect(TypeError, "number: expected int32, got float32[]"):
+        replay.set_episode_data(buffer, jnp.arange(3), data, 0.5)
+    with expect(ValueError, "number: expected the shape of env [3], got [2]"):
+        replay.set_episode_data(buffer, jnp.arange(3), data, jnp.zeros(2, jnp.int32))
+
+
 def test_what_cannot_be_put() -> None:
     buffer = replay.append(make(), steps(3))
     rows, _ = replay.rows(buffer)

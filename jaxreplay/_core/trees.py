@@ -76,6 +76,8 @@ def check_leaf(path: str, leaf: Any, shape: tuple[int, ...], dtype: Any, hint: s
         raise ValueError(f"{path}: expected {expected}, got {came}. {hint}")
     if came_dtype != dtype:
         raise TypeError(f"{path}: expected {expected}, got {came}. Nothing is cast silently: convert it first.")
+    if type(leaf) is int and not jnp.iinfo(dtype).min <= leaf <= jnp.iinfo(dtype).max:
+        raise ValueError(f"{path}: {leaf} does not fit in {dtype}")
 
 
 def check_key(key: Any) -> None:
@@ -119,6 +121,8 @@ def check_flag(name: str, value: Any) -> bool:
 
 def to_int32(name: str, value: Any) -> tuple[Any, Any]:
     """Return whole numbers as int32, and which of them fit in it, None if all must; raise TypeError for others."""
+    if type(value) is int and abs(value) >= 2**31:
+        value = np.asarray(value)
     shape, dtype = shape_dtype(name, value)
     if not jnp.issubdtype(dtype, jnp.integer):
         raise TypeError(f"{name}: expected int32, got {describe(shape, dtype)}")
