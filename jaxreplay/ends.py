@@ -72,7 +72,7 @@ def check(episode_end: EpisodeEnd, layout: Layout) -> None:
 def _check_function(episode_end: Callable[[PyTree], Any], layout: Layout) -> None:
     try:
         ended = jax.eval_shape(episode_end, layout.one_step())
-    except (KeyError, AttributeError, IndexError) as error:
+    except (KeyError, AttributeError, IndexError, TypeError) as error:
         raise ValueError(
             f"episode_end: the function raised {type(error).__name__}: {error}; the step's leaves: "
             f"{', '.join(layout.paths)}"

@@ -193,6 +193,8 @@ def test_an_episode_end_that_is_a_number_is_to_be_compared(done: Any) -> None:
 def test_an_episode_end_that_is_no_flag() -> None:
     with expect(ValueError, "episode_end: expected a bool scalar", "float32[2]"):
         replay.create({"x": jnp.zeros(2)}, 8, episode_end=lambda s: s["x"])
+    with expect(ValueError, "episode_end: the function raised TypeError", "the step's leaves: x"):
+        replay.create({"x": jnp.zeros(2)}, 8, episode_end=lambda s, t: s["x"])
     with expect(ValueError, "max_episodes and episode_data need episode_end"):
         replay.create({"x": jnp.zeros(2)}, 8, max_episodes=4)
 
@@ -309,6 +311,12 @@ def test_what_cannot_be_put() -> None:
         replay.put(buffer, rows, {"obs": {"speed": jnp.zeros(12, jnp.int32)}})
     with expect(ValueError, "obs.speed: expected float32[12], got float32[3]"):
         replay.put(buffer, rows, {"obs": {"speed": jnp.zeros(3)}})
+
+
+def test_a_path_of_two_leaves_cannot_be_put() -> None:
+    buffer = replay.append(replay.create({"a.b": 0, "a": {"b": 0}}, 4), {"a.b": 1, "a": {"b": 2}})
+    with expect(ValueError, "two leaves have the path 'a.b'"):
+        replay.put(buffer, replay.Rows(time=0, env=0), {"a": {"b": 3}})
 
 
 def test_views_that_need_what_is_not_stored() -> None:

@@ -139,6 +139,8 @@ def check_part(layout: Layout, part: PyTree, lead: tuple[int, ...], what: str, l
     for path, value in trees.paths(part):
         if path not in index:
             raise ValueError(f"{what}: there is no {path!r}; there are: {', '.join(index)}")
+        if layout.paths.count(path) > 1:
+            raise ValueError(f"{what}: two leaves have the path {path!r}; create the buffer with other names")
         leaf = layout.leaves[index[path]]
         if leaf.next_of is not None:
             source = layout.leaves[leaf.next_of].path
