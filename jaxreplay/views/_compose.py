@@ -17,7 +17,7 @@ from jaxreplay.views._episode import EpisodeView
 from jaxreplay.views._frame_stack import FrameStackView
 from jaxreplay.views._hindsight import HindsightView
 from jaxreplay.views._transition import TransitionView, transition
-from jaxreplay.views.base import Over, View
+from jaxreplay.views.base import Over, View, check_view
 
 
 def map(fn: Callable[[Any], Any]) -> MapView:
@@ -49,9 +49,9 @@ def compose(*views: View) -> View:
     """
     if not views:
         raise ValueError("compose: expected at least one view")
-    chain = views[0]
+    chain = check_view(views[0])
     for view in views[1:]:
-        chain = _over(chain, view)
+        chain = _over(chain, check_view(view))
     return chain
 
 

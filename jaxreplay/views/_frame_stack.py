@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 from jaxreplay._core import trees
 from jaxreplay._core.layout import Layout
@@ -11,7 +12,7 @@ from jaxreplay.views._transition import transition
 from jaxreplay.views.base import At, Columns, Fill, Over, Stack, View, as_columns, check_fill
 
 
-def frame_stack(n: int, axis: int = 0, fill: str = "edge", parts: tuple[str, ...] | None = None) -> FrameStackView:
+def frame_stack(n: int, axis: int = 0, fill: str = "edge", parts: str | Iterable[str] | None = None) -> FrameStackView:
     """View each row as its transition with the last n observations stacked, and so its next observation.
 
     axis: where the frames go in an observation: 0, a new leading axis as Gymnasium's own frame stack gives, costs no
@@ -34,8 +35,8 @@ def frame_stack(n: int, axis: int = 0, fill: str = "edge", parts: tuple[str, ...
     ([[0, 0, 0], [0, 1, 2], [3, 3, 4]], [[0, 0, 1], [1, 2, 99], [3, 4, 5]])
     """
     trees.check_count("n", n)
-    if not isinstance(axis, int):
-        raise TypeError(f"axis: expected an int, got {axis!r}")
+    axis = trees.check_count("axis", axis, -(2**30))
+    parts = (parts,) if isinstance(parts, str) else parts
     return FrameStackView(int(n), axis, check_fill(fill), None if parts is None else tuple(parts))
 
 
@@ -63,6 +64,8 @@ class FrameStackView(Over):
 
     def _stacked_leaves(self, layout: Layout) -> dict[str, bool]:
         """Find the paths of leaves to stack, and whether each follows from another."""
+        if not layout.sources:
+            raise ValueError("frame_stack: no part of these steps has a next value; create the buffer with next_of")
         parts, followed = layout.sources if self.parts is None else self.parts, layout.followed
         chosen = {i for i, leaf in enumerate(layout.leaves) if any(is_below(leaf.path, part) for part in parts)}
         wrong = sorted({layout.leaves[i].path for i in chosen - followed})

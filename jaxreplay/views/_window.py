@@ -82,7 +82,7 @@ def offsets(
     >>> replay.take(buffer, rows, view).data["x"].tolist()
     [[0, 2, 2], [3, 3, 4]]
     """
-    steps = tuple(int(step) for step in steps)
+    steps = tuple(trees.check_count("offsets", step, -(2**30)) for step in steps)
     if 0 not in steps or list(steps) != sorted(set(steps)):
         raise ValueError(f"offsets: expected rising numbers that include 0, as (-8, -4, 0), got {steps}")
     if episode_id is not None and episode_end is not None:

@@ -56,7 +56,7 @@ def test_only_chosen_parts_are_stacked() -> None:
     obs = {"camera": jnp.zeros(2), "speed": jnp.float32(0)}
     example = {"obs": obs, "next": dict(obs), "end": jnp.bool_(False)}
     buffer = replay.create(example, 8, next_of={"next": "obs"}, episode_end="end")
-    batch = replay.take(buffer, replay.rows(buffer)[0], views.frame_stack(3, parts=("obs.camera",))).data
+    batch = replay.take(buffer, replay.rows(buffer)[0], views.frame_stack(3, parts="obs.camera")).data
     assert batch["obs"]["camera"].shape == batch["next"]["camera"].shape == (8, 3, 2)
     assert batch["obs"]["speed"].shape == (8,)
 
@@ -96,6 +96,20 @@ def test_chains_without_a_meaning_are_refused_when_they_are_built(build: Any) ->
 def test_wrong_arguments_are_refused_when_the_view_is_built(build: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize(
+    "build", [lambda: views.offsets((-1.5, 0)), lambda: views.frame_stack(2, axis=True), lambda: views.frame_stack(2.5)]
+)
+def test_numbers_that_are_not_whole_are_not_cut(build: Any) -> None:
+    with pytest.raises(TypeError, match="expected a Python int"):
+        build()
+
+
+def test_a_stack_without_next_values_says_what_is_missing() -> None:
+    buffer = replay.append(replay.create({"x": jnp.int32(0)}, 4), {"x": jnp.int32(1)})
+    with pytest.raises(ValueError, match="frame_stack: no part of these steps has a next value"):
+        replay.sample(buffer, jax.random.key(0), 2, views.frame_stack(2))
 
 
 @pytest.mark.parametrize(
@@ -157,6 +171,8 @@ def test_what_is_no_view_is_refused(view: Any) -> None:
         lambda: replay.sample(buffer, key, 2, view),
         lambda: replay.take(buffer, rows, view),
         lambda: replay.epoch(buffer, key, 2, view),
+        lambda: views.compose(view),
+        lambda: views.compose(views.transition(), view),
     ):
         with pytest.raises(TypeError, match="view: expected a view, as"):
             read()
