@@ -64,7 +64,7 @@ def _check(tree: PyTree) -> list[tuple[str, Any]]:
     for path, leaf in named:
         if isinstance(leaf, jax.core.Tracer):
             raise TypeError(f"save: {path} is traced; call save outside jit, scan and vmap")
-        trees.shape_dtype(path, leaf)
+        trees.shape_dtype(path, np.asarray(leaf) if isinstance(leaf, int) else leaf)  # a longer one is an object
         if isinstance(leaf, jax.ShapeDtypeStruct):
             raise TypeError(f"save: {path}: expected an array, got only its shape")
     return named

@@ -245,6 +245,8 @@ def test_a_save_refuses_what_it_cannot_keep_and_folders_of_others(tmp_path: path
         replay.checkpoint.save(tmp_path / "new", jax.eval_shape(make))
     with expect(TypeError, "word: expected an array"):
         replay.checkpoint.save(tmp_path / "new", {"word": "x"})
+    with expect(TypeError, "step: expected an array of numbers"):
+        replay.checkpoint.save(tmp_path / "new", {"step": 2**64})
     assert not (tmp_path / "new").exists()
     (tmp_path / "thesis.tex").touch()
     with expect(FileExistsError, "there is something already"):
