@@ -19,7 +19,7 @@ from jaxreplay.stacks import gathered, is_sharded, on_parts, refuse_stack
 from jaxreplay.state import Buffer, check_buffer
 from jaxreplay.types import Rows, SourceRows, Stats, out_of_range_unless
 from jaxreplay.views import View, transition
-from jaxreplay.views.base import check_view
+from jaxreplay.views.base import check_reads, check_view
 
 
 def size(source: Buffer | Source) -> jax.Array:
@@ -45,10 +45,12 @@ def capacity(source: Buffer | Source) -> int:
 def can_sample(source: Buffer | Source, n: int = 1, view: View = transition()) -> jax.Array:  # noqa: B008
     """Tell whether a view can start from at least `n` rows, a bool scalar; of a mixture, from those of each source.
 
-    For a view that refuses rows, as `sequence(80)`, it costs one pass over the ring's own words.
+    For a view that refuses rows, as `sequence(80)`, it costs one pass over the ring's own words. Raises ValueError for
+    a view that cannot read such a buffer, whatever it holds.
     """
     check_view(view)
     made = as_source("can_sample", source)
+    check_reads(view, made.buffers)
     if isinstance(made, Mixture):
         return jnp.all(jnp.stack([can_sample(part, n, view) for part in made.sources]))
     return (_count_starts(made, view) if view.refuses else _size(made)) >= n

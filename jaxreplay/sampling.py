@@ -18,7 +18,7 @@ from jaxreplay.stacks import BUFFER, KEY, check_divides, from_owner, is_sharded,
 from jaxreplay.state import Buffer, check_buffer
 from jaxreplay.types import Rows, Sample, SourceRows, out_of_range_unless
 from jaxreplay.views import View, transition
-from jaxreplay.views.base import check_view
+from jaxreplay.views.base import check_reads, check_view
 
 
 def sample(source: Buffer | Source, key: jax.Array, batch_size: int, view: View = transition()) -> Sample:  # noqa: B008
@@ -177,14 +177,16 @@ def epoch(source: Buffer | Source, key: jax.Array, batch_size: int, view: View =
 
     The number of batches is that of a full ring, `ceil(T * E / B)`; past the last row come rows that nothing can read,
     so `take` gives them with `mask` False. Scan over it: `lax.scan(step, state, replay.epoch(buffer, key, 256))`.
-    Of several buffers it is `SourceRows`. Raises TypeError for a mixture, whose proportions an epoch would not keep.
+    Of several buffers it is `SourceRows`. Raises TypeError for a mixture, whose proportions an epoch would not keep,
+    and ValueError for a view that cannot read such a buffer.
     """
     batch_size = trees.check_count("batch_size", batch_size)
     trees.check_key(key)
     made = as_source("epoch", source)
     if isinstance(made, Mixture):
         raise TypeError("epoch: a mixture draws in proportions, which an epoch would not keep; concat its sources")
-    return _epoch(made, key, batch_size, check_view(view))
+    check_reads(check_view(view), made.buffers)
+    return _epoch(made, key, batch_size, view)
 
 
 @functools.partial(jax.jit, static_argnames=("batch_size", "view"), inline=True)

@@ -332,6 +332,20 @@ def test_views_that_need_what_is_not_stored() -> None:
         replay.views.n_step(3, 1.5)
 
 
+@pytest.mark.parametrize("view", [replay.views.sequence(2), replay.views.window(1, 1), replay.views.n_step(2, 0.9)])
+def test_a_view_that_cannot_read_the_buffer_is_refused_before_anything_is_read(view: Any) -> None:
+    buffer = replay.append(replay.create({"x": jnp.int32(0)}, 4), {"x": 1})
+    key, (rows, _) = jax.random.key(0), replay.rows(buffer)
+    for read in (
+        lambda: replay.can_sample(buffer, 1, view),
+        lambda: replay.epoch(buffer, key, 2, view),
+        lambda: replay.sample(buffer, key, 2, view),
+        lambda: replay.take(buffer, rows, view),
+    ):
+        with expect(ValueError, "this buffer holds independent items"):
+            read()
+
+
 def test_more_slices_popped_than_the_ring_holds() -> None:
     with expect(ValueError, "n: 5 slices", "at most 4"):
         replay.pop(make(), 5)

@@ -13,6 +13,7 @@ A view says which steps around a drawn row to read, field by field, and makes th
 
 import dataclasses
 import functools
+from collections.abc import Iterable
 from typing import Any, cast
 
 import jax
@@ -176,6 +177,12 @@ def plan(view: View, layout: Layout, num_slots: int) -> Plan:
     if view.reach > num_slots:
         raise ValueError(f"{view} needs {view.reach} steps of an env, and the ring holds only {num_slots}")
     return gather.make_plan(view.columns(layout), layout)
+
+
+def check_reads(view: View, buffers: Iterable[Any]) -> None:
+    """Raise ValueError where the view cannot read one of these buffers, whatever they hold."""
+    for buffer in buffers:
+        plan(view, buffer.rings.layout, buffer.num_slots)
 
 
 def need_episodes(layout: Layout, view: str) -> None:
