@@ -135,7 +135,8 @@ def _check_stack(num_envs: Any, num_buffers: Any, sharding: Any) -> Stack | None
     """Say how a buffer is made of several, None if it is not, or raise where the envs cannot be split so."""
     if num_buffers is None and sharding is None:
         return None
-    if sharding is not None and not (isinstance(sharding, NamedSharding) and len(sharding.spec) == 1):
+    names = sharding.spec[0] if isinstance(sharding, NamedSharding) and len(sharding.spec) == 1 else None
+    if sharding is not None and not (names and isinstance(names, str | tuple)):
         raise TypeError(
             "sharding: expected NamedSharding(mesh, P('data')), naming the axes of the mesh over which the envs are "
             f"split, got {sharding!r}"

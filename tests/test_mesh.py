@@ -407,8 +407,9 @@ def what_cannot_be_split_is_refused_by_name() -> None:
         ValueError, match="num_envs: 6 is not a multiple of the 4 devices of the mesh; the nearest that are: 4 or 8"
     ):
         replay.create(one_step(), 60, 6, sharding=sharding)
-    with pytest.raises(TypeError, match="sharding: expected NamedSharding"):
-        replay.create(one_step(), 64, 8, sharding=NamedSharding(mesh, P()))
+    for spec in (P(), P(None), P(()), P(None, "data")):
+        with pytest.raises(TypeError, match="sharding: expected NamedSharding"):
+            replay.create(one_step(), 64, 8, sharding=NamedSharding(mesh, spec))
     with pytest.raises(ValueError, match="num_envs: a single stream"):
         replay.create(one_step(), 64, sharding=sharding)
     whole = filled("four devices").whole
