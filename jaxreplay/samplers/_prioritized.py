@@ -232,6 +232,8 @@ class Prioritized:
 
     def set_priorities(self, state: Priorities, rings: Rings, rows: Rows, priorities: jax.Array) -> Priorities:
         stacked, state = state, _as_one(state, rings)
+        if priorities.dtype.itemsize < 4:  # before they are compared with infinity, which some small floats lack
+            priorities = priorities.astype(jnp.float32)
         slot, env, _ = lookup.find_slots(rings, rows)
         span = lookup.find(rings, rows)
         known = span.valid & (priorities >= 0) & (priorities < jnp.inf)
@@ -278,8 +280,6 @@ class Prioritized:
 
     def _weight(self, priorities: jax.Array, rings: Rings) -> jax.Array:
         """Turn priorities into the numbers in leaves: bounded, so that the tree computes with normal numbers."""
-        if priorities.dtype.itemsize < 4:
-            priorities = priorities.astype(jnp.float32)
         bits = lax.bitcast_convert_type(priorities, jnp.int32 if priorities.dtype == jnp.float32 else jnp.int64)
         size = jnp.maximum(priorities.astype(jnp.float32), TINY)
         weight = jnp.clip(size**self.exponent, sum_tree.LEAST, _most(rings))

@@ -283,6 +283,13 @@ def test_priorities_are_read_as_they_were_set(exponent: float, platform: str) ->
     assert np.isfinite(came).all()
 
 
+@pytest.mark.parametrize("dtype", [jnp.float8_e4m3fn, jnp.float4_e2m1fn, jnp.bfloat16])
+def test_priorities_of_small_floats_are_set_though_these_have_no_infinity(dtype: Any) -> None:
+    values = jnp.array([0.0, 1.0, 6.0, 0.5]).astype(dtype)
+    came = read_priorities(set_priorities(buffer_of(4, exponent=1.0), rows_of(0, 1, 2, 3), values), rows_of(0, 1, 2, 3))
+    np.testing.assert_array_equal(came, [0, 1, 6, 0.5])
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -1.0, 1e300])
 def test_values_that_are_no_priorities(value: float) -> None:
     buffer = buffer_of(4)
