@@ -88,7 +88,7 @@ def create(
     num_slots = slots_of(capacity, envs)
     if isinstance(sampler, type) or not callable(getattr(sampler, "draw", None)):
         raise TypeError(f"sampler: expected a sampler, as samplers.uniform() with its parentheses, got {sampler!r}")
-    if isinstance(example, Transition):
+    if isinstance(example, Transition) and jax.tree.leaves((example.observation, example.next_observation)):
         next_of = {"next_observation": "observation"} if next_of is None else next_of
     episode_end = ends.resolve(example, episode_end)
     if next_of and episode_end is None:

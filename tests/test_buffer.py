@@ -326,6 +326,17 @@ def test_64_bit_leaves_are_kept_when_they_are_switched_on() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("nothing", [None, {}, ()], ids=repr)
+def test_a_transition_without_an_observation_is_stored_as_any_other(nothing: Any) -> None:
+    done = jnp.array([False, True, False])
+    steps = replay.Transition(nothing, jnp.arange(3), jnp.ones(3), done, jnp.zeros(3, bool), nothing)
+    buffer = replay.extend(replay.create(jax.tree.map(lambda x: x[0], steps), 4), steps)
+    batch = replay.take(buffer, replay.newest(buffer, 3), replay.views.n_step(2, 0.5)).data
+    assert (batch.observation, batch.next_observation) == (nothing, nothing)
+    assert batch.reward.tolist() == [1.5, 1, 1]
+    assert replay.episodes(buffer).length[-2:].tolist() == [2, 1]
+
+
 def test_floats_of_four_bits_come_back_bit_for_bit() -> None:
     values = np.arange(16).astype(np.uint8).view(ml_dtypes.float4_e2m1fn)
     example = {"small": jax.ShapeDtypeStruct((3,), values.dtype), "large": jax.ShapeDtypeStruct((300,), values.dtype)}
