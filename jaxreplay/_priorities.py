@@ -122,12 +122,23 @@ def sequence_priorities(errors: jax.Array, mask: jax.Array | None = None, mix: f
     """Make priorities `[B]` of the errors `[B, L]` of sequences: `mix * maximum + (1 - mix) * mean` of the magnitudes.
 
     mask: `[B, L]` bool, which steps count, as a `Sequence`'s `learn`; a sequence without any gets 0.
-    Source: Kapturowski et al. 2019, section 2.3, with `mix` called eta.
+    Source: Kapturowski et al. 2019, section 2.3, with `mix` called eta. Raises ValueError or TypeError for a mask that
+    is not like the errors, and for errors without an axis of steps.
     """
+    shape, dtype = trees.shape_dtype("errors", errors)
+    if not shape or jnp.issubdtype(dtype, jnp.bool_):
+        raise ValueError(f"errors: expected numbers [B, L], got {trees.describe(shape, dtype)}")
+    if mask is not None:
+        trees.check_leaf("mask", mask, shape, np.dtype(bool), "It says of each error whether its step counts.")
+    return _sequence_priorities(jnp.asarray(errors), mask, mix)
+
+
+@functools.partial(jax.jit, inline=True)
+def _sequence_priorities(errors: jax.Array, mask: jax.Array | None, mix: Any) -> jax.Array:
     size = jnp.abs(errors)
     if mask is None:
         mask = jnp.ones(size.shape, jnp.bool_)
     size = jnp.where(mask, size, 0)
     count = jnp.maximum(jnp.sum(mask, axis=-1), 1).astype(size.dtype)
     mean = jnp.sum(size, axis=-1) / count
-    return mix * jnp.max(size, axis=-1) + (1 - mix) * mean
+    return mix * jnp.max(size, axis=-1, initial=0) + (1 - mix) * mean

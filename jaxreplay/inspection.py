@@ -48,6 +48,9 @@ def can_sample(source: Buffer | Source, n: int = 1, view: View = transition()) -
     For a view that refuses rows, as `sequence(80)`, it costs one pass over the ring's own words. Raises ValueError for
     a view that cannot read such a buffer, whatever it holds.
     """
+    shape, dtype = trees.shape_dtype("n", n)
+    if shape or not jnp.issubdtype(dtype, jnp.integer):
+        raise TypeError(f"n: expected a whole number of rows, got {trees.describe(shape, dtype)}")
     check_view(view)
     made = as_source("can_sample", source)
     check_reads(view, made.buffers)

@@ -208,6 +208,12 @@ def test_a_batch_of_nothing(batch_size: int) -> None:
         replay.epoch(buffer, jax.random.key(0), batch_size)
 
 
+@pytest.mark.parametrize("n", ["3", None, 2.5, np.arange(2)], ids=repr)
+def test_a_number_of_rows_that_is_none(n: Any) -> None:
+    with expect(TypeError, "n: expected"):
+        replay.can_sample(make(), n)
+
+
 def test_a_traced_batch_size() -> None:
     buffer = replay.append(make(), steps(3))
     with expect(TypeError, "batch_size: expected a Python int", "traced"):

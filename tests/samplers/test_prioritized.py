@@ -542,3 +542,7 @@ def test_sequence_priorities_mix_the_largest_and_the_mean() -> None:
     mask = jnp.array([[True, True, True], [True, True, False], [False, False, False]])
     np.testing.assert_allclose(replay.sequence_priorities(errors, mask), [0.9 * 3 + 0.1 * 2, 0.9 * 4 + 0.1 * 2, 0])
     np.testing.assert_allclose(replay.sequence_priorities(errors, mix=0.0), [2, 104 / 3, 5], rtol=1e-6)
+    with pytest.raises(ValueError, match=r"mask: expected bool\[3,3\], got bool\[3,2\]"):
+        replay.sequence_priorities(errors, mask[:, :2])
+    with pytest.raises(ValueError, match=r"errors: expected numbers \[B, L\], got float32\[\]"):
+        replay.sequence_priorities(errors[0, 0])
