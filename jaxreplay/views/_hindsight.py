@@ -88,8 +88,8 @@ class HindsightView(View):
             self._check_goals(desired, other)
             step = trees.set_part(step, part, trees.choose(relabel, other, desired))
         old, new = trees.get_part(step, self.reward), jax.vmap(self.compute_reward)(achieved, other)
-        if jnp.shape(new) != old.shape:
-            came = trees.describe(jnp.shape(new)[1:], new.dtype)
+        if not isinstance(new, jax.Array) or new.shape != old.shape:
+            came = trees.describe(new.shape[1:], new.dtype) if isinstance(new, jax.Array) else type(new).__name__
             raise ValueError(f"compute_reward: expected {trees.describe(old.shape[1:], old.dtype)}, got {came}")
         return trees.set_part(step, self.reward, trees.choose(relabel, new.astype(old.dtype), old))
 

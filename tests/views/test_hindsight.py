@@ -139,6 +139,7 @@ def test_what_cannot_be_relabelled() -> None:
         ("no 'observation.goal'", {"desired_goal": "goal"}),
         ("and must be as observation.position", {"desired_goal": "position", "achieved_goal": "only_half"}),
         (r"compute_reward: expected float32\[\], got float32\[2\]", {"compute_reward": lambda a, d: a - d}),
+        (r"compute_reward: expected float32\[\], got NoneType", {"compute_reward": lambda a, d: None}),
     ):
         options = {"compute_reward": compute_reward} | view
         with pytest.raises(ValueError, match=message if "half" not in str(view) else "only_half"):
