@@ -18,6 +18,7 @@ from tests.record.checking import DISABLED, NEXT, SAME, Drive, assert_recorded, 
 from tests.record.counting import Counting, makers
 
 SLOTS = 3000
+LEAST = 300 if sys.version_info < (3, 12) else 50  # instructions; later Pythons tell of fewer
 ROOM = str(pathlib.Path(record.__file__).parent / "transitions")
 
 
@@ -98,7 +99,7 @@ def test_an_interrupt_leaves_all_of_a_step_or_reset_or_nothing(mode: Any, call: 
         else:
             needed[False] += came
         at += rng.integers(1, 12)
-    assert at > 300
+    assert at > LEAST
     assert min(needed.values()) > 0
     assert call == "reset" or min(steps_kept.values()) > 0
     assert len(done.stepped) < SLOTS
