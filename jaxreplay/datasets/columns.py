@@ -30,13 +30,13 @@ def gather(store: Store, rows: np.ndarray) -> Transition:
     if rows.ndim != 1:
         return jax.tree.map(lambda x: x.reshape(*rows.shape, *x.shape[1:]), gather(store, rows.reshape(-1)))
     table = store.table
-    episode, at = place(store, rows)
-    last = at == table.length[episode] - 1
-    chunk, step, observation = table.chunk[episode], table.step[episode] + at, table.observation[episode] + at
-    after = observation + 1
-    read = _reader(store, chunk)
+    episode, at, last = place(store, rows)
+    step, observation = table.step[episode] + at, table.observation[episode] + at
+    step.flags.writeable = observation.flags.writeable = False  # see `storage.columns.Runs.find`
+    read = _reader(store, episode)
     extras = read("extras", step)
-    own, following = _read_pairs(store, observation) or (read("observations", index) for index in (observation, after))
+    both = _read_pairs(store, observation)
+    own, following = both or (read("observations", index) for index in (observation, observation + 1))
     return Transition(
         observation=own,
         action=read("actions", step),
@@ -50,21 +50,22 @@ def gather(store: Store, rows: np.ndarray) -> Transition:
 
 def _read_pairs(store: Store, index: np.ndarray) -> list[PyTree] | None:
     """Read observations and the ones after them at once, where the columns can."""
-    leaves, treedef = jax.tree.flatten(store.chunks[0].observations)
+    leaves, treedef = store.chunks[0].flat["observations"]
     if len(store.chunks) > 1 or not all(hasattr(leaf, "take_pairs") for leaf in leaves):
         return None
-    return [jax.tree.unflatten(treedef, each) for each in zip(*(leaf.take_pairs(index) for leaf in leaves))]
+    return [treedef.unflatten(each) for each in zip(*(leaf.take_pairs(index) for leaf in leaves))]
 
 
-def place(store: Store, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Say in which episode each step is, and how many of the episode's steps are before it."""
-    episode = np.searchsorted(store.ends, rows, side="right")
-    return episode, rows - (store.ends[episode] - store.table.length[episode])
+def place(store: Store, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Say in which episode each step is, how many of the episode's steps are before it, and whether it is the last."""
+    episode = store.ends.searchsorted(rows, side="right")
+    left = store.ends[episode] - rows
+    return episode, store.table.length[episode] - left, left == 1
 
 
 def read_infos(store: Store, rows: np.ndarray) -> list[dict[str, Any]]:
     """List the infos of some steps `[B]`, empty where an episode has none."""
-    episode, at = (x.tolist() for x in place(store, rows))
+    episode, at, _ = (x.tolist() for x in place(store, rows))
     infos: Any = {i: store.table.infos[i] for i in dict.fromkeys(episode)}
     return [{} if infos[i] is None else infos[i][j] for i, j in zip(episode, at, strict=True)]
 
@@ -72,9 +73,9 @@ def read_infos(store: Store, rows: np.ndarray) -> list[dict[str, Any]]:
 def reads_of(store: Store, rows: np.ndarray) -> tuple[Reads, Callable[[list[np.ndarray]], Transition]]:
     """Say what is to be read for steps `[B]`, and how the transitions are made of it: `gather` in two."""
     table = store.table
-    episode, at = place(store, rows)
-    last = at == table.length[episode] - 1
+    episode, at, last = place(store, rows)
     chunk, step, observation = table.chunk[episode], table.step[episode] + at, table.observation[episode] + at
+    step.flags.writeable = observation.flags.writeable = False  # see `storage.columns.Runs.find`
     reads, structure = Reads(), []
     for part, index in (
         ("observations", observation),
@@ -118,11 +119,17 @@ def is_stored(store: Store) -> bool:
     return any(not isinstance(column, np.ndarray) for chunk in store.chunks for _, column in chunk.columns())
 
 
-def _reader(store: Store, chunk: np.ndarray) -> Callable[[str, np.ndarray], PyTree]:
-    """Return a function that reads one part at an index into each row's chunk."""
+def _reader(store: Store, episode: np.ndarray) -> Callable[[str, np.ndarray], PyTree]:
+    """Return a function that reads one part of rows of these episodes, at an index into each row's chunk."""
     if len(store.chunks) == 1:
-        only = store.chunks[0]
-        return lambda part, index: jax.tree.map(lambda x: np.take(x, index, axis=0), getattr(only, part))
+        flat = store.chunks[0].flat
+
+        def read_only(part: str, index: np.ndarray) -> PyTree:
+            leaves, treedef = flat[part]
+            return treedef.unflatten([leaf.take(index, axis=0) for leaf in leaves])
+
+        return read_only
+    chunk = store.table.chunk[episode]
     order = np.argsort(chunk, kind="stable")
     used, first = np.unique(chunk[order], return_index=True)
     groups = list(zip(used.tolist(), np.split(order, first[1:])))

@@ -50,11 +50,12 @@ def indices(chosen: Any, count: int, what: str, most_axes: int = 1) -> np.ndarra
     if array.dtype.kind not in "iu" or not 1 <= array.ndim <= most_axes:
         came = trees.describe(array.shape, array.dtype)
         raise TypeError(f"{what}s: expected an int, a slice, a bool array [{count}] or an int array [B], got {came}")
-    outside = (array >= count) | (array < -count)
-    if outside.any():
+    least = array.min(initial=0)
+    if least < -count or array.max(initial=-1) >= count:
+        outside = (array >= count) | (array < -count)
         raise IndexError(f"{what}: {array[outside][0]} is out of range, there are {count}")
     array = array.astype(np.int64)
-    return np.where(array < 0, array + count, array)
+    return array if least >= 0 else np.where(array < 0, array + count, array)
 
 
 def keep(

@@ -31,6 +31,11 @@ class Chunk:
     rewards: PyTree = None
     extras: PyTree = None
 
+    @functools.cached_property
+    def flat(self) -> dict[str, tuple[list[Any], Any]]:
+        """Give the leaves and the structure of each part by its name, found once."""
+        return {part: jax.tree.flatten(getattr(self, part)) for part in PARTS}
+
     def columns(self) -> list[tuple[str, np.ndarray]]:
         """List `(path, array)` of every column: `observations.camera`."""
         return [column for part in PARTS for column in trees.paths({part: getattr(self, part)})]

@@ -22,25 +22,26 @@ class Runs:
 
     def __init__(self, first: np.ndarray, segment: np.ndarray, start: np.ndarray) -> None:
         self.first, self.segment, self.start = first, segment, start
+        self.ends = first[1:]
         self.before = start - first[:-1]
-        self.last: tuple[Any, ...] = (None,)
+        self.last: tuple[Any, Any] = None, None
 
     def __len__(self) -> int:
         return int(self.first[-1])
 
-    def find(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Say in which segment each row is, and where there. Raises IndexError for what is no row.
+    def find(self, rows: np.ndarray) -> np.ndarray:
+        """Say in which run each row `[B]` int64 is. Raises IndexError for what is no row.
 
-        Columns of one kind are asked for the same rows one after the other, so the last answer is kept.
+        Columns of one kind are asked for the same rows one after the other, so the last answer is kept, if `rows` is
+        read-only: an array that changed since would be read where no rows are.
         """
-        asked, *answer = self.last
-        if asked is not rows:
-            if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
+        asked, run = self.last
+        if asked is not rows or rows.flags.writeable:
+            if rows.size and rows.view(np.uint64).max() >= len(self):  # without a sign, what is below 0 is too large
                 raise IndexError(f"a row is out of range, there are {len(self)}")
-            run = np.searchsorted(self.first, rows, side="right") - 1
-            answer = [self.segment[run], self.before[run] + rows]
-            self.last = (rows, *answer)
-        return answer[0], answer[1]
+            run = self.ends.searchsorted(rows, side="right")
+            self.last = rows, run
+        return run
 
     def fit(self, lengths: np.ndarray) -> bool:
         """Tell whether no run goes beyond the rows that its segment has."""
@@ -99,34 +100,30 @@ class Column:
         if axis != 0 or out is not None:
             raise ValueError("a stored column is read along its first axis, into a new array")
         rows = np.asarray(rows)
+        if rows.ndim == 1 and rows.dtype == np.int64:
+            return self._gather(rows)
         if rows.dtype == np.bool_:
             rows = np.flatnonzero(rows)
-        flat = rows if rows.ndim == 1 and rows.dtype == np.int64 else rows.reshape(-1).astype(np.int64)
-        return self._gather(flat).reshape(*rows.shape, *self.kind.shape)
+        return self._gather(rows.reshape(-1).astype(np.int64)).reshape(*rows.shape, *self.kind.shape)
 
     def take_pairs(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Read rows `[B]` int64 and the ones after them, which mostly lie beside them: at once, where that is so."""
         if self._joined is not None and self.kind.row_bytes and len(rows):
-            run = np.searchsorted(self.runs.first, rows, side="right") - 1
-            inside = rows.min() >= 0 and rows.max() < len(self) and (rows + 1 < self.runs.first[run + 1]).all()
-            if inside:
-                pairs = self._joined.gather_pairs(self.runs.segment[run], self.runs.before[run] + rows)
+            run = self.runs.find(rows)
+            if (self.runs.ends[run] - rows).min() > 1:
+                pairs = self._joined.read_pairs(self._begins[run] + rows * self.kind.row_bytes)
                 return pairs[:, 0], pairs[:, 1]
         return self.take(rows), self.take(rows + 1)
 
     def _gather(self, rows: np.ndarray) -> np.ndarray:
         if not rows.size:
             return np.empty((0, *self.kind.shape), self.dtype)
-        segment, row = self.runs.find(rows)
+        run = self.runs.find(rows)
         if self._joined is None and self.kind.stored == "npy" and self.opened.may_join:
-            try:
-                joined = self._join(range(len(self.opened.manifest.segments)))
-                if self.runs.fit(joined.lengths):
-                    self._joined = joined
-            except ValueError:  # a file is gone; what is in others can be read
-                self.opened.may_join = False
+            self._join_all()
         if self._joined is not None:
-            return self._joined.gather(segment, row, checked=True)
+            return self._joined.read(self._begins[run] + rows * self.kind.row_bytes)
+        segment, row = self.runs.segment[run], self.runs.before[run] + rows
         least = int(segment.min())
         if least == segment.max():
             return self.opened.read(self.kind, least, row)
@@ -138,6 +135,16 @@ class Column:
             mine = segment == s
             out[mine] = self.opened.read(self.kind, s, row[mine])
         return out
+
+    def _join_all(self) -> None:
+        try:
+            joined = self._join(range(len(self.opened.manifest.segments)))
+        except ValueError:  # a file is gone; what is in others can be read
+            self.opened.may_join = False
+            return
+        if self.runs.fit(joined.lengths):
+            self._begins = joined.begins[self.runs.segment] + self.runs.before * self.kind.row_bytes
+            self._joined = joined
 
     def _join(self, segments: Iterable[int]) -> mapping.Joined:
         return mapping.Joined([self.opened.map(self.kind.name, segment) for segment in segments])

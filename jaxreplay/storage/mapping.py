@@ -90,21 +90,25 @@ class Joined:
             self.every = np.asarray(_Bytes(lowest, max(count, 0), size))
             self.pairs = np.asarray(_Bytes(lowest, max(count - size, 0), 2 * size))
 
-    def gather(self, which: np.ndarray, row: np.ndarray, checked: bool = False) -> np.ndarray:
-        """Read rows `[B]`: row `row[i]` of array `which[i]`. Raises IndexError for rows that an array does not have.
-
-        checked: it is known that there are none of these. Anything else may end the process.
-        """
-        if not checked and ((row < 0) | (row >= self.lengths[which])).any():
+    def gather(self, which: np.ndarray, row: np.ndarray) -> np.ndarray:
+        """Read rows `[B]`: row `row[i]` of array `which[i]`. Raises IndexError for rows that an array does not have."""
+        if ((row < 0) | (row >= self.lengths[which])).any():
             raise IndexError("a row that a file does not have")
-        if not self.row_bytes or not len(row):
-            return np.empty((len(row), *self.shape), self.dtype)
-        return self.every[self.begins[which] + row * self.row_bytes].view(self.dtype).reshape(len(row), *self.shape)
+        return self.read(self.begins[which] + row * self.row_bytes)
 
-    def gather_pairs(self, which: np.ndarray, row: np.ndarray) -> np.ndarray:
-        """Read rows and those after them, `[B, 2, ...]`, as `gather` does where it is known that all are there."""
-        pairs = self.pairs[self.begins[which] + row * self.row_bytes]
-        return pairs.view(self.dtype).reshape(len(row), 2, *self.shape)
+    def read(self, at: np.ndarray) -> np.ndarray:
+        """Read rows by how many bytes after the first of all arrays they begin, `[B]`.
+
+        Rows must begin there: anything else gives other bytes, or ends the process.
+        """
+        if not self.row_bytes or not len(at):
+            return np.empty((len(at), *self.shape), self.dtype)
+        found = self.every[at].view(self.dtype)
+        return found.reshape(len(at), *self.shape) if self.shape else found
+
+    def read_pairs(self, at: np.ndarray) -> np.ndarray:
+        """Read rows and those after them, `[B, 2, ...]`, which must be in the same array, as `read` does."""
+        return self.pairs[at].view(self.dtype).reshape(len(at), 2, *self.shape)
 
 
 class _Bytes:

@@ -164,6 +164,18 @@ def test_a_pickled_store_is_its_name_and_commit_without_its_data(both: tuple[Dat
     assert pickle.loads(pickle.dumps(some)).equals(both[0].filter(min_length=5))
 
 
+def test_rows_that_change_between_two_reads_are_found_anew(both: tuple[Dataset, Dataset]) -> None:
+    expected = both[0].compact()._store.chunks[0].observations["state"]
+    column = both[1]._store.chunks[0].observations["state"]
+    rows = np.arange(10)
+    for read in (column.take, lambda rows: column.take_pairs(rows)[0]):
+        for change in (0, 40, -40):
+            rows += change
+            assert np.array_equal(read(rows), expected[rows])
+    with pytest.raises(IndexError, match="a row is out of range"):
+        column.take(rows - 100)
+
+
 def test_each_column_is_a_file_that_numpy_opens(both: tuple[Dataset, Dataset], tmp_path: pathlib.Path) -> None:
     write(tmp_path, both[0])
     frames = np.load(tmp_path / "000000.observations.frame.npy", mmap_mode="r")
