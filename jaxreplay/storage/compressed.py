@@ -1,35 +1,29 @@
-"""Columns of which each row is compressed by itself, so that any row is read without those beside it."""
+"""Columns of which each row is compressed, and any row is read without the others, or with few of them."""
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxreplay.storage import pictures, zarr3
-from jaxreplay.storage.manifest import Kind
+from jaxreplay.storage import pictures, video, zarr3
+from jaxreplay.storage.manifest import MOST_RATIO, Kind
 
-MOST_RATIO = 2**12  # times as many bytes as it takes may a row have: more is a file that was made up
-
-_COMPRESS: dict[str, Callable[[Kind, np.ndarray], list[np.ndarray]]] = {
-    "png": pictures.compress_rows,
-    "jpeg": pictures.compress_rows,
-    "zarr3": zarr3.compress_rows,
-}
-_READ: dict[str, Callable[[Kind, Sequence[Any]], np.ndarray]] = {
-    "png": pictures.read_rows,
-    "jpeg": pictures.read_rows,
-    "zarr3": zarr3.read_rows,
+_FORMATS: dict[str, Any] = {
+    "png": pictures,
+    "jpeg": pictures,
+    "video": video,
+    "video-lossless": video,
+    "zarr3": zarr3,
 }
 
 
 def check(kind: Kind) -> None:
     """Raise ValueError unless a column is stored in a way that holds its rows."""
-    (zarr3 if kind.stored == "zarr3" else pictures).check(kind)
+    _FORMATS[kind.stored].check(kind)
 
 
 def compress_rows(kind: Kind, rows: np.ndarray) -> list[np.ndarray]:
     """Compress rows `[B, ...]`, each to an array of bytes."""
-    return _COMPRESS[kind.stored](kind, rows)
+    return _FORMATS[kind.stored].compress_rows(kind, rows)
 
 
 def read_rows(kind: Kind, blobs: np.ndarray, ends: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -40,5 +34,7 @@ def read_rows(kind: Kind, blobs: np.ndarray, ends: np.ndarray, rows: np.ndarray)
     begins = np.where(rows > 0, ends[rows - 1], 0)
     if kind.row_bytes > MOST_RATIO * int((ends[rows] - begins).min()):
         raise ValueError("a row is too short for one of this size")
+    if _FORMATS[kind.stored] is video:
+        return video.read_rows(kind, blobs, ends, rows)
     chosen = [blobs[begin:end].tobytes() for begin, end in zip(begins.tolist(), ends[rows].tolist())]
-    return _READ[kind.stored](kind, chosen)
+    return _FORMATS[kind.stored].read_rows(kind, chosen)

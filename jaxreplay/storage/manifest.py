@@ -37,13 +37,15 @@ INDEX_COLUMNS = ("episode", "steps", "flags", "infos", "episode_data")
 TERMINATED, TRUNCATED = 1, 2
 MOST = 2**62
 MOST_ROW_BYTES = 2**40
+MOST_RATIO = 2**12  # times as many bytes as it takes may a compressed row have: more is a file that was made up
 
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
     """What each row of a column is: its dtype and shape, and how it is stored.
 
-    stored: "npy", as rows of an array; "png", "jpeg" or "zarr3", each row compressed by itself.
+    stored: "npy", as rows of an array; "png", "jpeg" or "zarr3", each row compressed by itself; "video" or
+        "video-lossless", each row a packet of H.264.
     key: of PRNG keys, whose words are the rows, the name of their implementation.
     """
 
@@ -161,8 +163,8 @@ def _dump_kind(kind: Kind) -> dict[str, Any]:
     return text if kind.key is None else text | {"prng_key": kind.key}
 
 
-LOSSY = ("jpeg",)
-STORED = ("npy", "png", "jpeg", "zarr3")
+LOSSY = ("jpeg", "video")
+STORED = ("npy", "png", "jpeg", "video", "video-lossless", "zarr3")
 
 
 def _dump_segment(manifest: Manifest, segment: Segment) -> str:

@@ -37,8 +37,9 @@ class Writer:
     max_steps: keep the newest steps alone. Whole segments are dropped, so there are up to an eighth more of them.
     commit_every: seconds after which what is appended is committed by itself; None for `commit` and `close` alone.
     segment_bytes: how large the files of a segment become together. compress: columns that are stored otherwise than as
-        plain arrays, each row compressed by itself: `{"observation.camera": "png"}`, pictures without loss, or "jpeg",
-        with loss, by Pillow; "zarr3", any numbers without loss, by TensorStore, after which a process cannot fork.
+        plain arrays: `{"observation.camera": "png"}`, pictures without loss, or "jpeg", with loss, by Pillow; "video",
+        frames with loss, or "video-lossless", by PyAV; "zarr3", any numbers without loss, by TensorStore, after which a
+        process cannot fork.
 
     A commit is whole and lasts: whatever happens later, a `kill -9` or a full disk, the store opens as it was after the
     last one (`Dataset.open`). Readers may come and go. There is one writer at a time, and not two threads of it.

@@ -284,6 +284,11 @@ def test_hostile_stores_of_zarr3_raise_value_errors_alone(tmp_path: pathlib.Path
     fuzz(make(tmp_path / "whole", "zarr3"), tmp_path / "store", 150, 1, only="observations.frame")
 
 
+def test_hostile_stores_of_video_raise_value_errors_alone(tmp_path: pathlib.Path) -> None:
+    library("av")
+    fuzz(make(tmp_path / "whole", "video"), tmp_path / "store", 100, 2, only="observations.frame")
+
+
 @pytest.mark.slow
 def test_very_many_hostile_stores_raise_value_errors_alone(whole: pathlib.Path, tmp_path: pathlib.Path) -> None:
     fuzz(whole, tmp_path / "store", 100_000, os.getpid())

@@ -237,12 +237,12 @@ def test_rows_without_bytes_are_refused_for_zarr3(tmp_path: pathlib.Path) -> Non
         write(tmp_path, [Trajectory(np.zeros((3, 0)), actions=np.zeros(2))], compress={"observation": "zarr3"})
 
 
-@pytest.mark.parametrize(("stored", "module"), [("png", "PIL.Image"), ("zarr3", "tensorstore")])
+@pytest.mark.parametrize(("stored", "module"), [("png", "PIL.Image"), ("zarr3", "tensorstore"), ("video", "av")])
 def test_a_missing_library_is_named_with_its_extra(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, stored: str, module: str
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    extra = {"png": "lerobot", "zarr3": "tensorstore"}[stored]
+    extra = {"png": "lerobot", "zarr3": "tensorstore", "video": "lerobot"}[stored]
     with pytest.raises(
         ModuleNotFoundError, match=rf"observations as {stored}: writing it needs .*jaxreplay\[{extra}\]"
     ):
