@@ -93,6 +93,8 @@ class Dataset:
         Arrays stay in their files, and rows are read when they are asked for: memory is bounded by what is touched.
         Opening reads the index of episodes alone; `refresh` shows what was appended since. Pickled, as for workers, it
         is the name of the folder and the commit.
+        path: a folder, or the URL of one, `gs://`, `s3://`, `https://` or `file://`, which TensorStore reads: the rows
+            of each read are asked for at once, and none are kept.
         verify: read all files, and compare them with their digests; without it that is done to the index alone.
 
         Raises FileNotFoundError where there is no store, ValueError naming the file that is damaged.

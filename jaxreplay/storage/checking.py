@@ -19,6 +19,7 @@ from jaxreplay.storage.committing import lock_store, remove_uncommitted, uncommi
 from jaxreplay.storage.index import check_index
 from jaxreplay.storage.manifest import FILE, LOCK, Kind, Manifest, Part, Segment
 from jaxreplay.storage.opening import Opened, open_store
+from jaxreplay.storage.places import Folder, Remote
 
 PIECE = 2**22
 
@@ -36,20 +37,20 @@ def verify(path: Any, *, progress: bool | None = False) -> list[str]:
         about = manifest.read(folder)[1]
     except ValueError as error:
         return [str(error)]
-    wrong = []
+    place, wrong = Folder(folder), []
     total = sum(npy.file_bytes(kind, part.rows) for s in about.segments for kind, part in about.files_of(s))
     with progress_bar(total, "B", progress) as advance:
         for segment in about.segments:
             for kind, part in about.files_of(segment):
                 try:
-                    for count in _check_file(folder / segment.file(kind.name), kind, part):
+                    for count in _check_file(place, segment.file(kind.name), kind, part):
                         advance(count)
                 except ValueError as error:
                     wrong.append(str(error))
     wrong += [f"{folder / name}: it is no file of a store" for name in _foreign(folder, about)]
     if not wrong:
         try:
-            _check_compressed(Opened(folder, manifest.dump(about), about))
+            _check_compressed(Opened(place, manifest.dump(about), about))
         except ValueError as error:
             wrong.append(str(error))
     return wrong
@@ -61,12 +62,10 @@ def _foreign(folder: pathlib.Path, about: Manifest) -> list[str]:
     return [name for name in sorted(os.listdir(folder)) if name not in known and not atomic.PART.fullmatch(name)]
 
 
-def _check_file(path: pathlib.Path, kind: Kind, part: Part) -> Iterator[int]:
+def _check_file(place: Folder | Remote, name: str, kind: Kind, part: Part) -> Iterator[int]:
     """Check the header and the digest of a file; give the bytes as they are read. ValueError names it."""
-    with naming(path):
-        if path.is_symlink() or not path.is_file():
-            raise ValueError("it is missing" if not path.exists() else "expected a file, not a link or a folder")
-        with path.open("rb") as file:
+    with naming(place.name(name)):
+        with place.open(name) as file:
             if npy.rows_in(kind, file.read(npy.header_bytes(kind))) < part.rows:
                 raise ValueError(f"its header says that it has fewer than the {part.rows} rows of the manifest")
             left, crc, most = part.rows * kind.row_bytes, 0, 0
@@ -88,7 +87,7 @@ def check(opened: Opened) -> None:
     """Raise ValueError naming the first file that does not match its digest, or has a row that cannot be read."""
     for segment in opened.manifest.segments:
         for kind, part in opened.manifest.files_of(segment):
-            for _ in _check_file(opened.folder / segment.file(kind.name), kind, part):
+            for _ in _check_file(opened.place, segment.file(kind.name), kind, part):
                 pass
     _check_compressed(opened)
 
@@ -144,7 +143,7 @@ def repair(path: Any, *, progress: bool | None = False) -> Repaired:
             manifest.write(folder, about)
         atomic.remove_leftovers(folder)
         removed = remove_uncommitted(folder, about)
-    table = Opened(folder, manifest.dump(about), about).table
+    table = Opened(Folder(folder), manifest.dump(about), about).table
     return Repaired(len(table.length), int(table.length.sum()), dropped, tuple(why), removed)
 
 
@@ -152,7 +151,7 @@ def _faults(folder: pathlib.Path, about: Manifest, segment: Segment) -> list[str
     wrong = []
     for kind, part in about.files_of(segment):
         try:
-            for _ in _check_file(folder / segment.file(kind.name), kind, part):
+            for _ in _check_file(Folder(folder), segment.file(kind.name), kind, part):
                 pass
             if kind.name == "index":
                 with naming(folder):

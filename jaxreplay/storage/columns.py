@@ -69,6 +69,7 @@ class Column:
         self.opened, self.kind, self.runs = opened, kind, runs
         self.dtype, self.shape = kind.dtype, (len(runs), *kind.shape)
         self.ndim = len(self.shape)
+        self.is_mapped = kind.stored == "npy" and opened.place.is_mapped
         self._joined: mapping.Joined | None = None  # of all segments, if they are few
 
     @property
@@ -113,13 +114,16 @@ class Column:
             if (self.runs.ends[run] - rows).min() > 1:
                 pairs = self._joined.read_pairs(self._begins[run] + rows * self.kind.row_bytes)
                 return pairs[:, 0], pairs[:, 1]
-        return self.take(rows), self.take(rows + 1)
+        if self.is_mapped:
+            return self.take(rows), self.take(rows + 1)
+        both = self.take(np.stack([rows, rows + 1], 1))
+        return both[:, 0], both[:, 1]
 
     def _gather(self, rows: np.ndarray) -> np.ndarray:
         if not rows.size:
             return np.empty((0, *self.kind.shape), self.dtype)
         run = self.runs.find(rows)
-        if self._joined is None and self.kind.stored == "npy" and self.opened.may_join:
+        if self._joined is None and self.is_mapped and self.opened.may_join:
             self._join_all()
         if self._joined is not None:
             return self._joined.read(self._begins[run] + rows * self.kind.row_bytes)
@@ -127,13 +131,18 @@ class Column:
         least = int(segment.min())
         if least == segment.max():
             return self.opened.read(self.kind, least, row)
-        if self.kind.stored == "npy":
+        if self.is_mapped:
             used, which = np.unique(segment, return_inverse=True)
             return self._join(used.tolist()).gather(which, row)
-        out = np.empty((len(rows), *self.kind.shape), self.dtype)
-        for s in np.unique(segment).tolist():
-            mine = segment == s
-            out[mine] = self.opened.read(self.kind, s, row[mine])
+        each = [segment == s for s in np.unique(segment)]
+        asked = [self.opened.start(self.kind, int(segment[mine][0]), row[mine]) for mine in each]
+        out = None
+        for mine, read in zip(each, asked):
+            found = read()
+            if out is None:  # not before: where rows are made up, reading them says so
+                out = np.empty((len(rows), *self.kind.shape), self.dtype)
+            out[mine] = found
+        assert out is not None
         return out
 
     def _join_all(self) -> None:

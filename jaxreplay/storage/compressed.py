@@ -6,6 +6,7 @@ import numpy as np
 
 from jaxreplay.storage import pictures, video, zarr3
 from jaxreplay.storage.manifest import MOST_RATIO, Kind
+from jaxreplay.storage.places import Rows
 
 _FORMATS: dict[str, Any] = {
     "png": pictures,
@@ -26,15 +27,19 @@ def compress_rows(kind: Kind, rows: np.ndarray) -> list[np.ndarray]:
     return _FORMATS[kind.stored].compress_rows(kind, rows)
 
 
-def read_rows(kind: Kind, blobs: np.ndarray, ends: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def read_rows(kind: Kind, blobs: np.ndarray | Rows, ends: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Read rows `[B]`: `[B, ...]`. blobs: the bytes of all rows. ends: where each ends. ValueError for damaged ones."""
     check(kind)
     if not len(rows):
         return np.empty((0, *kind.shape), kind.dtype)
-    begins = np.where(rows > 0, ends[rows - 1], 0)
-    if kind.row_bytes > MOST_RATIO * int((ends[rows] - begins).min()):
+    begin = lambda rows: np.where(rows > 0, ends[rows - 1], 0)  # noqa: E731
+    if kind.row_bytes > MOST_RATIO * int((ends[rows] - begin(rows)).min()):
         raise ValueError("a row is too short for one of this size")
+
+    def fetch(rows: np.ndarray) -> list[bytes]:
+        slices = begin(rows).tolist(), ends[rows].tolist()
+        return blobs.slices(*slices) if isinstance(blobs, Rows) else [blobs[a:b].tobytes() for a, b in zip(*slices)]
+
     if _FORMATS[kind.stored] is video:
-        return video.read_rows(kind, blobs, ends, rows)
-    chosen = [blobs[begin:end].tobytes() for begin, end in zip(begins.tolist(), ends[rows].tolist())]
-    return _FORMATS[kind.stored].read_rows(kind, chosen)
+        return video.read_rows(kind, fetch, rows)
+    return _FORMATS[kind.stored].read_rows(kind, fetch(rows))

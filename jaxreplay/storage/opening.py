@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
-import os
-import pathlib
-import stat
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -20,45 +18,46 @@ from jaxreplay.datasets.trajectory import PARTS, check_infos
 from jaxreplay.storage import compressed, manifest, mapping, npy
 from jaxreplay.storage.columns import Column, Texts, make_runs, nothing
 from jaxreplay.storage.index import check_ends, check_index, check_sum, observation_rows, offsets
-from jaxreplay.storage.manifest import FILE, TERMINATED, TRUNCATED, Kind, Manifest, Segment
+from jaxreplay.storage.manifest import FILE, TERMINATED, TRUNCATED, Kind, Manifest
+from jaxreplay.storage.places import Folder, Remote, Rows, place_of
 
 
 def open_store(path: Any) -> Opened:
-    """Open the newest commit of a store.
+    """Open the newest commit of a store, in a folder or at a URL.
 
     Costs the reading of its manifest and of its index of episodes, whatever the number and size of steps. Raises
     FileNotFoundError where there is none, ValueError naming the file that is damaged.
     """
-    folder = pathlib.Path(path)
+    place = place_of(path)
     while True:
-        text, found = manifest.read(folder)
+        text, found = place.manifest()
         try:
-            return Opened(folder, text, found)
+            return Opened(place, text, found)
         except ValueError:
-            if manifest.read(folder)[0] == text:  # else a writer dropped what was being read
+            if place.manifest()[0] == text:  # else a writer dropped what was being read
                 raise
 
 
 @functools.lru_cache(maxsize=4)
-def open_at(folder: str, text: bytes) -> Opened:
+def open_at(place: str, text: bytes) -> Opened:
     """Open a store at the commit that a manifest's text is of, as another process had it open."""
-    with naming(pathlib.Path(folder, FILE)):
-        found = manifest.parse(text)
-    return Opened(pathlib.Path(folder), text, found)
+    found = place_of(place)
+    with naming(found.name(FILE)):
+        return Opened(found, text, manifest.parse(text))
 
 
 class Opened:
-    """A commit of a store in a folder. Pickled, it is the folder's name and the manifest: never any data."""
+    """A commit of a store in a place. Pickled, it is the place's name and the manifest: never any data."""
 
-    def __init__(self, folder: pathlib.Path, text: bytes, found: Manifest) -> None:
-        self.folder, self.text, self.manifest = folder.absolute(), text, found
+    def __init__(self, place: Folder | Remote, text: bytes, found: Manifest) -> None:
+        self.place, self.text, self.manifest = place, text, found
         self._asked: dict[tuple[str, int], tuple[str, Kind, int]] = {}
-        self._check_files()
-        with naming(self.folder / FILE):
+        place.check(found)
+        with naming(place.name(FILE)):
             self._build()
 
     def __reduce__(self) -> Any:
-        return open_at, (str(self.folder), self.text)
+        return open_at, (str(self.place), self.text)
 
     def whole(self) -> Store:
         """Give all its episodes."""
@@ -66,38 +65,47 @@ class Opened:
 
     def refresh(self) -> Opened:
         """Open the newest commit of the same store. Raises ValueError where another store lies there now."""
-        newest = open_store(self.folder)
+        newest = open_store(str(self.place))
         if newest.manifest.store != self.manifest.store:
-            raise ValueError(f"{self.folder}: another store was written there since this one was opened")
+            raise ValueError(f"{self.place}: another store was written there since this one was opened")
         return self if newest.text == self.text else newest
 
-    def path(self, segment: Segment, name: str) -> pathlib.Path:
-        return self.folder / segment.file(name)
+    def path(self, segment: int, name: str) -> str:
+        """Name a file of the segment with this number in the manifest."""
+        return self.place.name(self.manifest.segments[segment].file(name))
 
-    def map(self, name: str, segment: int) -> np.ndarray:
-        """Map a file of the segment with this number in the manifest: `[rows, ...]`."""
+    def map(self, name: str, segment: int) -> Any:
+        """Give a file of a segment as an array `[rows, ...]`: mapped, or of what it is asked for, see `places.Rows`."""
         at = self._asked.get((name, segment))
         if at is None:
             found = self.manifest.segments[segment]
-            at = self._asked[name, segment] = (
-                str(self.path(found, name)),
-                self.manifest.file_kind(name),
-                found.files[name].rows,
-            )
-        return mapping.map_rows(*at)
+            at = self._asked[name, segment] = found.file(name), self.manifest.file_kind(name), found.files[name].rows
+        return self.place.rows(*at)
 
     @functools.cached_property
     def may_join(self) -> bool:
         """Whether so few files are there that all can stay mapped."""
-        return len(self.manifest.segments) * len(self.manifest.names()) <= mapping.most_mapped() // 2
+        return (
+            self.place.is_mapped
+            and len(self.manifest.segments) * len(self.manifest.names()) <= mapping.most_mapped() // 2
+        )
 
     def read(self, kind: Kind, segment: int, rows: np.ndarray) -> np.ndarray:
         """Read rows `[B]` of a column in one segment."""
+        return self.start(kind, segment, rows)()
+
+    def start(self, kind: Kind, segment: int, rows: np.ndarray) -> Callable[[], np.ndarray]:
+        """Ask for them, where that is done before they are waited for; return a function that reads them."""
+        found = self.map(kind.name, segment)
         if kind.stored == "npy":
-            return np.take(self.map(kind.name, segment), rows, axis=0)
-        blobs, ends = self.map(kind.name, segment), self._ends(kind, segment)
-        with naming(self.path(self.manifest.segments[segment], kind.name)):
-            return compressed.read_rows(kind, blobs, ends, rows)
+            return found.start(rows) if isinstance(found, Rows) else lambda: np.take(found, rows, axis=0)
+        ends = self._ends(kind, segment)
+
+        def read() -> np.ndarray:
+            with naming(self.path(segment, kind.name)):
+                return compressed.read_rows(kind, found, ends, rows)
+
+        return read
 
     def column(self, name: str) -> Column:
         kind = self.manifest.kinds[name]
@@ -108,33 +116,17 @@ class Opened:
         found = self._compressed.get((kind.name, segment))
         if found is None:
             name = kind.name + manifest.SIZES
-            sizes = self._read_checked(self.manifest.segments[segment], name)
+            sizes = self._read_checked(segment, name)
             total = self.manifest.segments[segment].files[kind.name].rows
-            with naming(self.path(self.manifest.segments[segment], name)):
+            with naming(self.path(segment, name)):
                 found = self._compressed[kind.name, segment] = check_sum(sizes, total)
         return found
 
-    def _check_files(self) -> None:
-        """Raise ValueError naming the first file that is missing, none, or too short."""
-        found = {entry.name: entry for entry in os.scandir(self.folder)}
-        for segment in self.manifest.segments:
-            for name, part in segment.files.items():
-                file = segment.file(name)
-                if file not in found:
-                    raise ValueError(f"{self.folder / file}: it is missing, and the manifest names it")
-                about = found[file].stat(follow_symlinks=False)
-                if not stat.S_ISREG(about.st_mode):
-                    raise ValueError(f"{self.folder / file}: expected a file, not a link or a folder")
-                size = npy.file_bytes(self.manifest.file_kind(name), part.rows)
-                if about.st_size < size:
-                    raise ValueError(
-                        f"{self.folder / file}: it is cut: expected at least {size} bytes, got {about.st_size}"
-                    )
-
-    def _read_checked(self, segment: Segment, name: str) -> np.ndarray:
+    def _read_checked(self, segment: int, name: str) -> np.ndarray:
         """Read a file of the index whole, and check its digest."""
-        kind, part, path = self.manifest.file_kind(name), segment.files[name], self.path(segment, name)
-        with naming(path), path.open("rb") as file:
+        about = self.manifest.segments[segment]
+        kind, part = self.manifest.file_kind(name), about.files[name]
+        with naming(self.path(segment, name)), self.place.open(about.file(name)) as file:
             begin = npy.header_bytes(kind)
             if npy.rows_in(kind, file.read(begin)) < part.rows:
                 raise ValueError("its header says that it has fewer rows than the manifest")
@@ -200,8 +192,8 @@ class Opened:
         episode, steps = (np.empty(sum(counts), np.int64) for _ in range(2))
         flags, sizes = np.empty(sum(counts), np.uint8), None
         last = 0
-        for about, count in zip(segments, counts):
-            pieces = self._read_checked(about, "index")
+        for number, (about, count) in enumerate(zip(segments, counts)):
+            pieces = self._read_checked(number, "index")
             check_index(self.manifest, about, pieces)
             rows = slice(last, last + count)
             episode[rows], steps[rows], flags[rows] = pieces[:, 0], pieces[:, 1], pieces[:, 2]
@@ -250,7 +242,7 @@ class Opened:
             begin, count, segment = int(start[at]), int(size[at]), int(segments[piece])
             value = None
             if count:
-                with naming(self.path(self.manifest.segments[segment], name)):
+                with naming(self.path(segment, name)):
                     text = self.map(name, segment)[begin : begin + count].tobytes()
                     value = values.build(json.loads(text), values.read_leaf)
             found.append((value, int(steps[piece])))

@@ -5,6 +5,7 @@ decoded. So any row is read by decoding a few, with one of them in memory.
 """
 
 import fractions
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -54,8 +55,11 @@ def compress_rows(kind: Kind, rows: np.ndarray) -> list[np.ndarray]:
     return out
 
 
-def read_rows(kind: Kind, blobs: np.ndarray, ends: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Read rows `[B]`, as `compressed.read_rows` does. Raises an error of the library for damaged ones."""
+def read_rows(kind: Kind, fetch: Callable[[np.ndarray], list[bytes]], rows: np.ndarray) -> np.ndarray:
+    """Read rows `[B]`: `[B, ...]`. fetch: gives what rows `[B]` were compressed to.
+
+    Raises ValueError, or an error of the library, for damaged ones.
+    """
     av = need("av", "PyAV", "lerobot", f"{kind.name} as {kind.stored}: reading it")
     decoder = av.CodecContext.create("h264", "r")
     decoder.thread_count = 1
@@ -63,19 +67,16 @@ def read_rows(kind: Kind, blobs: np.ndarray, ends: np.ndarray, rows: np.ndarray)
     decoder.options = {"err_detect": "explode", "max_pixels": str(height * width)}
     read = _reader(kind, av.video.reformatter.VideoReformatter().reformat)
     out = np.empty((len(rows), *kind.shape), kind.dtype)
-    blob = lambda row: blobs[ends[row - 1] if row else 0 : ends[row]].tobytes()  # noqa: E731
+    packets, keyframes = _fetch_chains(fetch, rows)
     keyframe, following, frame = -1, 0, None
     for i in np.argsort(rows, kind="stable").tolist():
         row = int(rows[i])
-        own = row - blob(row)[0]
-        if own < 0:
-            raise ValueError("a row is said to follow a keyframe before the first row")
-        if own != keyframe:
+        if keyframes[row] != keyframe:
             if frame is not None:
                 decoder.flush_buffers()
-            keyframe = following = own
+            keyframe = following = keyframes[row]
         while following <= row:
-            packet = blob(following)
+            packet = packets[following]
             if len(packet) < 2 or packet[0] != following - keyframe:
                 raise ValueError("a row does not go on with the video before it")
             frames = decoder.decode(av.Packet(packet[1:]))
@@ -84,6 +85,20 @@ def read_rows(kind: Kind, blobs: np.ndarray, ends: np.ndarray, rows: np.ndarray)
             frame, following = frames[0], following + 1
         out[i] = read(frame)
     return out
+
+
+def _fetch_chains(
+    fetch: Callable[[np.ndarray], list[bytes]], rows: np.ndarray
+) -> tuple[dict[int, bytes], dict[int, int]]:
+    """Fetch rows `[B]` and those from their keyframes to them: the packets by row, and the keyframe of each row."""
+    used = np.unique(rows)
+    packets = dict(zip(used.tolist(), fetch(used)))
+    keyframes = {row: row - packet[0] if packet else -1 for row, packet in packets.items()}
+    if min(keyframes.values()) < 0:
+        raise ValueError("a row is said to follow a keyframe before the first row")
+    needed = {before for row, first in keyframes.items() for before in range(first, row)}
+    others = np.array(sorted(needed - packets.keys()), np.int64)
+    return packets | dict(zip(others.tolist(), fetch(others))), keyframes
 
 
 def _format(kind: Kind) -> str:

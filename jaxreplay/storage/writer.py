@@ -20,6 +20,7 @@ from jaxreplay.storage.blocks import Blocks, parts_of
 from jaxreplay.storage.committing import Committing
 from jaxreplay.storage.growing import Pieces
 from jaxreplay.storage.manifest import TERMINATED, TRUNCATED
+from jaxreplay.storage.places import is_url
 from jaxreplay.storage.structure import Structure, check_compress, to_host
 from jaxreplay.storage.texts import encode, index_of, store_rows, text_of
 from jaxreplay.types import PyTree, Transition
@@ -71,6 +72,10 @@ class Writer:
         segment_bytes: int = 2**28,
         compress: Mapping[str, str] | None = None,
     ) -> None:
+        if is_url(path):
+            raise ValueError(
+                f"{path}: a store is written to a folder, and can be read by a URL once it is copied there"
+            )
         self.path, self.single = pathlib.Path(path), num_envs is None
         self.num_envs = 1 if num_envs is None else trees.check_count("num_envs", num_envs)
         if max_steps is not None:
