@@ -5,7 +5,6 @@ Files lie in a temporary folder, and in the page cache: what is compared is the 
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import pathlib
@@ -21,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxreplay as replay
+from benchmarks import disk_peers
 from benchmarks.datasets import peak
 from benchmarks.results import Goal, Result, micros
 from benchmarks.timing import interleave
@@ -30,6 +30,7 @@ from jaxreplay.storage import Writer
 
 FRAME, EPISODE, BATCH = (84, 84), 500, 256
 SIZE = {"gigabytes": 4.0}
+MOST_OF_MINARI = 250  # episodes: they are in memory while they are written
 HUGE = 1_000_000, 100  # episodes, and steps of each
 
 
@@ -100,7 +101,7 @@ def _read(folder: pathlib.Path, dataset: Dataset, frames: np.ndarray, rounds: in
         episode.observations.max()
     viewed = Viewed(dataset._store, replay.views.frame_stack(4), narrow=True)
     row = lambda i: i + i // EPISODE  # noqa: E731  (each episode has a frame more)
-    calls = 20
+    calls, few = 20, max(3, rounds // 3)
 
     def repeat(read: Callable[[np.ndarray], Any]) -> Callable[[], None]:
         def run() -> None:
@@ -119,27 +120,32 @@ def _read(folder: pathlib.Path, dataset: Dataset, frames: np.ndarray, rounds: in
     numpy, stacks = (lambda i: both(row(i), i)), (lambda i: both(stack(i), i))
     rows: dict[str, Any] = {"jaxreplay": repeat(lambda i: dataset[i]), "NumPy": repeat(numpy)}
     stacked: dict[str, Any] = {"jaxreplay": repeat(viewed.read), "NumPy": repeat(stacks)}
-    if importlib.util.find_spec("h5py"):
-        import h5py
-
-        with h5py.File(folder / "frames.h5", "w") as file:
-            made = file.create_dataset("frames", frames.shape, np.uint8)
-            for first in range(0, len(frames), 4096):
-                made[first : first + 4096] = frames[first : first + 4096]
-        found: Any = h5py.File(folder / "frames.h5", "r")["frames"]
-
-        def h5(i: np.ndarray) -> Any:
-            used, inverse = np.unique(np.concatenate([row(i), row(i) + 1]), return_inverse=True)
-            both = found[used][inverse]
-            return both[:BATCH], both[BATCH:]
-
-        rows["h5py"] = repeat(h5)
     what = f"{BATCH} random rows of 84x84 frames, {SIZE['gigabytes']:g} GB on disk"
     goal = Goal("NumPy", 1 / 1.3)
-    return [
+    results = [
         Result(what, "transitions", micros(interleave(rows, rounds), calls), goal),
         Result(what, "stacks of 4 and the next ones", micros(interleave(stacked, rounds), calls), goal),
     ]
+    columns = {"frames": frames, "actions": others[0], "rewards": others[1]}
+    for name in disk_peers.available(disk_peers.PEERS):
+        with disk_peers.PEERS[name](folder, columns) as read:
+            mine = {"jaxreplay": rows["jaxreplay"], name: repeat(lambda i, read=read: read(row(i), i))}
+            results.append(Result(what, f"transitions, beside {name}", micros(interleave(mine, few), calls)))
+            mine = {"jaxreplay": stacked["jaxreplay"], name: repeat(lambda i, read=read: read(stack(i), i))}
+            results.append(Result(what, f"stacks, beside {name}", micros(interleave(mine, few), calls)))
+    if disk_peers.available(["Minari"]):
+        results.append(_read_beside_minari(folder, dataset, columns, what))
+    return results
+
+
+def _read_beside_minari(folder: pathlib.Path, dataset: Dataset, columns: dict[str, np.ndarray], what: str) -> Result:
+    rng, count = np.random.default_rng(0), min(MOST_OF_MINARI, dataset.num_episodes)
+    some = {name: x[: count * (EPISODE + (name == "frames"))] for name, x in columns.items()}
+    draw = lambda: rng.integers(0, count * EPISODE, BATCH)  # noqa: E731
+    with disk_peers.minari(folder, some, EPISODE) as read:
+        runs = {"jaxreplay": lambda: dataset[draw()], "Minari": lambda: read(draw())}
+        mode = f"transitions of {count} episodes, beside Minari, which reads them whole"
+        return Result(what, mode, micros(interleave(runs, 3), 1))
 
 
 def _train(dataset: Dataset, rounds: int) -> Result:
