@@ -95,8 +95,9 @@ def test_frames_that_do_not_change_are_read_again_however_few_bytes_they_take(st
         (lambda rows: [rows[0][[0, 0]], *rows[1:]], "holds 0 frames|Invalid data"),
         (lambda rows: compress(moving(4, (16, 24)), "video")[1], "a frame is yuv420p of size"),
         (lambda rows: compress(moving(4, (16, 16, 3)), "video")[1], "a frame is yuv444p of size"),
+        (lambda rows: compress(moving(4, (99, 99)), "video")[1], "Invalid data"),
     ],
-    ids=["no keyframe", "another row", "no bytes", "no frame", "another size", "another kind"],
+    ids=["no keyframe", "another row", "no bytes", "no frame", "another size", "another kind", "too large to decode"],
 )
 def test_a_video_that_was_made_up_is_refused(change: object, text: str) -> None:
     kind, rows, _ = compress(moving(4, (16, 16)), "video")
