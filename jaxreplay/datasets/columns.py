@@ -30,9 +30,7 @@ def gather(store: Store, rows: np.ndarray) -> Transition:
     if rows.ndim != 1:
         return jax.tree.map(lambda x: x.reshape(*rows.shape, *x.shape[1:]), gather(store, rows.reshape(-1)))
     table = store.table
-    episode, at, last = place(store, rows)
-    step, observation = table.step[episode] + at, table.observation[episode] + at
-    step.flags.writeable = observation.flags.writeable = False  # see `storage.columns.Runs.find`
+    episode, last, step, observation = _find_rows(store, rows)
     read = _reader(store, episode)
     extras = read("extras", step)
     both = _read_pairs(store, observation)
@@ -56,16 +54,31 @@ def _read_pairs(store: Store, index: np.ndarray) -> list[PyTree] | None:
     return [treedef.unflatten(each) for each in zip(*(leaf.take_pairs(index) for leaf in leaves))]
 
 
-def place(store: Store, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Say in which episode each step is, how many of the episode's steps are before it, and whether it is the last."""
+def place(store: Store, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Say in which episode each step is, and how many of the episode's steps are before it."""
     episode = store.ends.searchsorted(rows, side="right")
-    left = store.ends[episode] - rows
-    return episode, store.table.length[episode] - left, left == 1
+    return episode, rows - (store.ends[episode] - store.table.length[episode])
+
+
+def _find_rows(store: Store, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Say in which episode each step is, whether it is its last, and its rows among its chunk's steps and observations.
+
+    A batch of a few hundred rows is read in the time of some ten calls of NumPy, so none is made without need.
+    """
+    if store.in_order:
+        episode = store.ends.searchsorted(rows, side="right")
+        last, step, observation = rows + 1 == store.ends[episode], rows.view(), rows + episode
+    else:
+        episode, at = place(store, rows)
+        last = at + 1 == store.table.length[episode]
+        step, observation = store.table.step[episode] + at, store.table.observation[episode] + at
+    step.flags.writeable = observation.flags.writeable = False  # see `storage.columns.Runs.find`
+    return episode, last, step, observation
 
 
 def read_infos(store: Store, rows: np.ndarray) -> list[dict[str, Any]]:
     """List the infos of some steps `[B]`, empty where an episode has none."""
-    episode, at, _ = (x.tolist() for x in place(store, rows))
+    episode, at = (x.tolist() for x in place(store, rows))
     infos: Any = {i: store.table.infos[i] for i in dict.fromkeys(episode)}
     return [{} if infos[i] is None else infos[i][j] for i, j in zip(episode, at, strict=True)]
 
@@ -73,10 +86,8 @@ def read_infos(store: Store, rows: np.ndarray) -> list[dict[str, Any]]:
 def reads_of(store: Store, rows: np.ndarray) -> tuple[Reads, Callable[[list[np.ndarray]], Transition]]:
     """Say what is to be read for steps `[B]`, and how the transitions are made of it: `gather` in two."""
     table = store.table
-    episode, at, last = place(store, rows)
-    chunk, step, observation = table.chunk[episode], table.step[episode] + at, table.observation[episode] + at
-    step.flags.writeable = observation.flags.writeable = False  # see `storage.columns.Runs.find`
-    reads, structure = Reads(), []
+    episode, last, step, observation = _find_rows(store, rows)
+    chunk, reads, structure = table.chunk[episode], Reads(), []
     for part, index in (
         ("observations", observation),
         ("actions", step),

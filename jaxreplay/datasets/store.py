@@ -108,6 +108,14 @@ class Store:
         """Count the steps up to each episode's end, `[N]` int64."""
         return np.cumsum(self.table.length)
 
+    @functools.cached_property
+    def in_order(self) -> bool:
+        """Whether all episodes are in one chunk, one after the other and none left out: step i is its row i."""
+        table = self.table
+        step = self.ends - table.length
+        together = len(self.chunks) == 1 and (table.step == step).all()
+        return bool(together and (table.observation == step + np.arange(len(step))).all())
+
     @property
     def num_steps(self) -> int:
         return int(self.ends[-1]) if len(self.ends) else 0

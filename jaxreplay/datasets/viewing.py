@@ -94,7 +94,7 @@ class Viewed:
 
     def _span(self, steps: np.ndarray, bits: Any) -> Span:
         valid = steps >= 0
-        episode, at, _ = place(self.store, np.maximum(steps, 0))
+        episode, at = place(self.store, np.maximum(steps, 0))
         length = self.store.table.length[episode]
         held = lambda x, other=0: np.where(valid, x, other).astype(np.int32)  # noqa: E731
         time, after = self.first_time[episode] + at, length - 1 - at
@@ -119,7 +119,7 @@ class Viewed:
         """Say what is to be read for steps `[B]`, -1 for none, and how `(data, mask)` are made of it."""
         span = self._span(steps, self._bits(key, len(steps)))
         span, slots = _find(span, self.view, self.layout, self.sizes)
-        episode, at, _ = place(self.store, np.maximum(steps, 0))
+        episode, at = place(self.store, np.maximum(steps, 0))
         reads: Reads = []
         makers = []
         for one, slot in zip(self.plan.gathers, map(np.asarray, slots), strict=True):
