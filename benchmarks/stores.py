@@ -93,12 +93,17 @@ def _write(folder: pathlib.Path, count: int, rounds: int) -> Result:
     )
 
 
-def _read(folder: pathlib.Path, dataset: Dataset, frames: np.ndarray, rounds: int) -> list[Result]:
-    rng, steps = np.random.default_rng(0), len(dataset)
+def _touch(dataset: Dataset, frames: np.ndarray) -> None:
+    """Bring both to the page cache, and map them; other work may have taken them away."""
     for first in range(0, len(frames), 4096):
-        frames[first : first + 4096].max()  # into the page cache
+        frames[first : first + 4096].max()
     for episode in dataset:
         episode.observations.max()
+
+
+def _read(folder: pathlib.Path, dataset: Dataset, frames: np.ndarray, rounds: int) -> list[Result]:
+    rng, steps = np.random.default_rng(0), len(dataset)
+    _touch(dataset, frames)
     viewed = Viewed(dataset._store, replay.views.frame_stack(4), narrow=True)
     row = lambda i: i + i // EPISODE  # noqa: E731  (each episode has a frame more)
     calls, few = 20, max(3, rounds // 3)
@@ -129,6 +134,7 @@ def _read(folder: pathlib.Path, dataset: Dataset, frames: np.ndarray, rounds: in
     columns = {"frames": frames, "actions": others[0], "rewards": others[1]}
     for name in disk_peers.available(disk_peers.PEERS):
         with disk_peers.PEERS[name](folder, columns) as read:
+            _touch(dataset, frames[:1])
             mine = {"jaxreplay": rows["jaxreplay"], name: repeat(lambda i, read=read: read(row(i), i))}
             results.append(Result(what, f"transitions, beside {name}", micros(interleave(mine, few), calls)))
             mine = {"jaxreplay": stacked["jaxreplay"], name: repeat(lambda i, read=read: read(stack(i), i))}
@@ -143,6 +149,7 @@ def _read_beside_minari(folder: pathlib.Path, dataset: Dataset, columns: dict[st
     some = {name: x[: count * (EPISODE + (name == "frames"))] for name, x in columns.items()}
     draw = lambda: rng.integers(0, count * EPISODE, BATCH)  # noqa: E731
     with disk_peers.minari(folder, some, EPISODE) as read:
+        _touch(dataset, columns["frames"][:1])
         runs = {"jaxreplay": lambda: dataset[draw()], "Minari": lambda: read(draw())}
         mode = f"transitions of {count} episodes, beside Minari, which reads them whole"
         return Result(what, mode, micros(interleave(runs, 3), 1))
