@@ -1,10 +1,11 @@
 """The segment that is being written: its files, which only ever get longer, and what of them is on the disk."""
 
+import concurrent.futures
 import dataclasses
 import os
 import pathlib
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from jaxreplay.storage import npy
 from jaxreplay.storage.manifest import Kind, Manifest, Part, Segment
 
 PIECE = 2**21  # bytes summed up and written at a time: they stay in the processor's cache
+BESIDE = 2**19  # bytes that are summed up by another thread while they are written
 MOST_AT_ONCE = 512  # arrays in one system call
 
 
@@ -48,6 +50,7 @@ class Growing:
         self.folder, self.written, self.synced = folder, segment, not new
         self.kinds = {name: about.file_kind(name) for name in about.names()}
         self.handles: dict[str, int] = {}
+        self.beside = concurrent.futures.ThreadPoolExecutor(8)
         try:
             for name, kind in self.kinds.items():
                 self.handles[name] = self._open(name, kind, new)
@@ -78,10 +81,22 @@ class Growing:
         kind, part = self.kinds[name], self.written.files[name]
         at, crc = npy.file_bytes(kind, part.rows), part.crc
         for views in _in_groups(arrays):
-            for view in views:
-                crc = zlib.crc32(view, crc)
-            at = write_all(self.handles[name], views, at)
+            if sum(map(len, views)) < BESIDE:
+                crc = _add_up(views, crc)
+                at = write_all(self.handles[name], views, at)
+            else:
+                summed = self._start(_add_up, views, crc)
+                at = write_all(self.handles[name], views, at)
+                crc = summed()
         return Part(part.rows + sum(len(array) for array in arrays), crc)
+
+    def _start(self, call: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
+        """Call a function that leaves Python to other threads in one of these; return what waits for its result."""
+        try:
+            return self.beside.submit(call, *arguments).result
+        except RuntimeError:  # the interpreter ends, and starts no thread any more
+            found = call(*arguments)
+            return lambda: found
 
     def sync(self) -> Segment:
         """Bring all that was written to the disk, and say what that is."""
@@ -89,15 +104,22 @@ class Growing:
             for name, handle in self.handles.items():
                 kind = self.kinds[name]
                 write_all(handle, [memoryview(npy.header(kind.raw, kind.shape, self.written.files[name].rows))], 0)
-            for handle in self.handles.values():
-                os.fsync(handle)
+            for finish in [self._start(os.fsync, handle) for handle in self.handles.values()]:
+                finish()
             self.synced = True
         return self.written
 
     def close(self) -> None:
+        self.beside.shutdown()
         for handle in self.handles.values():
             os.close(handle)
         self.handles = {}
+
+
+def _add_up(views: Iterable[memoryview], crc: int) -> int:
+    for view in views:
+        crc = zlib.crc32(view, crc)
+    return crc
 
 
 def _in_groups(arrays: Iterable[np.ndarray]) -> Iterable[list[memoryview]]:

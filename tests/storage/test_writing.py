@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pathlib
+import subprocess
+import sys
 from typing import Any
 
 import gymnasium
@@ -223,3 +225,17 @@ def test_a_reset_that_cuts_an_episode_which_was_written_truncates_it(tmp_path: p
         env.step(1)
     assert [(len(t), t.truncated) for t in Dataset.open(tmp_path)] == [(3, True), (1, False)]
     assert isinstance(Dataset.open(tmp_path).episode(0), Trajectory)
+
+
+def test_a_writer_that_is_closed_as_the_interpreter_ends_commits(tmp_path: pathlib.Path) -> None:
+    """When no thread can be started any more."""
+    program = """if True:
+        import atexit, sys, numpy as np
+        from jaxreplay.datasets import Trajectory
+        from jaxreplay.storage import Writer
+        writer = Writer(sys.argv[1])
+        atexit.register(writer.close)
+        atexit.register(lambda: writer.append(Trajectory(np.zeros((200, 9999)), actions=np.zeros(199))))
+    """
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
+    assert len(Dataset.open(tmp_path, verify=True)) == 199
