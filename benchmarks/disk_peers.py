@@ -36,7 +36,7 @@ def h5py(folder: pathlib.Path, columns: dict[str, np.ndarray]) -> Iterator[Reade
 
         def take(name: str, at: np.ndarray) -> np.ndarray:
             used, which = np.unique(at, return_inverse=True)
-            return found[name][used][which]
+            return found[name][used][which.reshape(at.shape)]
 
         def read(at: np.ndarray, steps: np.ndarray) -> Any:
             both = take("frames", np.stack([at, at + 1]))
