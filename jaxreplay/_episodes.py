@@ -153,7 +153,7 @@ def sample_episodes(buffer: Buffer, key: jax.Array, n: int, max_length: int, com
     need_episodes(buffer, "sample_episodes")
     complete = trees.check_flag("complete", complete)
     batch = _sample_episodes(buffer, key, n, max_length, complete)
-    if trees.is_concrete(batch.mask) and not np.asarray(batch.mask).any():
+    if trees.is_concrete(batch.mask) and not jax.device_get(batch.mask).any():
         kind = "complete episode" if complete else "episode"
         raise ValueError(f"the buffer holds no {kind} to sample" + (" (see complete=False)" if complete else ""))
     return batch

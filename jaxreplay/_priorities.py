@@ -30,7 +30,7 @@ def set_priorities(buffer: Buffer, rows: Rows | SourceRows, priorities: Any) -> 
         raise ValueError(f"priorities: expected the shape of rows {list(rows.time.shape)}, got {list(shape)}")
     if trees.is_concrete(priorities):
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
-            values = np.asarray(priorities).astype(np.float32)
+            values = np.asarray(jax.device_get(priorities)).astype(np.float32)
         wrong = ~(np.isfinite(values) & (values >= 0))
         if wrong.any():
             raise ValueError(

@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxreplay._core import trees
 from jaxreplay._core.clock import age, oldest
@@ -40,7 +39,7 @@ def sample(source: Buffer | Source, key: jax.Array, batch_size: int, view: View 
     trees.check_key(key)
     made = as_source("sample", source)
     batch = _sample(made, key, batch_size, check_view(view))
-    if trees.is_concrete(batch.mask) and not np.asarray(batch.mask).all():
+    if trees.is_concrete(batch.mask) and not jax.device_get(batch.mask).all():
         _check_filled(made, view, batch)
     return batch
 
@@ -48,7 +47,7 @@ def sample(source: Buffer | Source, key: jax.Array, batch_size: int, view: View 
 def _check_filled(source: Source, view: View, batch: Sample) -> None:
     """Raise ValueError where nothing could be drawn, of the source or of one that a mixture draws from."""
     if not isinstance(source, Mixture):
-        if not np.asarray(batch.mask).any():
+        if not jax.device_get(batch.mask).any():
             _explain_nothing(source, view, "the buffer")
         return
     for i, (part, share) in enumerate(zip(source.sources, source.proportions, strict=True)):

@@ -85,7 +85,7 @@ def sampler_for(sampler: Any, memory: Memory, num_slots: int, stack: Stack | Non
 def _check_reads_stacks(one: Buffer, stack: Stack) -> None:
     """Raise where a stack of several buffers on one device cannot be: its sampler reads one, or numbers end."""
     count = stack.num_buffers // stack.num_devices
-    if count == 1:
+    if not is_read_as_one(stack):
         return
     if not hasattr(one.sampler, "on_write_member"):
         raise TypeError(
@@ -111,8 +111,8 @@ def stack_of(whole: PyTree) -> Stack | None:
 
 
 def is_read_as_one(stack: Stack | None) -> bool:
-    """Tell whether there are several buffers on a device, which are read as one."""
-    return stack is not None and stack.num_buffers > stack.num_devices
+    """Tell whether the buffers on a device are a stack, if only of one, which is read as one."""
+    return stack is not None and (stack.sharding is None or stack.num_buffers > stack.num_devices)
 
 
 def is_sharded(whole: PyTree) -> bool:

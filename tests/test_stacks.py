@@ -289,3 +289,20 @@ def test_a_prioritized_write_to_one_member_is_in_place() -> None:
         return replay.set_priorities(buffer, batch.rows, batch.data.reward), batch
 
     assert replay.check_in_place(cycle, buffer, steps(np.random.default_rng(0), (2,)), jnp.int32(3))
+
+
+@pytest.mark.parametrize("sampler", [samplers.uniform(), samplers.prioritized()], ids=["uniform", "prioritized"])
+def test_a_stack_of_one_buffer_is_that_buffer(sampler: Any) -> None:
+    rng = np.random.default_rng(0)
+    stack = replay.create(one_step(), SLOTS * 2, 2, num_buffers=1, sampler=sampler)
+    plain = replay.create(one_step(), SLOTS * 2, 2, sampler=sampler)
+    for length in (4, 3):
+        block = steps(rng, (length, 2))
+        stack, plain = replay.extend(stack, block, member=0), replay.extend(plain, block)
+    rows, mask = replay.rows(plain)
+    jax.tree.map(np.testing.assert_array_equal, replay.take(stack, rows), replay.take(plain, rows))
+    batch = replay.sample(stack, jax.random.key(0), 64)
+    held = {(int(t), int(e)) for t, e in zip(rows.time[mask], rows.env[mask])}
+    assert {(int(t), int(e)) for t, e in zip(batch.rows.time, batch.rows.env)} <= held
+    np.testing.assert_allclose(batch.probability, 1 / len(held), rtol=1e-5)
+    assert replay.capacity(replay.resize(stack, 4 * SLOTS)) == 4 * SLOTS
