@@ -117,7 +117,7 @@ def nth(source: Buffer | Source, index: Any, env: Any = None) -> Rows | SourceRo
     [4, 5, 11, 0]
     """
     made = as_source("nth", source)
-    refuse_stack("nth", made, "its buffers have clocks of their own; see replay.rows")
+    refuse_stack("nth", made, "rows are in order in each of its parts alone; see replay.rows")
     if isinstance(made, Mixture):
         raise TypeError("nth: a mixture draws in proportions and has no order; concat its sources")
     index = _no_row_unless_fits("index", index)
@@ -165,7 +165,7 @@ def newest(source: Buffer | Source, n: int) -> Rows:
     gives those of each env. Raises TypeError for a concat and a mixture, whose times are not of one clock.
     """
     made, n = as_source("newest", source), trees.check_count("n", n)
-    refuse_stack("newest", made, "its buffers have clocks of their own; see replay.rows")
+    refuse_stack("newest", made, "rows are in order in each of its parts alone; see replay.rows")
     if not isinstance(made, Whole | Subset):
         raise TypeError(f"newest: a {type(made).__name__.lower()} has no common clock; take the newest of each source")
     return _newest(made, n)
