@@ -162,14 +162,19 @@ def all_valid(rings: Rings) -> jax.Array:
     return (valid & held).ravel()
 
 
-def oldest_recorded(rings: Rings) -> jax.Array:
-    """Return the age of each env's oldest row that has not lost its episode's record, `[E]`; at most `held`."""
+def oldest_recorded(rings: Rings, asked: jax.Array | None = None) -> jax.Array:
+    """Return the age of each env's oldest row that has not lost its episode's record, `[E]`; at most `held`.
+
+    asked: `[E]` bool, the others get `held`, and cost no read from far away.
+    """
     held = jnp.broadcast_to(rings.clock.held, (rings.num_envs,))
     if not rings.num_records:
         return held
     number, some_lost = oldest_number(rings.envs.number, rings.num_records)
     env = jnp.arange(rings.num_envs, dtype=jnp.int32)
-    start = own_word(rings, record_slot(rings, number), env, 0, "episodes")
+    some_lost = some_lost if asked is None else some_lost & asked
+    slot = jnp.where(some_lost, record_slot(rings, number), rings.num_slots)
+    start = own_word(rings, slot, env, 0, "episodes")
     return jnp.where(some_lost, jnp.clip(age(rings.clock, start), 0, held), held)
 
 

@@ -119,7 +119,7 @@ class Prioritized:
 
     def on_write(self, state: Priorities, rings: Rings, slots: jax.Array, valid: jax.Array) -> Priorities:
         new = self._new_weight(state.largest, rings)
-        weights, (tree, moved) = jnp.where(valid, new, 0.0), follow(state.tree, rings)
+        weights, (tree, moved) = jnp.where(valid, new, 0.0), follow(state.tree, rings, slots.shape[0])
         if state.kept is None:
             return state.replace(tree=write_slices(tree, rings, slots, weights, moved))
         kept = keep_slices(tree, state.kept, rings, slots, weights)
@@ -133,7 +133,7 @@ class Prioritized:
         envs = member * num_envs + jnp.arange(num_envs, dtype=jnp.int32)
         weights, (tree, _) = (
             jnp.where(valid, self._new_weight(one.largest, rings), 0.0).ravel(),
-            follow(one.tree, rings),
+            follow(one.tree, rings, slots.shape[0]),
         )
         slot, env = jnp.broadcast_arrays(slots[:, None], envs[None])
         index = leaf_index(tree, rings, slot, env, env < rings.num_envs).ravel()

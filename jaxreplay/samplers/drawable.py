@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxreplay._core import lookup
+from jaxreplay._core.clock import age
 from jaxreplay._core.lookup import flat_index
 from jaxreplay._core.rings import Rings
 from jaxreplay.samplers import env_trees, sum_tree
@@ -67,14 +68,15 @@ def _rows_of(envs: jax.Array, time: jax.Array) -> Rows:
     return Rows(time=time.ravel(), env=env.ravel())
 
 
-def follow(tree: AnyTree, rings: Rings) -> tuple[AnyTree, jax.Array | None]:
-    """Take note that an append moved the newest rows, and which rows lost their episode's record by it.
+def follow(tree: AnyTree, rings: Rings, length: int) -> tuple[AnyTree, jax.Array | None]:
+    """Take note that an append of `length` slices moved the newest rows, and which rows lost their record by it.
 
-    Returns in which envs some did, `[E]`; None where none ever does.
+    Returns in which envs some did, `[E]`; None where none ever does. None does but where an episode has begun.
     """
     if not isinstance(tree, EnvTrees):
         return tree, None
-    return env_trees.lose_before(tree, rings.clock, rings.clock.time - lookup.oldest_recorded(rings))
+    began = age(rings.clock, rings.envs.start) <= length
+    return env_trees.lose_before(tree, rings.clock, rings.clock.time - lookup.oldest_recorded(rings, began))
 
 
 def write_slices(tree: AnyTree, rings: Rings, slots: jax.Array, weights: jax.Array, moved: jax.Array | None) -> AnyTree:

@@ -29,7 +29,8 @@ from jaxreplay.samplers.tiled_tree import LANES
 class EnvTrees(struct.PyTreeNode):
     """The trees; T slots, E envs.
 
-    levels: from the leaves up, `[E, N]` each, or on a TPU, where a node has 64 children, `[E * rows, 128]`.
+    levels: from the leaves up, `[N, E, F]` each: the children of an env's node lie side by side, and so do the nodes
+        that one append changes. On a TPU, where a node has 64 children, `[E * rows, 128]`.
     roots: a sum tree over the sums of the envs.
     lost: `[E]` int32, the time before which rows have lost their weight. head, low: int32, a scalar and `[E]`: slots in
         `[low, head)`, counted round the ring from a `low` that may be negative, are not lost.
@@ -66,7 +67,7 @@ def make_trees(num_slots: int, num_envs: int, tiled: bool) -> EnvTrees:
     if tiled:
         levels = tuple(jnp.zeros((num_envs * -(-n // LANES), LANES), jnp.float32) for n in counts)
     else:
-        levels = tuple(jnp.zeros((num_envs, -(-n // FAN_OUT) * FAN_OUT), jnp.float32) for n in counts)
+        levels = tuple(jnp.zeros((-(-n // FAN_OUT), num_envs, FAN_OUT), jnp.float32) for n in counts)
     return EnvTrees(
         levels=levels,
         roots=tiled_tree.make_tree(num_envs) if tiled else flat_tree.make_tree(num_envs),
@@ -89,14 +90,14 @@ def as_one(trees: EnvTrees) -> EnvTrees:
         low=trees.low.reshape(-1),
         head=jnp.repeat(trees.head, num_envs),
     )
-    return one.replace(roots=_make_roots(trees.tiled, _sum_envs(one, jnp.arange(one.num_envs, dtype=jnp.int32))))
+    return one.replace(roots=_make_roots(trees.tiled, _sum_envs(one)))
 
 
 def apart(one: EnvTrees, before: EnvTrees) -> EnvTrees:
     """Undo `as_one`, which made it of `before`; the arrays of that are written to, also those that are all new."""
     num_buffers, form = before.lost.shape[0], tiled_tree if one.tiled else flat_tree
     of_each = lambda x: x.reshape(num_buffers, -1, *x.shape[1:])  # noqa: E731
-    sums = of_each(_sum_envs(one, jnp.arange(one.num_envs, dtype=jnp.int32)))
+    sums = of_each(_sum_envs(one))
     return one.replace(
         roots=jax.vmap(lambda roots, sums: form.set_block(roots, jnp.int32(0), sums))(before.roots, sums),
         lost=of_each(one.lost),
@@ -167,7 +168,7 @@ def set_slices(trees: EnvTrees, slots: jax.Array, values: jax.Array, moved: jax.
     """
     length, every = slots.shape[0], jnp.arange(trees.num_envs, dtype=jnp.int32)[:, None]
     if length == 1 and not trees.tiled:
-        leaves = lax.dynamic_update_slice(trees.levels[0], values.T, (jnp.int32(0), slots[0]))
+        leaves = _set_column(trees.levels[0], slots[0], values[0])
     else:
         place = _place(trees, 0, every, slots[None])
         leaves = trees.levels[0].at[place].set(values.T, unique_indices=True, mode="promise_in_bounds")
@@ -241,12 +242,17 @@ def _recompute_column(trees: EnvTrees, slot: jax.Array) -> EnvTrees:
     """Recompute what lies above one slot of all envs, by slices, which suit a CPU."""
     for level, node in enumerate(_above(trees, slot), 1):
         below = trees.levels[level - 1]
-        found = lax.dynamic_slice(below, (jnp.int32(0), node * FAN_OUT), (trees.num_envs, FAN_OUT))
-        env = jnp.arange(trees.num_envs, dtype=jnp.int32)
-        children = _without_lost(trees, level - 1, env, jnp.broadcast_to(node, env.shape), found)
-        written = lax.dynamic_update_slice(trees.levels[level], _sum_nodes(children)[:, None], (jnp.int32(0), node))
+        found = lax.dynamic_index_in_dim(below, node, keepdims=False)
+        children = _without_lost(trees, level - 1, None, jnp.broadcast_to(node, trees.low.shape), found)
+        written = _set_column(trees.levels[level], node, _sum_nodes(children))
         trees = trees.replace(levels=(*trees.levels[:level], written, *trees.levels[level + 1 :]))
     return trees
+
+
+def _set_column(numbers: jax.Array, node: jax.Array, values: jax.Array) -> jax.Array:
+    """Write one node's number of all envs, `[E]`."""
+    start = (node // FAN_OUT, jnp.int32(0), node % FAN_OUT)
+    return lax.dynamic_update_slice(numbers, values[None, :, None], start)
 
 
 def _finish(trees: EnvTrees, moved: jax.Array, at_once: bool) -> EnvTrees:
@@ -255,23 +261,29 @@ def _finish(trees: EnvTrees, moved: jax.Array, at_once: bool) -> EnvTrees:
     Mostly nothing is newly lost, and the loop does not begin; else it has one turn. (Under vmap branches are always
     taken.)
     """
-    env = jnp.arange(trees.num_envs, dtype=jnp.int32)
     if not at_once and len(trees.levels) > 1:
 
         def recompute(carry: tuple[EnvTrees, jax.Array]) -> tuple[EnvTrees, jax.Array]:
             trees, moved = carry
             every = jnp.arange(trees.num_envs, dtype=jnp.int32)
-            return _recompute(trees, every, _above(trees, _ends(trees))), moved & False
+            done = _recompute(trees, every, _above(trees, _ends(trees)))
+            # What the loop does not change, and all that follows from it, XLA would compute before it, and always.
+            return done.replace(low=~trees.low), moved & False
 
         never = moved[0] & False
         trees = jax.tree.map(lambda x: jnp.where(never, x, x), trees)  # inside shard_map, vary as what is recomputed
-        trees, _ = while_needed(lambda carry: carry[1], recompute, (trees, moved))
+        done, _ = while_needed(lambda carry: carry[1], recompute, (trees, moved))
+        trees = done.replace(low=trees.low)
     write = tiled_tree.set_block if trees.tiled else flat_tree.set_block
-    return trees.replace(roots=write(trees.roots, jnp.int32(0), _sum_envs(trees, env)))
+    return trees.replace(roots=write(trees.roots, jnp.int32(0), _sum_envs(trees)))
 
 
-def _sum_envs(trees: EnvTrees, env: jax.Array) -> jax.Array:
-    """Return the sums of envs `[B]`."""
+def _sum_envs(trees: EnvTrees, env: jax.Array | None = None) -> jax.Array:
+    """Return the sums of envs `[B]`, or of all."""
+    if env is None and not trees.tiled and trees.levels[-1].ndim == 3:
+        found = trees.levels[-1][0]
+        return _sum_nodes(_without_lost(trees, len(trees.levels) - 1, None, jnp.zeros_like(trees.low), found))
+    env = jnp.arange(trees.num_envs, dtype=jnp.int32) if env is None else env
     return _sum_nodes(_children(trees, len(trees.levels) - 1, env, jnp.zeros_like(env)))
 
 
@@ -282,18 +294,21 @@ def _children(trees: EnvTrees, level: int, env: jax.Array, node: jax.Array) -> j
         rows = numbers.at[_row(trees, level, env, node // 2)].get(mode="promise_in_bounds", wrap_negative_indices=False)
         found = jnp.where((node % 2 == 0)[..., None], rows[..., :width], rows[..., width:])
     else:
-        of_node = env * (numbers.shape[-1] // width) + node
-        found = numbers.reshape(-1, width).at[of_node].get(mode="promise_in_bounds", wrap_negative_indices=False)
+        *member, env_there = _member(trees, level, env)
+        index = node * numbers.shape[-2] + env_there
+        index = index if not member else index + member[0] * (numbers.shape[-3] * numbers.shape[-2])
+        found = numbers.reshape(-1, width).at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
     return _without_lost(trees, level, env, node, found)
 
 
-def _without_lost(trees: EnvTrees, level: int, env: jax.Array, node: jax.Array, found: jax.Array) -> jax.Array:
-    """Put zero for the children `[..., F]` of nodes that are lost as a whole."""
+def _without_lost(trees: EnvTrees, level: int, env: jax.Array | None, node: jax.Array, found: jax.Array) -> jax.Array:
+    """Put zero for the children `[..., F]` of nodes that are lost as a whole. env: None for all."""
     width, scale = trees.node, trees.node**level
     child = (node * width)[..., None] + jnp.arange(width, dtype=jnp.int32).reshape((1,) * node.ndim + (width,))
     first = child * scale
     last = jnp.minimum(first + (scale - 1), trees.num_slots - 1)
-    low, head = trees.low[env][..., None], trees.head[env][..., None] if trees.head.ndim else trees.head
+    of_envs = lambda x: (x if env is None else x[env])[..., None]  # noqa: E731
+    low, head = of_envs(trees.low), of_envs(trees.head) if trees.head.ndim else trees.head
     wraps = low < 0
     before_low, after_head = last < jnp.where(wraps, low + trees.num_slots, low), first >= head
     lost = jnp.where(wraps, before_low & after_head, before_low | after_head)
@@ -316,7 +331,8 @@ def _place(trees: EnvTrees, level: int, env: jax.Array, node: jax.Array) -> tupl
     env, node = jnp.broadcast_arrays(env, node)
     if trees.tiled:
         return (*_row(trees, level, env, node // LANES), node % LANES)
-    return (*_member(trees, level, env), node)
+    *member, env = _member(trees, level, env)
+    return (*member, node // FAN_OUT, env, node % FAN_OUT)
 
 
 def _row(trees: EnvTrees, level: int, env: jax.Array, row: jax.Array) -> tuple[jax.Array, ...]:
@@ -328,7 +344,7 @@ def _row(trees: EnvTrees, level: int, env: jax.Array, row: jax.Array) -> tuple[j
 
 def _member(trees: EnvTrees, level: int, env: jax.Array) -> tuple[jax.Array, ...]:
     """Return an env; of a stack, which buffer it is in, and its number there."""
-    if trees.levels[level].ndim == 2:
+    if trees.levels[level].ndim == (2 if trees.tiled else 3):
         return (env,)
     num_envs = jnp.int32(trees.num_envs // trees.levels[level].shape[0])
     return lax.div(env, num_envs), lax.rem(env, num_envs)
