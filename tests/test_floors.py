@@ -18,6 +18,7 @@ FLOORS = [  # from the ground; a module is on the floor of the longest name that
     ["_core.clock", "_core.episode_numbers", "_core.loops", "_core.random"],
     ["_core.next_of"],
     ["_core.layout"],
+    ["_core.words"],
     ["_core.plain"],
     ["_core.tiled"],
     ["_core.memory"],

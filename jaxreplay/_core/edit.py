@@ -8,9 +8,10 @@ from jax import lax
 
 from jaxreplay._core.clock import is_last_of_equals
 from jaxreplay._core.episode_numbers import removed_word
-from jaxreplay._core.layout import to_raw, to_words
+from jaxreplay._core.layout import to_raw
 from jaxreplay._core.lookup import find_slots, flat_index, has_record
 from jaxreplay._core.rings import Rings, nowhere
+from jaxreplay._core.words import to_words
 from jaxreplay.types import Rows
 
 
@@ -26,7 +27,7 @@ def overwrite(rings: Rings, rows: Rows, values: Mapping[int, jax.Array]) -> Ring
         leaf = rings.layout.leaves[index]
         value = jnp.asarray(value)
         value = value.reshape(*slot.shape, *value.shape[lead:])
-        raw = to_raw(value) if leaf.array else to_words(leaf, value)
+        raw = to_raw(value) if leaf.array else to_words(leaf, value, rings.memory.at_once)
         arrays = rings.memory.put(arrays, rings.layout, index, slot, env, raw)
     return rings.replace(arrays=arrays)
 

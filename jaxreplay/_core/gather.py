@@ -12,9 +12,10 @@ import numpy as np
 
 from jaxreplay._core import trees
 from jaxreplay._core.clock import age, slot_of_age
-from jaxreplay._core.layout import Layout, arrange, decode_leaf, from_raw, from_words
+from jaxreplay._core.layout import Layout, arrange, from_raw
 from jaxreplay._core.plain import Ring
 from jaxreplay._core.rings import Rings, Span
+from jaxreplay._core.words import decode_leaf, from_words
 from jaxreplay.types import PyTree
 
 Steps = int | Callable[[Span], jax.Array]
@@ -169,7 +170,7 @@ def gather(rings: Rings, span: Span, plan: Plan) -> PyTree:
         for take in one.takes:
             read = plan.reads[take.leaf]
             assert read is not None
-            leaf = decode_leaf(layout, read.source, rows, take.places)
+            leaf = decode_leaf(layout, read.source, rows, take.places, memory.at_once)
             out[take.leaf] = arrange(leaf, read.stack, read.axis, read.single)
     return jax.tree.unflatten(layout.treedef, out)
 
@@ -225,4 +226,5 @@ def gather_leaf(rings: Rings, index: int, slot: jax.Array, env: jax.Array, ring:
     leaf, memory = rings.layout.leaves[index], rings.memory
     if leaf.array:
         return from_raw(memory.read_leaf(rings.arrays, rings.layout, leaf.array, slot, env), leaf.dtype)
-    return from_words(leaf, memory.read_words(rings.arrays, rings.layout, slot, env, ring, leaf.word, leaf.num_words))
+    words = memory.read_words(rings.arrays, rings.layout, slot, env, ring, leaf.word, leaf.num_words)
+    return from_words(leaf, words, memory.at_once)

@@ -10,6 +10,7 @@ from jaxreplay._core.clock import advance, slot_of_age
 from jaxreplay._core.episode_numbers import VOID, Envs, Numbering, number_steps
 from jaxreplay._core.lookup import has_record, record_slot
 from jaxreplay._core.rings import Rings, nowhere
+from jaxreplay._core.words import pack
 
 
 def write(
@@ -46,7 +47,7 @@ def _write_slots(
     """Write the last slices of a block to slots of the ring of steps, `[min(L, T)]`."""
     kept, described = slots.shape[0], rings.layout
     values = {i: x[-kept:] for i, x in enumerate(leaves) if described.leaves[i].next_of is None}
-    blocks = [layout.pack(described, own[-kept:], values)]
+    blocks = [pack(described, own[-kept:], values, rings.memory.at_once)]
     blocks += [layout.to_raw(values[index]) for index, _ in described.large]
     return rings.memory.write_slots(rings.arrays, described, slots, blocks, member)
 
@@ -74,7 +75,7 @@ def _write_records(
     # One axis for steps and envs before anything is packed: XLA would pack anew, and slowly, to bring two in its order.
     slot, env, own, finals = jax.tree.map(lambda x: lax.collapse(x, 0, 2), (slot, env, own, finals))
     packed = {i: x for i, x in finals.items() if rings.layout.leaves[i].array == 0}
-    blocks = {0: layout.pack(rings.layout, own, packed)}
+    blocks = {0: pack(rings.layout, own, packed, rings.memory.at_once)}
     for index in finals.keys() - packed.keys():
         blocks[rings.layout.leaves[index].array] = layout.to_raw(finals[index])
     return rings.memory.write_records(arrays, rings.layout, slot, env, blocks)
