@@ -26,7 +26,7 @@ from jaxreplay.samplers.drawable import (
     write_appended,
     write_slices,
 )
-from jaxreplay.samplers.env_trees import make_trees
+from jaxreplay.samplers.env_nodes import make_trees
 from jaxreplay.samplers.redraw import CANDIDATES, ROUNDS, draw_until
 from jaxreplay.samplers.sum_tree import AnyTree, EnvTrees
 from jaxreplay.samplers.sums import unit
@@ -102,6 +102,7 @@ class Prioritized:
     view: View | None
     tiled: bool = False
     by_env: bool = False
+    by_child: bool = False
 
     def made_for(self, memory: Memory, num_slots: int, stacked: bool = False) -> Prioritized:
         """Return this sampler with a state that lies as the platform wants it, and that can do what the rings need.
@@ -109,11 +110,15 @@ class Prioritized:
         stacked: it is to be read as one with those of other buffers.
         """
         by_env = stacked or 0 < memory.num_records < num_slots  # else no row ever loses its episode's record
-        return dataclasses.replace(self, tiled=isinstance(memory, Tiled), by_env=by_env)
+        tiled = isinstance(memory, Tiled)
+        return dataclasses.replace(self, tiled=tiled, by_env=by_env, by_child=by_env and memory.at_once and not tiled)
 
     def init(self, num_slots: int, num_envs: int) -> Priorities:
         count = num_slots * num_envs
-        tree = make_trees(num_slots, num_envs, self.tiled) if self.by_env else sum_tree.make_tree(count, self.tiled)
+        if self.by_env:
+            tree = make_trees(num_slots, num_envs, self.tiled, self.by_child)
+        else:
+            tree = sum_tree.make_tree(count, self.tiled)
         kept = jnp.zeros((count,), jnp.float32) if may_wait(self.view) else None
         return Priorities(tree=tree, kept=kept, largest=jnp.ones((), jnp.float32))
 

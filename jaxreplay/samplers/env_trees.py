@@ -12,77 +12,34 @@ The law: a node that is not lost as a whole holds the sum of its children, of wh
 from __future__ import annotations
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax import lax
 
 from jaxreplay._core.clock import Clock
 from jaxreplay._core.loops import while_needed
 from jaxreplay.samplers import flat_tree, tiled_tree
-from jaxreplay.samplers.sums import FAN_OUT, Tree, begin, descend, mark, sum_children
+from jaxreplay.samplers.env_nodes import (
+    EnvTrees,
+    count_nodes,
+    ends_of_lost,
+    find_place,
+    find_row,
+    read_children,
+    read_each_child,
+    set_column,
+    sum_nodes,
+    without_lost,
+)
+from jaxreplay.samplers.sums import FAN_OUT, Tree, begin, descend, descend_by_child, mark
 from jaxreplay.samplers.tiled_tree import LANES
-
-
-class EnvTrees(struct.PyTreeNode):
-    """The trees; T slots, E envs.
-
-    levels: from the leaves up, `[N, E, F]` each: the children of an env's node lie side by side, and so do the nodes
-        that one append changes. On a TPU, where a node has 64 children, `[E * rows, 128]`.
-    roots: a sum tree over the sums of the envs.
-    lost: `[E]` int32, the time before which rows have lost their weight. head, low: int32, a scalar and `[E]`: slots in
-        `[low, head)`, counted round the ring from a `low` that may be negative, are not lost.
-    Those of a stack of buffers have an axis of buffers in front of every array; see `as_one`.
-    """
-
-    levels: tuple[jax.Array, ...]
-    roots: Tree
-    lost: jax.Array
-    low: jax.Array
-    head: jax.Array
-    num_slots: int = struct.field(pytree_node=False)
-    tiled: bool = struct.field(pytree_node=False)
-
-    @functools.cached_property
-    def num_envs(self) -> int:
-        """E."""
-        return self.lost.shape[0]
-
-    @functools.cached_property
-    def counts(self) -> list[int]:
-        """The number of nodes an env at each level."""
-        return _counts(self.num_slots, self.node)
-
-    @functools.cached_property
-    def node(self) -> int:
-        """The number of children of a node."""
-        return tiled_tree.NODE if self.tiled else FAN_OUT
-
-
-def make_trees(num_slots: int, num_envs: int, tiled: bool) -> EnvTrees:
-    """Allocate trees of zeros, of which nothing is lost, every level its own array."""
-    counts = _counts(num_slots, tiled_tree.NODE if tiled else FAN_OUT)
-    if tiled:
-        levels = tuple(jnp.zeros((num_envs * -(-n // LANES), LANES), jnp.float32) for n in counts)
-    else:
-        levels = tuple(jnp.zeros((-(-n // FAN_OUT), num_envs, FAN_OUT), jnp.float32) for n in counts)
-    return EnvTrees(
-        levels=levels,
-        roots=tiled_tree.make_tree(num_envs) if tiled else flat_tree.make_tree(num_envs),
-        lost=jnp.zeros((num_envs,), jnp.int32),
-        low=jnp.full((num_envs,), -num_slots, jnp.int32),
-        head=jnp.zeros((), jnp.int32),
-        num_slots=num_slots,
-        tiled=tiled,
-    )
 
 
 def as_one(trees: EnvTrees) -> EnvTrees:
     """See the trees of A stacked buffers as those of one buffer of A * E envs, each with a head of its own.
 
-    The levels stay as they are; `_place` finds an env's buffer in them.
+    The levels stay as they are; `find_place` finds an env's buffer in them.
     """
     num_envs = trees.lost.shape[1]
     one = trees.replace(
@@ -129,10 +86,12 @@ def get_leaves(trees: EnvTrees, index: jax.Array) -> jax.Array:
     """Read the leaves of rows `[...]` that are not lost, by `env * T + slot`; zero past the end."""
     env, slot = index // trees.num_slots, index % trees.num_slots
     if trees.tiled:
-        rows, lane = _row(trees, 0, env, slot // LANES), slot % LANES
+        rows, lane = find_row(trees, 0, env, slot // LANES), slot % LANES
         read = trees.levels[0].at[rows].get(mode="fill", fill_value=0, wrap_negative_indices=False)
         return tiled_tree.pick_lane(read, lane)
-    return trees.levels[0].at[_place(trees, 0, env, slot)].get(mode="fill", fill_value=0, wrap_negative_indices=False)
+    return (
+        trees.levels[0].at[find_place(trees, 0, env, slot)].get(mode="fill", fill_value=0, wrap_negative_indices=False)
+    )
 
 
 def set_leaves(trees: EnvTrees, index: jax.Array, values: jax.Array) -> EnvTrees:
@@ -148,7 +107,7 @@ def set_appended(trees: EnvTrees, index: jax.Array, values: jax.Array, moved: ja
     trees, env, slot = _write(trees, index, values)
     if at_once:
         env = jnp.concatenate([env, jnp.arange(trees.num_envs, dtype=jnp.int32)])
-        slot = jnp.concatenate([slot, _ends(trees)])
+        slot = jnp.concatenate([slot, ends_of_lost(trees)])
     return _finish(_recompute(trees, env, _above(trees, slot)), moved, at_once)
 
 
@@ -156,7 +115,7 @@ def set_of_envs(trees: EnvTrees, index: jax.Array, values: jax.Array, envs: jax.
     """Write the leaves `[B]` that an append to some envs `[N]` of a stack changes; `apart` makes the roots anew."""
     trees, env, slot = _write(trees, index, values)
     envs = jnp.minimum(envs, trees.num_envs - 1)
-    env, slot = jnp.concatenate([env, envs]), jnp.concatenate([slot, _ends(trees)[envs]])
+    env, slot = jnp.concatenate([env, envs]), jnp.concatenate([slot, ends_of_lost(trees)[envs]])
     return _recompute(trees, env, _above(trees, slot))
 
 
@@ -168,9 +127,9 @@ def set_slices(trees: EnvTrees, slots: jax.Array, values: jax.Array, moved: jax.
     """
     length, every = slots.shape[0], jnp.arange(trees.num_envs, dtype=jnp.int32)[:, None]
     if length == 1 and not trees.tiled:
-        leaves = _set_column(trees.levels[0], slots[0], values[0])
+        leaves = set_column(trees.levels[0], slots[0], values[0])
     else:
-        place = _place(trees, 0, every, slots[None])
+        place = find_place(trees, 0, every, slots[None])
         leaves = trees.levels[0].at[place].set(values.T, unique_indices=True, mode="promise_in_bounds")
     trees = trees.replace(levels=(leaves, *trees.levels[1:]))
     if length == 1 and not at_once:
@@ -181,14 +140,14 @@ def set_slices(trees: EnvTrees, slots: jax.Array, values: jax.Array, moved: jax.
         touched = min((length - 3) // scale + 3, count) if length > 1 else 1  # see `flat_tree.set_wrapped`
         node = slots[0] // scale + jnp.arange(touched, dtype=jnp.int32)
         node = jnp.broadcast_to(jnp.where(node >= count, node - count, node), (trees.num_envs, touched))
-        nodes.append(jnp.concatenate([node, (_ends(trees) // scale)[:, None]], axis=1) if at_once else node)
+        nodes.append(jnp.concatenate([node, (ends_of_lost(trees) // scale)[:, None]], axis=1) if at_once else node)
     return _finish(_recompute(trees, every, nodes), moved, at_once)
 
 
 def mark_last(trees: EnvTrees, index: jax.Array) -> tuple[EnvTrees, jax.Array]:
     """Tell which of `[B]` rows is the last of its equals, see `sum_tree.mark_last`."""
     marks = mark(index.shape[0])
-    place = _place(trees, 0, index // trees.num_slots, index % trees.num_slots)
+    place = find_place(trees, 0, index // trees.num_slots, index % trees.num_slots)
     leaves = trees.levels[0].at[place].max(marks, mode="drop", wrap_negative_indices=False)
     marked = trees.replace(levels=(leaves, *trees.levels[1:]))
     return marked, get_leaves(marked, index) == marks
@@ -196,12 +155,15 @@ def mark_last(trees: EnvTrees, index: jax.Array) -> tuple[EnvTrees, jax.Array]:
 
 def draw(trees: EnvTrees, position: jax.Array, bits: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Find the leaves at positions `[B]` in [0, 1) of the total, see `sum_tree.draw`: first an env, then its row."""
-    depth = len(_counts(trees.num_slots, FAN_OUT))
+    depth = len(count_nodes(trees.num_slots, FAN_OUT))
     walk = tiled_tree.descend_all if trees.tiled else flat_tree.descend_all
     at = walk(trees.roots, begin(position), bits, depth)
     env, at = at.node, at._replace(node=jnp.zeros_like(at.node))
     for level in reversed(range(len(trees.levels))):
-        children = _children(trees, level, env, at.node)
+        if trees.by_child:
+            at = descend_by_child(at, read_each_child(trees, level, env, at.node), bits, level)
+            continue
+        children = read_children(trees, level, env, at.node)
         if trees.tiled:
             at = tiled_tree.descend_node(at, children, bits, 2 * level, skip=2 * level + 1 == depth)
         else:
@@ -209,17 +171,10 @@ def draw(trees: EnvTrees, position: jax.Array, bits: jax.Array) -> tuple[jax.Arr
     return env * trees.num_slots + at.node, at.value
 
 
-def _counts(num_slots: int, node: int) -> list[int]:
-    counts = [num_slots]
-    while counts[-1] > node:
-        counts.append(-(-counts[-1] // node))
-    return counts
-
-
 def _write(trees: EnvTrees, index: jax.Array, values: jax.Array) -> tuple[EnvTrees, jax.Array, jax.Array]:
     """Write leaves `[B]` alone; return their envs and slots as well."""
     env, slot = index // trees.num_slots, index % trees.num_slots
-    leaves = trees.levels[0].at[_place(trees, 0, env, slot)].set(values, mode="drop", wrap_negative_indices=False)
+    leaves = trees.levels[0].at[find_place(trees, 0, env, slot)].set(values, mode="drop", wrap_negative_indices=False)
     return trees.replace(levels=(leaves, *trees.levels[1:])), jnp.minimum(env, trees.num_envs - 1), slot
 
 
@@ -231,8 +186,8 @@ def _above(trees: EnvTrees, slot: jax.Array) -> list[jax.Array]:
 def _recompute(trees: EnvTrees, env: jax.Array, nodes: list[jax.Array]) -> EnvTrees:
     """Recompute nodes of each level but the leaves. Those that come twice get the same number."""
     for level, node in enumerate(nodes, 1):
-        sums = _sum_nodes(_children(trees, level - 1, env, node))
-        numbers = trees.levels[level].at[_place(trees, level, env, node)]
+        sums = _sum_at(trees, level - 1, env, node)
+        numbers = trees.levels[level].at[find_place(trees, level, env, node)]
         written = numbers.set(sums, mode="promise_in_bounds", wrap_negative_indices=False)
         trees = trees.replace(levels=(*trees.levels[:level], written, *trees.levels[level + 1 :]))
     return trees
@@ -243,16 +198,10 @@ def _recompute_column(trees: EnvTrees, slot: jax.Array) -> EnvTrees:
     for level, node in enumerate(_above(trees, slot), 1):
         below = trees.levels[level - 1]
         found = lax.dynamic_index_in_dim(below, node, keepdims=False)
-        children = _without_lost(trees, level - 1, None, jnp.broadcast_to(node, trees.low.shape), found)
-        written = _set_column(trees.levels[level], node, _sum_nodes(children))
+        children = without_lost(trees, level - 1, None, jnp.broadcast_to(node, trees.low.shape), found)
+        written = set_column(trees.levels[level], node, sum_nodes(children))
         trees = trees.replace(levels=(*trees.levels[:level], written, *trees.levels[level + 1 :]))
     return trees
-
-
-def _set_column(numbers: jax.Array, node: jax.Array, values: jax.Array) -> jax.Array:
-    """Write one node's number of all envs, `[E]`."""
-    start = (node // FAN_OUT, jnp.int32(0), node % FAN_OUT)
-    return lax.dynamic_update_slice(numbers, values[None, :, None], start)
 
 
 def _finish(trees: EnvTrees, moved: jax.Array, at_once: bool) -> EnvTrees:
@@ -266,7 +215,7 @@ def _finish(trees: EnvTrees, moved: jax.Array, at_once: bool) -> EnvTrees:
         def recompute(carry: tuple[EnvTrees, jax.Array]) -> tuple[EnvTrees, jax.Array]:
             trees, moved = carry
             every = jnp.arange(trees.num_envs, dtype=jnp.int32)
-            done = _recompute(trees, every, _above(trees, _ends(trees)))
+            done = _recompute(trees, every, _above(trees, ends_of_lost(trees)))
             # What the loop does not change, and all that follows from it, XLA would compute before it, and always.
             return done.replace(low=~trees.low), moved & False
 
@@ -280,71 +229,15 @@ def _finish(trees: EnvTrees, moved: jax.Array, at_once: bool) -> EnvTrees:
 
 def _sum_envs(trees: EnvTrees, env: jax.Array | None = None) -> jax.Array:
     """Return the sums of envs `[B]`, or of all."""
-    if env is None and not trees.tiled and trees.levels[-1].ndim == 3:
+    if env is None and not (trees.tiled or trees.by_child) and trees.levels[-1].ndim == 3:
         found = trees.levels[-1][0]
-        return _sum_nodes(_without_lost(trees, len(trees.levels) - 1, None, jnp.zeros_like(trees.low), found))
+        return sum_nodes(without_lost(trees, len(trees.levels) - 1, None, jnp.zeros_like(trees.low), found))
     env = jnp.arange(trees.num_envs, dtype=jnp.int32) if env is None else env
-    return _sum_nodes(_children(trees, len(trees.levels) - 1, env, jnp.zeros_like(env)))
+    return _sum_at(trees, len(trees.levels) - 1, env, jnp.zeros_like(env))
 
 
-def _children(trees: EnvTrees, level: int, env: jax.Array, node: jax.Array) -> jax.Array:
-    """Read the numbers below nodes `[...]`: `[..., F]`, those that are lost as a whole as zero."""
-    width, numbers = trees.node, trees.levels[level]
-    if trees.tiled:
-        rows = numbers.at[_row(trees, level, env, node // 2)].get(mode="promise_in_bounds", wrap_negative_indices=False)
-        found = jnp.where((node % 2 == 0)[..., None], rows[..., :width], rows[..., width:])
-    else:
-        *member, env_there = _member(trees, level, env)
-        index = node * numbers.shape[-2] + env_there
-        index = index if not member else index + member[0] * (numbers.shape[-3] * numbers.shape[-2])
-        found = numbers.reshape(-1, width).at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
-    return _without_lost(trees, level, env, node, found)
-
-
-def _without_lost(trees: EnvTrees, level: int, env: jax.Array | None, node: jax.Array, found: jax.Array) -> jax.Array:
-    """Put zero for the children `[..., F]` of nodes that are lost as a whole. env: None for all."""
-    width, scale = trees.node, trees.node**level
-    child = (node * width)[..., None] + jnp.arange(width, dtype=jnp.int32).reshape((1,) * node.ndim + (width,))
-    first = child * scale
-    last = jnp.minimum(first + (scale - 1), trees.num_slots - 1)
-    of_envs = lambda x: (x if env is None else x[env])[..., None]  # noqa: E731
-    low, head = of_envs(trees.low), of_envs(trees.head) if trees.head.ndim else trees.head
-    wraps = low < 0
-    before_low, after_head = last < jnp.where(wraps, low + trees.num_slots, low), first >= head
-    lost = jnp.where(wraps, before_low & after_head, before_low | after_head)
-    return jnp.where(lost, 0.0, found)
-
-
-def _sum_nodes(children: jax.Array) -> jax.Array:
-    if children.shape[-1] == FAN_OUT:
-        return sum_children(children)
-    return sum_children(sum_children(children.reshape(*children.shape[:-1], FAN_OUT, FAN_OUT)))
-
-
-def _ends(trees: EnvTrees) -> jax.Array:
-    """Return the slot of each env's oldest row that is not lost, `[E]`; with the newest rows' it bounds what is."""
-    return jnp.clip(jnp.where(trees.low < 0, trees.low + trees.num_slots, trees.low), 0, trees.num_slots - 1)
-
-
-def _place(trees: EnvTrees, level: int, env: jax.Array, node: jax.Array) -> tuple[jax.Array, ...]:
-    """Return the indices of nodes in the array of a level, of a stack's the buffer first."""
-    env, node = jnp.broadcast_arrays(env, node)
-    if trees.tiled:
-        return (*_row(trees, level, env, node // LANES), node % LANES)
-    *member, env = _member(trees, level, env)
-    return (*member, node // FAN_OUT, env, node % FAN_OUT)
-
-
-def _row(trees: EnvTrees, level: int, env: jax.Array, row: jax.Array) -> tuple[jax.Array, ...]:
-    """Return the indices of rows of an env in the array of a level in the tiles of a TPU."""
-    *member, env = _member(trees, level, env)
-    num_rows = trees.levels[level].shape[-2] * math.prod(trees.levels[level].shape[:-2])
-    return (*member, env * (num_rows // trees.num_envs) + row)
-
-
-def _member(trees: EnvTrees, level: int, env: jax.Array) -> tuple[jax.Array, ...]:
-    """Return an env; of a stack, which buffer it is in, and its number there."""
-    if trees.levels[level].ndim == (2 if trees.tiled else 3):
-        return (env,)
-    num_envs = jnp.int32(trees.num_envs // trees.levels[level].shape[0])
-    return lax.div(env, num_envs), lax.rem(env, num_envs)
+def _sum_at(trees: EnvTrees, level: int, env: jax.Array, node: jax.Array) -> jax.Array:
+    """Sum what lies below nodes."""
+    if trees.by_child:
+        return functools.reduce(jnp.add, read_each_child(trees, level, *jnp.broadcast_arrays(env, node)))
+    return sum_nodes(read_children(trees, level, env, node))

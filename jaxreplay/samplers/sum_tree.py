@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, TypeVar
 import jax
 
 from jaxreplay.samplers import env_trees, flat_tree, tiled_tree
-from jaxreplay.samplers.env_trees import EnvTrees
+from jaxreplay.samplers.env_nodes import EnvTrees
 from jaxreplay.samplers.sums import Tree, begin
 
 MOST = 2.0**100  # what all leaves together may come to

@@ -48,6 +48,27 @@ def descend(at: Descent, numbers: jax.Array, bits: jax.Array, level: int) -> Des
     return Descent(at.node * FAN_OUT + child, (target - start) * share, open_part, value)
 
 
+def descend_by_child(at: Descent, numbers: list[jax.Array], bits: jax.Array, level: int) -> Descent:
+    """Do what `descend` does, given the numbers of each child, `[B]`: one kernel on a GPU."""
+    position = at.position + at.open_part * unit(scramble(bits, level))
+    position -= jnp.floor(position)
+    before = [jnp.zeros_like(numbers[0])]
+    for number in numbers:
+        before.append(before[-1] + number)
+    target = position * before[-1]
+    child, value, start = jnp.zeros_like(at.node), jnp.zeros_like(target), jnp.zeros_like(target)
+    for i, number in enumerate(numbers):
+        begun = (number > 0) & (before[i] <= target)
+        child, value, start = (
+            jnp.where(begun, i, child),
+            jnp.where(begun, number, value),
+            jnp.where(begun, before[i], start),
+        )
+    share = 1 / jnp.maximum(value, jnp.finfo(jnp.float32).tiny)
+    open_part = jnp.minimum(RESOLUTION * before[-1] * share, 1.0)
+    return Descent(at.node * FAN_OUT + child, (target - start) * share, open_part, value)
+
+
 def last_begun(numbers: jax.Array, before: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Find the last of children `[B, F]` above zero that begins at or before the target `[B]`: index, number, start.
 

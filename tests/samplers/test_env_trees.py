@@ -112,6 +112,19 @@ def test_a_block_is_as_if_appended_one_by_one_where_rows_lose_their_record(lengt
     check(many, KEY, view)
 
 
+def test_a_gpu_draws_the_rows_that_a_cpu_does() -> None:
+    """In another form, child by child."""
+    rng, here, there = np.random.default_rng(1), empty(4), empty(4, "gpu")
+    for rate in (0.0, 0.01, 0.02, 0.3, 0.05, 0.05, 0.3):
+        steps = block(rng, 64, rate)
+        here, there = extend(here, steps), extend(there, steps)
+    some = jax.tree.map(lambda x: x[rng.integers(0, SLOTS * ENVS, 256)], replay.rows(here)[0])
+    priorities = jnp.asarray(rng.exponential(size=256), jnp.float32)
+    here, there = set_priorities(here, some, priorities), set_priorities(there, some, priorities)
+    assert int(replay.stats(here).lost) > 0
+    jax.tree.map(np.testing.assert_array_equal, sample(here, KEY, 256), sample(there, KEY, 256))
+
+
 def test_each_seed_loses_its_own_rows() -> None:
     rng, buffer = np.random.default_rng(0), empty(4)
     blocks = [block(rng, 64, rate) for rate in (0.0, 0.05, 0.4)]
