@@ -73,6 +73,8 @@ class Plain:
     def read_leaf(self, arrays: Arrays, layout: Layout, array: int, slot: jax.Array, env: jax.Array) -> jax.Array:
         """Read a large leaf at slots and envs `[...]`: `[..., *raw shape]`."""
         rank = len(layout.large[array - 1][1].raw.shape)
+        if self.at_once:  # else XLA for GPUs finds the places anew in kernels of parts of what is read
+            slot, env = lax.optimization_barrier((slot, env))
         flat = lax.collapse(arrays[array], 0, arrays[array].ndim - rank)
         index = _row(arrays[array], rank, slot, env)
         return flat.at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
