@@ -188,11 +188,12 @@ def test_a_smaller_or_larger_capacity_keeps_what_resize_keeps(slots: int, full: 
     assert_same(loaded, expected)
 
 
+@pytest.mark.parametrize("platform", ["tpu", "gpu"])
 def test_a_buffer_that_lies_as_another_platform_wants_it_reads_and_draws_the_same(
-    full: Any, tmp_path: pathlib.Path
+    platform: str, full: Any, tmp_path: pathlib.Path
 ) -> None:
     replay.checkpoint.save(tmp_path, full)
-    like = sized(5, 2, 3, platform="tpu")
+    like = sized(5, 2, 3, platform=platform)
     loaded = replay.checkpoint.load(tmp_path, like)
     assert jax.tree.structure(loaded) == jax.tree.structure(like)
     rows, _ = replay.rows(full)
