@@ -135,8 +135,11 @@ def host_contestants() -> list[Any]:
     for make, package in ((Cpprb, "cpprb"), (TorchRL, "torchrl")):
         if importlib.util.find_spec(package) is None:
             print(f"{package} is not installed, and is left out: pip install -e '.[benchmarks]'")
-        else:
+            continue
+        try:
             made.append(make())
+        except RuntimeError as error:  # as TorchRL's, built for another PyTorch
+            print(f"{package} does not work with what is installed, and is left out: {error}")
     return made
 
 
