@@ -141,8 +141,14 @@ def place(array: jax.Array, rank: int, slot: jax.Array, env: jax.Array) -> tuple
     """Return the index of slots and envs `[...]` in an array of items of `rank` axes: in a stack's, member first."""
     if array.ndim == rank + 2:
         return slot, env
-    num_envs = jnp.int32(array.shape[2])
-    return lax.div(env, num_envs), slot, lax.rem(env, num_envs)
+    member, env = member_of(env, array.shape[2])
+    return member, slot, env
+
+
+def member_of(env: jax.Array, num_envs: int) -> tuple[jax.Array, jax.Array]:
+    """Return in which buffer of a stack an env is, and its number among the E there."""
+    each = jnp.int32(num_envs)
+    return lax.div(env, each), lax.rem(env, each)
 
 
 def _row(array: jax.Array, rank: int, slot: jax.Array, env: jax.Array) -> jax.Array:

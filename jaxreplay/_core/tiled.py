@@ -14,7 +14,7 @@ from jax import lax
 
 from jaxreplay._core.layout import OWN_WORDS, Layout
 from jaxreplay._core.loops import in_chunks
-from jaxreplay._core.plain import Arrays, Ring, scatter
+from jaxreplay._core.plain import Arrays, Ring, member_of, scatter
 
 LANES = 128
 CHUNK = 2**13  # records that are read at once from rows of tiles, each of which is 512 bytes or more
@@ -228,7 +228,7 @@ class Tiled:
         """Return which buffer of a stack each env is in, None if it is no stack, and its number there."""
         if arrays[0].ndim == 2:
             return None, env
-        return lax.div(env, jnp.int32(self.num_envs)), lax.rem(env, jnp.int32(self.num_envs))
+        return member_of(env, self.num_envs)
 
     def _step_place(self, slot: jax.Array, env: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The row of a step's record, and its number in it."""

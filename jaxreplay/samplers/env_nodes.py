@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import lax
 
+from jaxreplay._core.plain import member_of
 from jaxreplay.samplers import flat_tree, tiled_tree
 from jaxreplay.samplers.sums import FAN_OUT, Tree, sum_children
 from jaxreplay.samplers.tiled_tree import LANES
@@ -167,8 +168,7 @@ def _member(trees: EnvTrees, level: int, env: jax.Array) -> tuple[jax.Array, ...
     """Return an env; of a stack, which buffer it is in, and its number there."""
     if trees.levels[level].ndim == (2 if trees.tiled else 3):
         return (env,)
-    num_envs = jnp.int32(trees.num_envs // trees.levels[level].shape[0])
-    return lax.div(env, num_envs), lax.rem(env, num_envs)
+    return member_of(env, trees.num_envs // trees.levels[level].shape[0])
 
 
 def set_column(numbers: jax.Array, node: jax.Array, values: jax.Array) -> jax.Array:
