@@ -43,7 +43,7 @@ def describe_buffer(buffer: Buffer) -> dict[str, dict[str, Any]]:
 def _settings(sampler: Any) -> str:
     if not dataclasses.is_dataclass(sampler):
         return "of its own"
-    fields = [field.name for field in dataclasses.fields(sampler) if field.name not in ("tiled", "by_env", "by_child")]
+    fields = [field.name for field in dataclasses.fields(sampler) if not field.metadata.get("made_for")]
     return ADDRESS.sub("", ", ".join(f"{name}={getattr(sampler, name)!r}" for name in fields))
 
 

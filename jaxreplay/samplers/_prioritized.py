@@ -36,6 +36,7 @@ from jaxreplay.views.base import check_view
 
 TINY = float(jnp.finfo(jnp.float32).tiny)  # what is smaller, compilers may take for zero
 LARGEST = float(jnp.finfo(jnp.float32).max)
+MADE_FOR = {"made_for": True}  # marks fields that say how the state lies: no setting of the user's, see `made_for`
 
 
 def prioritized(
@@ -100,9 +101,9 @@ class Prioritized:
     new_priority: float | None
     stratified: bool
     view: View | None
-    tiled: bool = False
-    by_env: bool = False
-    by_child: bool = False
+    tiled: bool = dataclasses.field(default=False, metadata=MADE_FOR)
+    by_env: bool = dataclasses.field(default=False, metadata=MADE_FOR)
+    by_child: bool = dataclasses.field(default=False, metadata=MADE_FOR)
 
     def made_for(self, memory: Memory, num_slots: int, stacked: bool = False) -> Prioritized:
         """Return this sampler with a state that lies as the platform wants it, and that can do what the rings need.
