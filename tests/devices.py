@@ -34,6 +34,12 @@ class Cases:
 
         return register
 
+    def check(self, name: str, module: str) -> None:
+        """Fail with the error of a case, if it has one; the first call runs all of its module."""
+        error = self.errors(module)[name]
+        assert not error, error
+
+    @functools.cache  # noqa: B019  (the cases of a module live as long as it does)
     def errors(self, module: str) -> dict[str, str]:
         """Run the cases of a module in a process of their own; give the error of each, "" for none."""
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={self.devices}"
