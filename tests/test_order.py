@@ -30,7 +30,7 @@ def pick(rows: list[Any], index: int) -> Any:
     return rows[index] if -len(rows) <= index < len(rows) else None
 
 
-@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
 @pytest.mark.parametrize("shape", [(5, None, 2), (4, 3, 5)])  # slots, envs, records an env
 @settings(settings.get_profile("short"), max_examples=20)
 @given(operations=operations)

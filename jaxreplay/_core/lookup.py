@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxreplay._core.clock import age, all_times, oldest, slot_of_age, slot_of_time
+from jaxreplay._core.clock import age, all_times, oldest, slot_of_age, slot_of_time, time_of_slot
 from jaxreplay._core.episode_numbers import VOID, number_limit, removed_word
 from jaxreplay._core.layout import OWN_WORDS
-from jaxreplay._core.loops import bisect
+from jaxreplay._core.loops import bisect_between, vary_as
 from jaxreplay._core.plain import Ring
 from jaxreplay._core.rings import Rings, Span
 from jaxreplay.types import Rows
@@ -198,12 +198,15 @@ def nth_rows(rings: Rings, nth: jax.Array, env: jax.Array, count: jax.Array | No
     newest whose ordinal is at most the oldest's plus n.
     """
     target = (rings.envs.recorded - (counts(rings) if count is None else count))[env] + nth
+    clock = rings.clock.of(env)
 
-    def is_newer(age_: jax.Array) -> jax.Array:
-        clock = rings.clock.of(env)
-        slot = slot_of_age(clock, jnp.maximum(age_, 1), rings.num_slots)
-        return (age_ < clock.held) & (own_word(rings, slot, env, 1) - target > 0)
+    def comes_before(slot: jax.Array) -> jax.Array:
+        return own_word(rings, slot, env, 1) - target <= 0
 
-    ages = 1 + bisect(rings.num_slots, is_newer, target, unroll=rings.memory.at_once)
-    now = rings.clock.time[env] if rings.clock.time.ndim else rings.clock.time
-    return Rows(time=now - ages, env=env)
+    # The slots before the head are newer than those from it on: either part is in order by itself.
+    oldest_slot = clock.head - clock.held
+    newer = (clock.head > 0) & ((oldest_slot >= 0) | comes_before(jnp.zeros_like(env)))
+    first = jnp.where(newer, jnp.maximum(oldest_slot, 0), oldest_slot + rings.num_slots)
+    last = jnp.where(newer, clock.head, rings.num_slots) - 1
+    slot = bisect_between(vary_as(first, target), last, rings.num_slots - 1, comes_before, rings.memory.at_once)
+    return Rows(time=time_of_slot(clock, slot, rings.num_slots), env=env)

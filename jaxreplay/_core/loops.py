@@ -52,17 +52,29 @@ def in_chunks(function: Callable[[C], jax.Array], xs: C, size: int) -> jax.Array
 
 
 def bisect(most: int, holds: Callable[[jax.Array], jax.Array], like: jax.Array, unroll: bool = True) -> jax.Array:
-    """Find the largest number `[B]` in `[0, most]` for which `holds`, which does from 1 up to it, and not beyond.
+    """Find the last number `[B]` in `[0, most]` for which `holds`, which does from 1 up to it, and not beyond.
 
     like: `[B]`, which varies over a mesh as what `holds` returns does. unroll: without a loop, for accelerators.
+    """
+    first = vary_as(jnp.zeros(like.shape, jnp.int32), like)
+    return bisect_between(first, jnp.int32(most), most, holds, unroll)
+
+
+def bisect_between(
+    first: jax.Array, last: jax.Array, most: int, holds: Callable[[jax.Array], jax.Array], unroll: bool = True
+) -> jax.Array:
+    """Find the last of the numbers from `first` `[B]` to `last` for which `holds`; it does for all from the first on.
+
+    It is never asked of the first. most: what last and first differ by at most. unroll: see `bisect`.
     """
     steps = most.bit_length()
 
     def halve(i: jax.Array | int, number: jax.Array) -> jax.Array:
-        more = number + (jnp.int32(1) << (steps - 1 - i))
-        return jnp.where((more <= most) & holds(jnp.minimum(more, most)), more, number)
+        # XLA for GPUs makes one kernel of as many turns as its limit of operations has room for: so these are few.
+        more = jnp.minimum(number + (jnp.int32(1) << (steps - 1 - i)), last)
+        return jnp.where(holds(more), more, number)
 
-    return lax.fori_loop(0, steps, halve, vary_as(jnp.zeros(like.shape, jnp.int32), like), unroll=unroll)
+    return lax.fori_loop(0, steps, halve, first, unroll=unroll)
 
 
 def find_interval(ends: jax.Array, number: jax.Array) -> jax.Array:
