@@ -89,20 +89,21 @@ def history(platform: str, num_envs: int | None, length: int, sampler: Any, view
 
 
 @pytest.mark.parametrize(
-    ("num_envs", "length", "sampler", "view"),
+    ("platform", "num_envs", "length", "sampler", "view"),
     [
-        (None, 1, uniform(), views.compose(views.frame_stack(3), views.with_episode())),
-        (3, 25, uniform(), views.compose(views.frame_stack(3), views.n_step(3, 0.9))),
-        (3, 1, prioritized(0.7), views.transition()),
-        (30, 2, uniform(replacement=False), views.n_step(2, 0.9, complete=True)),
-        (30, 7, prioritized(0.7, view=views.sequence(3)), views.sequence(3)),
-        (3, 7, uniform(), views.sequence(3, across=True, every=2, first="observation.vector")),
+        ("gpu", 3, 7, uniform(), views.compose(views.frame_stack(3), views.n_step(3, 0.9))),
+        ("tpu", None, 1, uniform(), views.compose(views.frame_stack(3), views.with_episode())),
+        ("tpu", 3, 25, uniform(), views.compose(views.frame_stack(3), views.n_step(3, 0.9))),
+        ("tpu", 3, 1, prioritized(0.7), views.transition()),
+        ("tpu", 30, 2, uniform(replacement=False), views.n_step(2, 0.9, complete=True)),
+        ("tpu", 30, 7, prioritized(0.7, view=views.sequence(3)), views.sequence(3)),
+        ("tpu", 3, 7, uniform(), views.sequence(3, across=True, every=2, first="observation.vector")),
     ],
 )
 def test_what_comes_out_does_not_depend_on_the_layout(
-    num_envs: int | None, length: int, sampler: Any, view: views.View
+    platform: str, num_envs: int | None, length: int, sampler: Any, view: views.View
 ) -> None:
-    wanted, came = (history(platform, num_envs, length, sampler, view) for platform in ("cpu", "tpu"))
+    wanted, came = (history(made_for, num_envs, length, sampler, view) for made_for in ("cpu", platform))
     jax.tree.map(np.testing.assert_array_equal, came, wanted)
 
 
@@ -115,3 +116,41 @@ def test_arrays_are_rows_of_whole_tiles() -> None:
         stored = sum(x.nbytes for x in buffer.rings.arrays)
         payload = (600 // envs + 1 + buffer.rings.num_records) * envs * (4 * buffer.rings.layout.num_words + 360)
         assert stored <= 1.35 * payload  # mostly the image's: 384 bytes for 360
+
+
+@pytest.mark.parametrize("num_envs", [1, 40])
+def test_an_episodes_record_keeps_its_final_values_wherever_they_lie_in_it(num_envs: int) -> None:
+    """Leaves that nothing follows from come before, between and after those that something follows from."""
+    step = {"a": jnp.int32(0), "b": jnp.zeros(3), "c": jnp.uint8(0), "d": jnp.zeros((2, 2), jnp.bfloat16), "e": 0.0}
+    follow = {"next.b": "b", "next.d": "d"}
+    example = step | {"next": {"b": step["b"], "d": step["d"]}}
+    ends = jnp.arange(14)[:, None] % 5 == 4
+    value = jnp.arange(14 * num_envs).reshape(14, num_envs)
+
+    def read(platform: str) -> Any:
+        options = {"next_of": follow, "episode_end": lambda step: step["e"] > 0, "max_episodes": 4 * num_envs}
+        buffer = replay.create(example, 8 * num_envs, num_envs, platform=platform, **options)
+
+        def fill(x: jax.Array) -> jax.Array:
+            each = value.reshape(14, num_envs, *[1] * x.ndim)
+            return jnp.broadcast_to(each, (14, num_envs, *x.shape)).astype(x.dtype)
+
+        steps = jax.tree.map(lambda x: fill(jnp.asarray(x)), example)
+        steps["e"] = jnp.broadcast_to(ends, (14, num_envs)).astype(jnp.float32)
+        steps["next"] = jax.tree.map(lambda x: -x, steps["next"])
+        buffer = extend(buffer, steps)
+        return take(buffer, replay.rows(buffer)[0]), replay.episodes(buffer), buffer.rings
+
+    (*wanted, _), (*came, rings) = read("cpu"), read("tpu")
+    jax.tree.map(np.testing.assert_array_equal, came, wanted)
+    assert float(wanted[0].data["next"]["b"].min()) < 0  # the final ones, which are no row's own
+    assert rings.layout.final_words == 2 + 1 + 3 + 1 + 2
+
+
+def test_an_episodes_record_takes_the_words_it_needs() -> None:
+    """Of a step with an image apart it is two words, and so 64 lie in a row of 128."""
+    frame = jnp.zeros((9, 40), jnp.uint8)
+    flag = jnp.bool_(False)
+    step = replay.Transition(frame, jnp.int32(0), jnp.float32(0), flag, flag, frame)
+    buffer = replay.create(step, 640, 2, max_episodes=256)
+    assert buffer.rings.arrays[-1].shape == (2 * 2, 128)

@@ -115,6 +115,17 @@ class Plan:
     reads: tuple[Read | None, ...]
     gathers: tuple[Gather, ...]
 
+    @functools.cached_property
+    def unshared(self) -> tuple[Gather, ...]:
+        """The gathers, with one a leaf where they are of an array of large leaves."""
+        found: list[Gather] = []
+        for one in self.gathers:
+            for take in one.takes if one.array else ():
+                places = tuple(one.places[i] for i in take.places)
+                found.append(Gather(one.array, places, (Take(take.leaf, tuple(range(len(places)))),)))
+            found += () if one.array else (one,)
+        return tuple(found)
+
 
 def make_plan(columns: Columns, layout: Layout) -> Plan:
     """Work out the plan for what a view asks for. Leaves that read the same places of an array share a gather."""
@@ -161,7 +172,7 @@ def gather(rings: Rings, span: Span, plan: Plan) -> PyTree:
     """Read what a plan says: the user's structure, None where nothing was asked. Rows that are not valid give zeros."""
     memory, layout = rings.memory, rings.layout
     out: list[jax.Array | None] = [None] * len(plan.reads)
-    for one in plan.gathers:
+    for one in plan.gathers if memory.shares_reads else plan.unshared:
         slot, env = find_places(rings, span, one.places)
         if one.array:
             rows = memory.read_leaf(rings.arrays, layout, one.array, slot, env)

@@ -84,6 +84,12 @@ class Layout:
         """The indices of the leaves that others follow from; only these have room for an episode's final value."""
         return frozenset(leaf.next_of for leaf in self.leaves if leaf.next_of is not None)
 
+    @functools.cached_property
+    def final_words(self) -> int:
+        """How many words of a record those of episodes need: up to the last final value that is packed."""
+        packed = [self.leaves[i] for i in self.followed if not self.leaves[i].array]
+        return max((leaf.word + leaf.num_words for leaf in packed), default=OWN_WORDS)
+
     @property
     def record_bytes(self) -> int:
         """What the record of one episode of one env takes: its words, and the final value of large leaves."""

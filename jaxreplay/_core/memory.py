@@ -24,5 +24,5 @@ Memory: TypeAlias = Plain | Tiled
 def make_memory(platform: str, layout: Layout, num_slots: int, num_envs: int, num_records: int) -> Memory:
     """Choose how the rings of a buffer lie, for a platform as JAX names it."""
     if platform == "tpu":
-        return Tiled(num_records, num_slots, num_envs, layout.num_words)
+        return Tiled(num_records, num_slots, num_envs, layout.num_words, layout.final_words)
     return Plain(num_records, at_once=platform != "cpu")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ class Plain:
 
     num_records: int
     at_once: bool  # rather than in loops whose end only the data decide
+    shares_reads: ClassVar[bool] = True  # between large leaves that read the same places
 
     def sizes(self, arrays: Arrays, joined: int = 1) -> tuple[int, ...]:
         """Return T and E; before them the axes of a batch of buffers, if it is one.
@@ -64,7 +65,7 @@ class Plain:
         """
         flat = arrays[0].reshape(-1, layout.num_words)
         index = _row(arrays[0], 1, slot, env)
-        if 0 < count <= OWN_WORDS:  # a few words cost less one by one than rows cut down to them
+        if 0 < count <= OWN_WORDS and not self.at_once:  # a few words cost less one by one than rows cut down to them
             words = [flat.at[index, jnp.full_like(slot, first + i)] for i in range(count)]
             return jnp.stack([x.get(mode="promise_in_bounds", wrap_negative_indices=False) for x in words], axis=-1)
         rows = flat.at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)

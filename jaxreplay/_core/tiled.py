@@ -26,7 +26,8 @@ class Tiled:
 
     The first array has the records of steps, `per_row` to a row. Where a slice has few envs, a row has `slices_per_row`
     whole slices; else a slice has `rows_per_slice` rows of its own, so that an append writes whole rows. The last array
-    has the records of episodes, in rows of one env. Between them are the large leaves, `[(T + 1 + K) * E, width]`.
+    has the records of episodes, in rows of one env, and of each only the words that it needs. Between them are the
+    large leaves, `[(T + 1 + K) * E, width]`.
     Arrays of a stack of buffers have one axis more in front, and its envs count over all.
     """
 
@@ -34,7 +35,9 @@ class Tiled:
     num_slots: int
     num_envs: int
     num_words: int
+    final_words: int
     at_once: ClassVar[bool] = True
+    shares_reads: ClassVar[bool] = False
 
     def sizes(self, arrays: Arrays, joined: int = 1) -> tuple[int, ...]:
         return (*arrays[0].shape[:-2], self.num_slots, self.num_envs)
@@ -51,6 +54,11 @@ class Tiled:
         return max(1, LANES // self.num_words)
 
     @functools.cached_property
+    def finals_per_row(self) -> int:
+        """Episodes' records in a row."""
+        return max(1, LANES // self.final_words)
+
+    @functools.cached_property
     def slices_per_row(self) -> int:
         return max(1, self.per_row // self.num_envs)
 
@@ -61,7 +69,7 @@ class Tiled:
     @functools.cached_property
     def rows_per_env(self) -> int:
         """Rows of episodes' records."""
-        return -(-self.num_records // self.per_row)
+        return -(-self.num_records // self.finals_per_row)
 
     def allocate(self, layout: Layout, num_slots: int, num_envs: int) -> Arrays:
         rows = -(-(num_slots + 1) // self.slices_per_row) * self.rows_per_slice
@@ -70,7 +78,7 @@ class Tiled:
             kept = num_slots + 1 + (self.num_records if index in layout.followed else 0)
             arrays.append(jnp.zeros((kept * num_envs, _padded(math.prod(leaf.raw.shape))), leaf.raw.dtype))
         if self.num_records:
-            arrays.append(jnp.zeros((num_envs * self.rows_per_env, self.width), jnp.uint32))
+            arrays.append(jnp.zeros((num_envs * self.rows_per_env, _padded(self.final_words)), jnp.uint32))
         return tuple(arrays)
 
     def read_words(
@@ -100,11 +108,12 @@ class Tiled:
         if ring != "episodes":
             row, part = self._step_place(jnp.minimum(slot, self.num_slots), env)
             parts = self.slices_per_row * self.num_envs if self.slices_per_row > 1 else self.per_row
-            found.append(self._pick(_rows(arrays[0], row, member), part, parts, first, count))
+            found.append(_pick(_rows(arrays[0], row, member), part, parts, self.num_words, first, count))
         if ring != "steps" and self.num_records:
             row, part = self._record_place(jnp.maximum(slot - (self.num_slots + 1), 0), env)
-            parts = min(self.per_row, self.num_records)
-            found.append(self._pick(_rows(arrays[-1], row, member), part, parts, first, count))
+            parts, kept = min(self.finals_per_row, self.num_records), max(0, min(count, self.final_words - first))
+            words = _pick(_rows(arrays[-1], row, member), part, parts, self.final_words, first, kept)
+            found.append(jnp.pad(words, [(0, 0)] * slot.ndim + [(0, count - kept)]))
         if len(found) == 1:
             return found[0]
         return jnp.where((slot <= self.num_slots)[..., None], *found)
@@ -176,9 +185,10 @@ class Tiled:
             member, env = self._member((array,), env)
             known = slot <= self.num_slots + self.num_records
             row, part = self._record_place(jnp.clip(slot - (self.num_slots + 1), 0, self.num_records - 1), env)
-            lane_part = jnp.arange(self.width, dtype=jnp.int32) // self.num_words
+            width = array.shape[-1]
+            lane_part = jnp.arange(width, dtype=jnp.int32) // self.final_words
             here = (lane_part[None] == part[:, None]) & known[:, None]
-            repeated = _pad_lanes(jnp.tile(records, (1, self.per_row)), self.width)
+            repeated = _pad_lanes(jnp.tile(records[:, : self.final_words], (1, self.finals_per_row)), width)
             return scatter(array, _at(row, member), jnp.where(here, repeated, _rows(array, row, member))), None
 
         if slices[0].shape[0] == 1:
@@ -238,15 +248,23 @@ class Tiled:
 
     def _record_place(self, record: jax.Array, env: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The row of an episode's record, and its number in it."""
-        return env * self.rows_per_env + record // self.per_row, record % self.per_row
+        return env * self.rows_per_env + record // self.finals_per_row, record % self.finals_per_row
 
-    def _pick(self, rows: jax.Array, part: jax.Array, parts: int, first: int, count: int) -> jax.Array:
-        """Pick words of one record in each row `[..., width]`, by selects: a TPU gathers along rows slowly."""
-        picked = rows[..., first : first + count]
-        for p in range(1, parts):
-            begin = p * self.num_words + first
-            picked = jnp.where((part == p)[..., None], rows[..., begin : begin + count], picked)
-        return picked
+
+def _pick(rows: jax.Array, part: jax.Array, parts: int, size: int, first: int, count: int) -> jax.Array:
+    """Pick words of one record of a size in each row `[..., width]`: a TPU gathers along rows slowly.
+
+    A few words are picked by sums over the row, of which all others are zero; more by selects.
+    """
+    if 0 < count <= OWN_WORDS:
+        lane = lax.broadcasted_iota(jnp.int32, rows.shape, rows.ndim - 1) - (part * size + first)[..., None]
+        words = [jnp.sum(jnp.where(lane == i, rows, 0), -1, dtype=rows.dtype) for i in range(count)]
+        return jnp.stack(words, axis=-1)
+    picked = rows[..., first : first + count]
+    for p in range(1, parts):
+        begin = p * size + first
+        picked = jnp.where((part == p)[..., None], rows[..., begin : begin + count], picked)
+    return picked
 
 
 def _padded(width: int) -> int:
