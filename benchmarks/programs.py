@@ -1,8 +1,9 @@
 """`python -m benchmarks programs [platform ...]`: compile the library's programs, and flashbax's, and read them.
 
 No device of the platform is needed, only its compiler: `pip install 'jaxreplay[tpu-compiler]'` for a TPU v5e, and
-`'jaxreplay[gpu-compiler]'` for an H100 (Linux on x86-64). Each program is compiled at three capacities, the largest
-beyond the TPU's on-chip memory, and a table is written to `benchmarks/results/programs/PLATFORM.md`:
+`'jaxreplay[gpu-compiler]'` for an H100 (Linux on x86-64). Programs are compiled at three capacities, the largest
+beyond the TPU's on-chip memory, some also in a scan, under vmap, and of other structures: see `program_list`. A table
+is written to `benchmarks/results/programs/PLATFORM.md`:
 
 ring: MB of the arguments. temp: MB of temporary memory; as large as the ring, it is a copy of the ring. moved: MB read
 and written, by the TPU's compiler's own estimate, which counts the body of a loop once. launches: operations of the
@@ -20,17 +21,14 @@ import os
 import pathlib
 import re
 import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 
-import jaxreplay as replay
+from benchmarks.program_list import Program, buffer_programs, flashbax_programs, other_programs
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "programs"
-BATCH = 256
 FREE = {"parameter", "get-tuple-element", "tuple", "constant", "bitcast", "copy-start", "copy-done", "after-all"}
 INSTALL = {"tpu": "pip install 'jaxreplay[tpu-compiler]'", "gpu": "pip install 'jaxreplay[gpu-compiler]'"}
 H100 = {
@@ -66,16 +64,6 @@ class Facts:
     loops: list[int]
     collectives: dict[str, int]
     seconds: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Program:
-    """A function to compile, its abstract arguments, and whether the first of them is donated."""
-
-    name: str
-    function: Callable[..., Any]
-    arguments: tuple[Any, ...]
-    donate: bool
 
 
 def compile_for(program: Program, sharding: Any) -> Facts:
@@ -178,96 +166,6 @@ def _h100() -> str:
     )
 
 
-SMALL = (jnp.zeros(4), 128, (2**16, 2**20, 2**24))
-FRAMES = (jnp.zeros((84, 84), jnp.uint8), 16, (2**12, 2**16, 2**18))
-
-
-def transition(observation: Any) -> replay.Transition:
-    """One step with such an observation."""
-    flag = jnp.zeros((), jnp.bool_)
-    return replay.Transition(observation, jnp.int32(0), jnp.float32(0), flag, flag, observation)
-
-
-def buffer_programs(platform: str, capacities: slice = slice(None)) -> Iterator[Program]:
-    """The library's programs, at some of the three capacities."""
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    views = replay.views
-    read = {
-        "small": {"transition": views.transition(), "n-step of 5": views.n_step(5, 0.99)},
-        "frames": {"stacks of 4": views.frame_stack(4)},
-    }
-    for size, (observation, num_envs, sizes) in (("small", SMALL), ("frames", FRAMES)):
-        example = transition(observation)
-        step = jax.eval_shape(lambda e=example, n=num_envs: jax.tree.map(lambda x: jnp.stack([x] * n), e))
-        block = jax.tree.map(lambda x: jax.ShapeDtypeStruct((8, *x.shape), x.dtype), step)
-        for capacity in sizes[capacities]:
-            for kind, sampler in (("", replay.samplers.uniform()), ("prioritized ", replay.samplers.prioritized())):
-                buffer = jax.eval_shape(
-                    lambda c=capacity, e=example, n=num_envs, s=sampler: replay.create(
-                        e, c, n, sampler=s, platform=platform
-                    )
-                )
-                where = f"{size} {capacity}"
-                yield Program(f"{where}: {kind}append", replay.append, (buffer, step), donate=True)
-                if not kind:
-                    yield Program(f"{where}: extend by 8", replay.extend, (buffer, block), donate=True)
-                for name, view in read[size].items():
-                    yield Program(f"{where}: {kind}sample, {name}", _sample(view, BATCH), (buffer, key), donate=False)
-                if not kind and size == "small":
-                    sequence = _sample(views.sequence(80), 64)
-                    yield Program(f"{where}: sample, sequences of 80, 64", sequence, (buffer, key), donate=False)
-                name, view = [*read[size].items()][-1]
-                cycle = _cycle(view, bool(kind))
-                yield Program(f"{where}: {kind}cycle, {name}", cycle, (buffer, step, key), donate=True)
-
-
-def _sample(view: replay.views.View, batch_size: int) -> Callable[..., Any]:
-    return lambda buffer, key: replay.sample(buffer, key, batch_size, view).data
-
-
-def _cycle(view: replay.views.View, is_prioritized: bool) -> Callable[..., Any]:
-    def cycle(buffer: replay.Buffer, step: Any, key: jax.Array) -> Any:
-        """Append a step, sample a batch, and update its priorities."""
-        buffer = replay.append(buffer, step)
-        batch = replay.sample(buffer, key, BATCH, view)
-        if is_prioritized:
-            buffer = replay.set_priorities(buffer, batch.rows, jnp.ones(BATCH))
-        return buffer, batch.data
-
-    return cycle
-
-
-def flashbax_programs() -> Iterator[Program]:
-    """flashbax's at its largest: the same small steps, and stored stacks of 4 frames in a ring of as many bytes."""
-    try:
-        import flashbax
-    except ImportError:
-        return
-    key, flag = jax.eval_shape(lambda: jax.random.key(0)), jnp.zeros((), jnp.bool_)
-    for size, shape, dtype, num_envs, capacity in (
-        ("small", (4,), jnp.float32, 128, 2**24),
-        ("frames", (84, 84, 4), jnp.uint8, 16, 2**16),
-    ):
-        example = {"obs": jnp.zeros(shape, dtype), "action": jnp.int32(0), "reward": jnp.float32(0), "done": flag}
-        step = jax.tree.map(lambda x, n=num_envs: jax.ShapeDtypeStruct((n, *x.shape), x.dtype), example)
-        makes = {"": flashbax.make_flat_buffer, "prioritized ": flashbax.make_prioritised_flat_buffer}
-        for kind, make in makes.items():
-            buffer = make(capacity, BATCH, BATCH, add_batch_size=num_envs)
-            state = jax.eval_shape(buffer.init, example)
-
-            def cycle(state: Any, step: Any, key: Any, buffer: Any = buffer, kind: str = kind) -> Any:
-                state = buffer.add(state, step)
-                batch = buffer.sample(state, key)
-                if kind:
-                    state = buffer.set_priorities(state, batch.indices, jnp.ones(BATCH))
-                return state, batch.experience
-
-            where = f"flashbax, {size} {capacity}"
-            yield Program(f"{where}: {kind}append", buffer.add, (state, step), donate=True)
-            yield Program(f"{where}: {kind}sample", buffer.sample, (state, key), donate=False)
-            yield Program(f"{where}: {kind}cycle", cycle, (state, step, key), donate=True)
-
-
 def table(found: dict[str, Facts]) -> str:
     """A Markdown table of programs."""
     names = ("program", "ring MB", "temp MB", "moved MB", "launches", "waits", "loops", "collectives", "compiled in s")
@@ -296,7 +194,8 @@ def main(arguments: list[str]) -> int:
         except ImportError as error:
             print(error)
             continue
-        programs = [p for p in (*buffer_programs(platform), *flashbax_programs()) if args.only in p.name]
+        every = (*buffer_programs(platform), *other_programs(platform), *flashbax_programs())
+        programs = [p for p in every if args.only in p.name]
         found = {p.name: compile_for(p, sharding) for p in tqdm(programs, desc=platform)}
         print(table(found))
         if not args.only:

@@ -23,7 +23,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import jaxreplay as replay
-from benchmarks import programs
+from benchmarks import program_list, programs
 
 ENVS, SLOTS, BATCH = 32, 2**12, 256  # of each device
 TOPOLOGIES = {4: "v5e:2x2x1", 16: "v5e:4x4x1", 64: "v5e:8x8x1"}
@@ -39,7 +39,7 @@ def mesh_of(devices: Any) -> Mesh:
 def of_jaxreplay(mesh: Mesh) -> tuple[Callable[[], Any], Callable[..., Any], Any]:
     """Make what creates the state, the step, and one step of every env."""
     envs = ENVS * mesh.size
-    example = programs.transition(jnp.zeros(4))
+    example = program_list.transition(jnp.zeros(4))
     sharding = NamedSharding(mesh, SPLIT)
 
     def step(buffer: replay.Buffer, steps: Any, key: jax.Array) -> Any:

@@ -15,17 +15,19 @@ import pytest
 GOALS = {  # MB of temporary memory, and MB moved, of 2^24 small steps and of 2^18 frames
     "small 16777216: append": (0.5, 10),
     "small 16777216: extend by 8": (0.5, 20),
-    "small 16777216: sample, transition": (1, 500),
+    "small 16777216: sample, transition": (1, 450),
+    "small 16777216: sample, n-step of 5": (1, 450),
     "small 16777216: sample, sequences of 80, 64": (5, 500),
     "small 16777216: prioritized cycle, n-step of 5": (2, 800),
     "frames 262144: append": (1, 15),
-    "frames 262144: sample, stacks of 4": (2.5, 450),
+    "frames 262144: sample, stacks of 4": (1.6, 300),
+    "frames 262144: prioritized cycle, stacks of 4": (2, 700),
 }
 COMPILE = """
 import dataclasses, json, sys
-from benchmarks import programs
+from benchmarks import program_list, programs
 sharding = programs.device("tpu")
-found = {p.name: p for p in programs.buffer_programs("tpu", slice(2, 3))}
+found = {p.name: p for p in (*program_list.buffer_programs("tpu", slice(2, 3)), *program_list.other_programs("tpu"))}
 print(json.dumps({n: dataclasses.asdict(programs.compile_for(found[n], sharding)) for n in sys.argv[1:]}))
 """
 

@@ -12,6 +12,7 @@ import pytest
 
 import jaxreplay as replay
 from benchmarks import programs
+from benchmarks.program_list import Program
 from jaxreplay import views
 from jaxreplay.samplers import prioritized
 
@@ -135,7 +136,7 @@ def test_where_rows_can_lose_their_record_no_prioritized_write_waits_for_the_dat
     buffer = buffer_of(leaves=2, max_episodes=80, platform="gpu", sampler=prioritized(view=view))
     lead, function = ((4,), replay.append) if length is None else ((length, 4), replay.extend)
     step = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype), structure(2, False))
-    program = programs.Program("write", function, (buffer, step), donate=True)
+    program = Program("write", function, (buffer, step), donate=True)
     assert programs.compile_for(program, programs.device("cpu")).waits == 0
 
 
