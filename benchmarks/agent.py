@@ -24,7 +24,7 @@ STEPS = 4000
 class Constant:
     """No replay at all: the agent learns from the same batch for ever, which is the floor."""
 
-    def create(self, example: Any, capacity: int, num_envs: int, sampler: Any = None) -> Any:
+    def create(self, example: Any, capacity: int, num_envs: int, **options: Any) -> Any:
         batch = jax.tree.map(lambda x: jnp.zeros((SETTINGS.batch_size, *x.shape), x.dtype), example)
         return dqn_batch(batch)
 
@@ -50,7 +50,7 @@ class ConstantInTurn(Constant):
 class Flashbax:
     """flashbax's flat buffer."""
 
-    def create(self, example: Any, capacity: int, num_envs: int, sampler: Any = None) -> Any:
+    def create(self, example: Any, capacity: int, num_envs: int, **options: Any) -> Any:
         make = importlib.import_module("flashbax").make_flat_buffer
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
