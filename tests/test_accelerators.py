@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-GOALS = {  # MB of temporary memory, and MB moved, of 2^24 small steps and of 2^18 frames
+GOALS = {  # MB of temporary memory, and MB moved, of 2^24 small steps, of 2^18 frames, and of other structures
     "small 16777216: append": (0.5, 10),
     "small 16777216: extend by 8": (0.5, 20),
     "small 16777216: sample, transition": (1, 450),
@@ -22,6 +22,11 @@ GOALS = {  # MB of temporary memory, and MB moved, of 2^24 small steps and of 2^
     "frames 262144: append": (1, 15),
     "frames 262144: sample, stacks of 4": (1.6, 300),
     "frames 262144: prioritized cycle, stacks of 4": (2, 700),
+    "small 16777216: prioritized cycle, 16 in a scan": (2, 800),
+    "frames 262144: cycle, 4 under vmap": (2, 4 * 300),
+    "nested 262144: cycle": (2, 450),
+    "one env 16777216: cycle": (2, 450),
+    "4096 envs 16777216: cycle": (2, 450),
 }
 COMPILE = """
 import dataclasses, json, sys
@@ -36,7 +41,7 @@ print(json.dumps({n: dataclasses.asdict(programs.compile_for(found[n], sharding)
 def facts() -> dict[str, Any]:
     """What the programs would do, compiled in a process of its own: with libtpu, JAX looks for a TPU when it starts."""
     root = pathlib.Path(__file__).parent.parent
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)}
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join([str(root), *sys.path])}
     command = [sys.executable, "-W", "ignore", "-c", COMPILE, *GOALS]
     done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
