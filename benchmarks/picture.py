@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import pathlib
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.results import Result
@@ -24,6 +25,7 @@ COLORS = {
 }
 """A peer's colour; a contestant whose name starts otherwise (a floor, a goal, a variant of ours) is no peer."""
 
+WIDTH = 130  # characters of a line below the picture
 SCAN, CONSUMED = "in lax.scan", "in lax.scan, consumer included"
 VMAP, CALLS, BARE, PEAK = "vmap in lax.scan", "single calls", "added to a bare loop", "peak beside the buffer"
 
@@ -116,9 +118,11 @@ def draw(machine: dict[str, Any], results: list[Result]) -> Figure | None:
     if not shown:
         return None
     places = _places(shown)
-    height = 0.19 * (places[-1] + 2.8) + 2.6
+    footer = _footer(machine)
+    below = 0.65 + 0.15 * len(footer.splitlines())  # inches
+    height = 0.19 * (places[-1] + 2.8) + 1.45 + below
     figure, axes = pyplot.subplots(figsize=(11, height))
-    figure.subplots_adjust(left=0.335, right=0.96, top=1 - 1.45 / height, bottom=1.15 / height)
+    figure.subplots_adjust(left=0.335, right=0.96, top=1 - 1.45 / height, bottom=below / height)
     rows = [(bar.group, bar.label) for bar in shown]
     for place, bar in zip(places, shown, strict=True):
         right = bar.ratio >= 1
@@ -151,7 +155,7 @@ def draw(machine: dict[str, Any], results: list[Result]) -> Figure | None:
         columnspacing=1.2,
         handlelength=1.2,
     )
-    figure.text(middle, 0.12 / height, _footer(machine), ha="center", va="bottom", fontsize=8, color="#444444")
+    figure.text(middle, 0.12 / height, footer, ha="center", va="bottom", fontsize=8, color="#444444")
     return figure
 
 
@@ -229,8 +233,8 @@ def _footer(machine: dict[str, Any]) -> str:
     half = (len(names) + 1) // 2
     lines = (
         "Observations are 4 floats, or images of 84x84x4 bytes; frames are 84x84 bytes.",
-        f"{machine['processor']}, {cores}, {machine['device']}; {machine['date']}; "
-        f"measured by {machine.get('command', 'python -m benchmarks')}",
+        f"{machine['processor']}, {cores}, {machine['device']}; {machine['date']}",
+        *textwrap.wrap(f"measured by {machine.get('command', 'python -m benchmarks')}", WIDTH),
         ", ".join(names[:half]),
         ", ".join(names[half:]),
     )
