@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import jaxreplay as replay
 
@@ -24,8 +25,8 @@ class Program:
     donate: bool
 
 
-SMALL = (jnp.zeros(4), 128, (2**16, 2**20, 2**24))
-FRAMES = (jnp.zeros((84, 84), jnp.uint8), 16, (2**12, 2**16, 2**18))
+SMALL = (np.zeros(4, np.float32), 128, (2**16, 2**20, 2**24))
+FRAMES = (np.zeros((84, 84), np.uint8), 16, (2**12, 2**16, 2**18))
 
 
 def transition(observation: Any) -> replay.Transition:

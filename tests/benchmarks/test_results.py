@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -86,3 +88,12 @@ def test_two_runs_are_compared_by_medians_and_by_ratios(
     assert "2.00x" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         command.main(["compare", str(tmp_path / "a.json"), str(tmp_path / "missing.json")])
+
+
+def test_the_command_starts_no_backend_before_it_has_chosen_its_cores() -> None:
+    """XLA asks for the number of cores once, when its threads start."""
+    ask = "import jax; from benchmarks import __main__; print(bool(jax._src.xla_bridge._backends))"
+    done = subprocess.run(
+        [sys.executable, "-c", ask], capture_output=True, text=True, check=True, cwd=pathlib.Path(__file__).parents[2]
+    )
+    assert done.stdout.split() == ["False"]
