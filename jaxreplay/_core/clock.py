@@ -62,6 +62,17 @@ def slot_of_age(clock: Clock, ages: jax.Array, num_slots: int) -> jax.Array:
     return jnp.where(slot < 0, slot + num_slots, slot)
 
 
+def slots_in_order(clock: Clock, newer: jax.Array, num_slots: int) -> tuple[jax.Array, jax.Array]:
+    """Return the first and the last slot `[...]` of a part of the ring in which slots are in order of time.
+
+    newer: `[...]`, the part before the head rather than that from it on, where the held slices wrap round the ring.
+    """
+    first = clock.head - clock.held
+    newer = (clock.head > 0) & ((first >= 0) | newer)
+    first = jnp.where(newer, jnp.maximum(first, 0), first + num_slots)
+    return first, jnp.where(newer, clock.head, num_slots) - 1
+
+
 def slot_of_time(clock: Clock, time: jax.Array, num_slots: int) -> tuple[jax.Array, jax.Array]:
     """Return the slot of each time's slice, and whether it is held; if not, the slot of the newest slice."""
     held = is_held(clock, time)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxreplay._core.clock import age, all_times, oldest, slot_of_age, slot_of_time, time_of_slot
+from jaxreplay._core.clock import age, all_times, oldest, slot_of_age, slot_of_time, slots_in_order, time_of_slot
 from jaxreplay._core.episode_numbers import VOID, number_limit, removed_word
 from jaxreplay._core.layout import OWN_WORDS
 from jaxreplay._core.loops import bisect_between, vary_as
@@ -192,7 +192,7 @@ def rank(rings: Rings, span: Span) -> jax.Array:
 
 
 def nth_rows(rings: Rings, nth: jax.Array, env: jax.Array, count: jax.Array | None = None) -> Rows:
-    """Find the rows that have number `nth`, see `rank`, in their env, `[B]`; by bisection over time.
+    """Find the rows that have number `nth`, see `rank`, in their env, `[B]`; by bisection over slots.
 
     count: `counts(rings)`, if it is known. Ordinals rise by one after each row that can be read, so the n-th is the
     newest whose ordinal is at most the oldest's plus n.
@@ -203,10 +203,6 @@ def nth_rows(rings: Rings, nth: jax.Array, env: jax.Array, count: jax.Array | No
     def comes_before(slot: jax.Array) -> jax.Array:
         return own_word(rings, slot, env, 1) - target <= 0
 
-    # The slots before the head are newer than those from it on: either part is in order by itself.
-    oldest_slot = clock.head - clock.held
-    newer = (clock.head > 0) & ((oldest_slot >= 0) | comes_before(jnp.zeros_like(env)))
-    first = jnp.where(newer, jnp.maximum(oldest_slot, 0), oldest_slot + rings.num_slots)
-    last = jnp.where(newer, clock.head, rings.num_slots) - 1
+    first, last = slots_in_order(clock, comes_before(jnp.zeros_like(env)), rings.num_slots)
     slot = bisect_between(vary_as(first, target), last, rings.num_slots - 1, comes_before, rings.memory.at_once)
     return Rows(time=time_of_slot(clock, slot, rings.num_slots), env=env)
