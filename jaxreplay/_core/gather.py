@@ -120,10 +120,12 @@ class Plan:
         """The gathers, with one a leaf where they are of an array of large leaves."""
         found: list[Gather] = []
         for one in self.gathers:
-            for take in one.takes if one.array else ():
+            if not one.array:
+                found.append(one)
+                continue
+            for take in one.takes:
                 places = tuple(one.places[i] for i in take.places)
                 found.append(Gather(one.array, places, (Take(take.leaf, tuple(range(len(places)))),)))
-            found += () if one.array else (one,)
         return tuple(found)
 
 
